@@ -1,0 +1,65 @@
+"""The attention path in plain PyTorch: the truth that every kernel is measured against.
+
+Shapes: B batch, K channels, C classes, h w the map, H W the image.
+Maps are float32, or float64 where the features are (for gradient checks).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def class_activation(
+    features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool = True
+) -> Tensor:
+    """Class activation map of each image's class, without bias.
+
+    Eq. (2), H'_c = sum_k max(0, w_ck) h_k, or eq. (1), the plain map, where ``positive`` is
+    false. Accumulated in float32 whatever the features' dtype.
+    """
+    dtype = torch.promote_types(features_BKhw.dtype, torch.float32)
+    weight_CK = weight_CK.to(dtype)
+    if positive:
+        weight_CK = weight_CK.relu()
+    # A product with the one-hot classes instead of an index: its gradient needs no atomics.
+    classes_C = torch.arange(weight_CK.shape[0], device=weight_CK.device)
+    one_hot_BC = (class_index_B[:, None] == classes_C).to(dtype)
+    return torch.einsum("bk,bkhw->bhw", one_hot_BC @ weight_CK, features_BKhw.to(dtype))
+
+
+def normalise(map_Bhw: Tensor) -> tuple[Tensor, Tensor]:
+    """Min-max of each map to [0, 1] without gradient through min and max, and which are flat.
+
+    A flat map becomes all ones. Returns the maps [B, h, w] and the flags [B].
+    """
+    low_B = map_Bhw.detach().amin((1, 2))
+    span_B = map_Bhw.detach().amax((1, 2)) - low_B
+    flat_B = span_B <= 0
+    scaled_Bhw = (map_Bhw - low_B[:, None, None]) / span_B.masked_fill(flat_B, 1)[:, None, None]
+    return torch.where(flat_B[:, None, None], torch.ones_like(scaled_Bhw), scaled_Bhw), flat_B
+
+
+def attend(
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    *,
+    omega: float,
+    sigma: float,
+    mask_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positive CAM > min-max > bilinear upsampling > M = sigmoid(omega (A - sigma)) > x * M.
+
+    A flat map gives an all-ones mask. Returns the masked image in the image's dtype, the
+    normalised map and the mask's mean [B] (exactly 1 only for a flat map).
+    """
+    map_Bhw = class_activation(features_BKhw, weight_CK, class_index_B)
+    map_Bhw, flat_B = normalise(map_Bhw if mask_grad else map_Bhw.detach())
+    up_B1HW = F.interpolate(
+        map_Bhw[:, None], size=image_B1HW.shape[-2:], mode="bilinear", align_corners=False
+    )
+    mask_B1HW = torch.sigmoid(omega * (up_B1HW - sigma))
+    mask_B1HW = torch.where(flat_B[:, None, None, None], torch.ones_like(mask_B1HW), mask_B1HW)
+    masked_B1HW = (image_B1HW.to(mask_B1HW.dtype) * mask_B1HW).to(image_B1HW.dtype)
+    return masked_B1HW, map_Bhw, mask_B1HW.mean((1, 2, 3))

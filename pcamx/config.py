@@ -1,0 +1,306 @@
+"""One tree of frozen dataclasses, one YAML file a run, no merging.
+
+A key that is unknown, missing, given twice or of the wrong type is an error that names the key.
+"""
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pcamx.errors import PcamxError
+
+
+class ConfigError(PcamxError):
+    """A config file that cannot be used as it stands."""
+
+
+def _in_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{key}: {value} is outside [{low:g}, {high:g}]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """Where a run lives and what makes it repeatable."""
+
+    folder: str
+    """Checkpoints, metrics and reports go here; relative to the working directory."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _in_range("run.seed", self.seed, 0, 2**31 - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """The prepared store and how its films reach the device."""
+
+    store: str
+    """Folder that `pcamx prepare` wrote."""
+    canvas: int = 320
+    """Side of the square canvas in pixels; a multiple of 16, the network's stride."""
+    feed: Literal["resident", "stream"] = "resident"
+    """resident: decode once, keep uint8 canvases on the device. stream: decode each epoch."""
+    marked: int = 100
+    """How many marked training films stage 3 may learn from, drawn by the seed."""
+    threads: int = 2
+    """CPU threads of the decoder, per rank."""
+
+    def __post_init__(self) -> None:
+        _in_range("data.canvas", self.canvas, 32, 4096)
+        if self.canvas % 16:
+            raise ConfigError(f"data.canvas: {self.canvas} is not a multiple of 16")
+        _in_range("data.marked", self.marked, 0, 10**9)
+        _in_range("data.threads", self.threads, 1, 1024)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augment:
+    """Random changes of a training film; each figure is the largest change, 0 turns it off."""
+
+    flip: bool = True
+    """Mirror left and right with probability 1/2."""
+    rotate: float = 15.0
+    """Degrees to either side."""
+    scale: float = 0.1
+    """Relative: 0.1 zooms by 0.9 to 1.1."""
+    shift: float = 0.05
+    """Of the canvas side, along each axis."""
+    brightness: float = 0.2
+    """Relative: grey levels times 0.8 to 1.2."""
+
+    def __post_init__(self) -> None:
+        _in_range("augment.rotate", self.rotate, 0, 180)
+        for name in ("scale", "shift", "brightness"):
+            _in_range(f"augment.{name}", getattr(self, name), 0, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """The 23-layer network; both layouts end in 128 filters at stride 16."""
+
+    layout: Literal["bottleneck", "basic"] = "bottleneck"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attention:
+    """From the class activation map to the masked image."""
+
+    mask_class: Literal["abnormal", "predicted", "label"] = "abnormal"
+    """Whose map masks the image. `label` leaks the label into the mask: for comparison only."""
+    omega: float = 10.0
+    """Slope of the mask M = sigmoid(omega (A - sigma)); A is the min-max normalised map."""
+    sigma: float = 0.5
+    mask_grad: bool = True
+    """Whether gradients flow through the mask into features and weights."""
+    impl: Literal["auto", "triton", "reference"] = "auto"
+    """Which implementation of the attention path runs."""
+
+    def __post_init__(self) -> None:
+        _in_range("attention.omega", self.omega, 1e-3, 1e4)
+        _in_range("attention.sigma", self.sigma, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """Eq. (3) and (4): L = (1 - lambda) L1 + lambda L2 + lambda' L3."""
+
+    schedule: Literal["rescaled", "paper"] = "rescaled"
+    """lambda of the running training accuracy P. paper: e^(P-1). rescaled: 0 at chance."""
+    lesion_weight: float = 1.0
+    """lambda', the weight of L3."""
+    lesion_share: float = 0.5
+    """Share of L3's weight that lies on lesion pixels; 0 is the plain mean over pixels."""
+    marked_per_batch: int = 4
+    """Marked films in each global batch of stage 3, at least 1."""
+
+    def __post_init__(self) -> None:
+        _in_range("objective.lesion_weight", self.lesion_weight, 0, 1e6)
+        _in_range("objective.lesion_share", self.lesion_share, 0, 1)
+        _in_range("objective.marked_per_batch", self.marked_per_batch, 1, 10**6)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Length, step size and start of one stage."""
+
+    epochs: int
+    lr: float = 1.0e-3
+    """Peak of the one-cycle schedule."""
+    init_from: str = "scratch"
+    """scratch, stage1 or stage2 of this run, or the path of a weights.pt."""
+
+    def __post_init__(self) -> None:
+        _in_range("epochs", self.epochs, 1, 10**6)
+        _in_range("lr", self.lr, 1e-9, 1e3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stages:
+    """The paper's three stages."""
+
+    stage1: Stage
+    stage2: Stage
+    stage3: Stage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """How the run is spread over devices."""
+
+    batch_size: int
+    """Of all ranks together; a multiple of the number of ranks."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO; what is sharded over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 runs through autocast: weights and batch norm stay float32."""
+    weight_decay: float = 1.0e-2
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl; the only steps that wait for the device."""
+    save_every: int = 200
+    """Steps between two checkpoints; each epoch's end is one as well."""
+
+    def __post_init__(self) -> None:
+        _in_range("runtime.batch_size", self.batch_size, 1, 10**7)
+        _in_range("runtime.weight_decay", self.weight_decay, 0, 10)
+        _in_range("runtime.log_every", self.log_every, 1, 10**9)
+        _in_range("runtime.save_every", self.save_every, 1, 10**9)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Everything that a run depends on."""
+
+    run: Run
+    data: Data
+    stages: Stages
+    runtime: Runtime
+    augment: Augment = Augment()
+    model: Model = Model()
+    attention: Attention = Attention()
+    objective: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        if self.objective.marked_per_batch >= self.runtime.batch_size:
+            raise ConfigError(
+                f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
+                f"runtime.batch_size {self.runtime.batch_size}"
+            )
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice; PyYAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"line {node.start_mark.line + 1}: key '{key}' is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def _check(value: Any, kind: Any, key: str) -> Any:
+    """Return ``value`` as ``kind`` or raise a ConfigError that names ``key``."""
+    if dataclasses.is_dataclass(kind):
+        return _build(value, typing.cast(type, kind), key + ".")
+    if typing.get_origin(kind) is Literal:
+        allowed = typing.get_args(kind)
+        # `True in (0, 1)` holds in Python, so the type is compared as well.
+        if not any(value == a and type(value) is type(a) for a in allowed):
+            near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"{key}: {value!r} is not one of {', '.join(map(str, allowed))}{hint}"
+            )
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        hint = ""
+        if kind is float and isinstance(value, str) and "e" in value.lower():
+            hint = f"; YAML reads {value} as text, write it with a point: 1.0e-4"
+        raise ConfigError(f"{key}: {value!r} is not {_NAMES[kind]}{hint}")
+    if kind is float and value != value:
+        raise ConfigError(f"{key}: not a number")
+    return value
+
+
+_NAMES: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+}
+
+
+def _build(tree: Any, cls: type, prefix: str) -> Any:
+    """Make a ``cls`` out of a parsed YAML mapping; ``prefix`` is the dotted path so far."""
+    where = prefix[:-1] or "the file"
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected keys below it, found {tree!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in tree:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(fields)}"
+            raise ConfigError(f"unknown key {prefix}{name}; {hint}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING
+        if name not in tree and required:
+            raise ConfigError(f"missing key {prefix}{name}")
+    values = {name: _check(tree[name], hints[name], prefix + name) for name in tree}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        # Stage does not know which of the three it is.
+        known = str(error).startswith(where.split(".")[0] + ".")
+        raise error if known or not prefix else ConfigError(f"{prefix}{error}") from None
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a run's YAML file.
+
+    Raises ConfigError with the file's name and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(
+            f"{path}: {reason}; --config takes a YAML file such as configs/demo.yaml"
+        ) from None
+    try:
+        config: Config = _build(yaml.load(text, Loader=_StrictLoader), Config, "")  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def as_tree(config: Config) -> dict[str, Any]:
+    """The resolved config as nested plain dicts."""
+    return dataclasses.asdict(config)
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML, every default written out; `load` reads it back."""
+    return yaml.safe_dump(as_tree(config), sort_keys=False)
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """Dotted keys in which two configs differ, with both values."""
+
+    def walk(a: Any, b: Any, prefix: str) -> list[str]:
+        if isinstance(a, dict):
+            return [line for k in a for line in walk(a[k], b[k], f"{prefix}.{k}" if prefix else k)]
+        return [] if a == b else [f"{prefix}: {a!r} here, {b!r} there"]
+
+    return walk(as_tree(ours), as_tree(theirs), "")

@@ -1,0 +1,199 @@
+"""Batches for training and evaluation.
+
+Shapes: N films, M marked films, S steps, B batch (one rank's share of it), H W the canvas.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcamx.config import Config
+from pcamx.data.augment import augment, draw, identity, to_device
+from pcamx.data.canvases import Canvases, resident, stream
+from pcamx.data.decode import decode_batches
+from pcamx.data.lesion import lesion_canvas
+from pcamx.data.order import IntArray, choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.store import Film, Store
+from pcamx.errors import PcamxError
+from pcamx.progress import Track, silent
+from pcamx.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Lesions:
+    """Which training films may be learned from with their lesions, and the masks of stage 3."""
+
+    marked: list[int]
+    row_N: IntArray  # a film's mask below; the last, empty one where it is not among ``marked``
+    mask_M1HW: Tensor | None  # uint8 {0, 1}, on the device; None in stages 1 and 2
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One rank's batches of the training split; `open_feed` makes it.
+
+    The batches are a pure function of config, store and epoch: whichever feed, number of ranks
+    or step to start from, the global batch is the same to the bit.
+    """
+
+    images: int
+    """Films of the training split."""
+    steps_per_epoch: int
+    marked_films: tuple[Film, ...]
+    """Training films whose lesion marks may be learned from; no other mark is looked at."""
+
+    config: Config
+    store: Store
+    device: torch.device
+    columns: slice
+    """This rank's share of the global batch."""
+    label_N: IntArray
+    lesions: Lesions
+    canvases: Canvases
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch from ``start_step`` on, without waiting for the device.
+
+        In stages 1 and 2 no lesion is looked at: ``lesion_B1HW`` is an expanded zero (one element,
+        not to be written into) and ``marked_B`` false throughout. Stage 3 with more ranks than
+        objective.marked_per_batch leaves some of them without a marked film.
+        """
+        config, seed, lesions = self.config, self.config.run.seed, self.lesions
+        order_SB = epoch_order(
+            self.images,
+            config.runtime.batch_size,
+            seed=seed,
+            epoch=epoch,
+            marked=lesions.marked,
+            marked_per_batch=_marked_per_batch(config, lesions.mask_M1HW is not None),
+        )[start_step:, self.columns]
+        label_SB = to_device(torch.from_numpy(self.label_N[order_SB]), self.device)
+        row_SB = to_device(torch.from_numpy(lesions.row_N[order_SB]), self.device)
+        for i, canvas_B1HW in enumerate(self.canvases(order_SB)):
+            warp = draw(
+                config.augment,
+                config.runtime.batch_size,
+                seed=seed,
+                epoch=epoch,
+                step=start_step + i,
+            ).columns(self.columns)
+            lesion_B1HW, marked_B = None, torch.zeros_like(label_SB[i], dtype=torch.bool)
+            if lesions.mask_M1HW is not None:
+                lesion_B1HW = lesions.mask_M1HW.index_select(0, row_SB[i])
+                marked_B = row_SB[i] < len(lesions.marked)
+            image, lesion = augment(canvas_B1HW, lesion_B1HW, warp, self.store.mean, self.store.std)
+            yield Batch(image, label_SB[i], lesion, marked_B)
+
+
+def open_feed(
+    config: Config,
+    store: Store,
+    *,
+    stage: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device,
+    track: Track = silent,
+) -> Feed:
+    """Make ready the training split for one rank of ``world``; stage 3 reads the lesion masks.
+
+    The resident feed decodes here, every rank a share of the films where torch.distributed is
+    initialised. Raises PcamxError if the batch cannot be shared by the ranks or filled by the
+    films, if stage 3 has no marked film, or if a film or mask cannot be read.
+    """
+    data, batch_size = config.data, config.runtime.batch_size
+    if batch_size % world:
+        raise PcamxError(
+            f"runtime.batch_size: {batch_size} cannot be shared by {world} ranks; "
+            f"make it a multiple of {world}"
+        )
+    films = store.split("train")
+    steps = steps_per_epoch(len(films), batch_size, _marked_per_batch(config, stage == 3))
+    lesions = _lesions(config, store, films, stage == 3, device, track)
+    share = batch_size // world
+    return Feed(
+        images=len(films),
+        steps_per_epoch=steps,
+        marked_films=tuple(films[i] for i in lesions.marked),
+        config=config,
+        store=store,
+        device=device,
+        columns=slice(rank * share, (rank + 1) * share),
+        label_N=np.array([film.label for film in films]),
+        lesions=lesions,
+        canvases=stream(data, store, films, device)
+        if data.feed == "stream"
+        else resident(data, store, films, device, track),
+    )
+
+
+def _marked_per_batch(config: Config, lesions: bool) -> int:
+    return config.objective.marked_per_batch if lesions else 0
+
+
+def _lesions(
+    config: Config,
+    store: Store,
+    films: Sequence[Film],
+    read: bool,
+    device: torch.device,
+    track: Track,
+) -> Lesions:
+    """Choose the marked films and, if asked to, read their masks."""
+    marked = choose_marked(films, config.data.marked, seed=config.run.seed)
+    row_N = np.full(len(films), len(marked))
+    row_N[marked] = np.arange(len(marked))
+    if not read:
+        return Lesions(marked, row_N, None)
+    if config.data.marked == 0:
+        raise PcamxError("data.marked: 0 leaves stage 3 no lesion to learn from; raise it")
+    if not marked:
+        raise PcamxError(
+            f"{store.folder}: stage 3 needs an abnormal training film with a lesion mark, and "
+            "there is none; run pcamx prepare with --marks"
+        )
+    masks = [
+        lesion_canvas(store.folder / films[i].mark, films[i], config.data.canvas)
+        for i in track(marked, "reading lesion masks", len(marked))
+    ]
+    stacked_M1HW = torch.stack([*masks, torch.zeros_like(masks[0])])
+    return Lesions(marked, row_N, to_device(stacked_M1HW, device))
+
+
+def eval_batches(
+    store: Store,
+    films: Sequence[Film],
+    canvas: int,
+    *,
+    batch_size: int,
+    device: torch.device,
+    threads: int,
+    track: Track = silent,
+) -> Iterator[Batch]:
+    """Yield ``films`` in order, not augmented; the last batch may be shorter.
+
+    ``lesion_B1HW`` and ``marked_B`` are filled for every film that has a mark.
+    Raises PcamxError if a film or mask cannot be read.
+    """
+    batches = [range(i, min(i + batch_size, len(films))) for i in range(0, len(films), batch_size)]
+    decoded = decode_batches(store, films, batches, canvas, device=device, threads=threads)
+    shown = track(decoded, "decoding films", len(batches))
+    for canvas_B1HW, batch in zip(shown, batches, strict=True):
+        share = [films[i] for i in batch]
+        lesion_B1HW = torch.zeros(len(share), 1, canvas, canvas, dtype=torch.uint8)
+        for k, film in enumerate(share):
+            if film.mark:
+                lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, canvas)
+        image, lesion = augment(
+            canvas_B1HW,
+            to_device(lesion_B1HW, device),
+            identity(len(share)),
+            store.mean,
+            store.std,
+        )
+        label_B = torch.tensor([film.label for film in share])
+        marked_B = torch.tensor([bool(film.mark) for film in share])
+        yield Batch(image, to_device(label_B, device), lesion, to_device(marked_B, device))

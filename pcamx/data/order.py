@@ -1,0 +1,102 @@
+"""Which films make up each batch: a pure function of seed and epoch, the same for any ranks.
+
+Shapes: S steps of an epoch, B the global batch. Rank r of R takes columns [r B/R, (r+1) B/R).
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from pcamx.data.store import Film
+from pcamx.errors import PcamxError
+from pcamx.types import ABNORMAL
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Stream(IntEnum):
+    """Keeps the random numbers of different uses apart where seed and epoch are the same."""
+
+    ORDER = 1
+    MARKED_ORDER = 2
+    MARKED_CHOICE = 3
+    WARP = 4
+
+
+def generator(stream: Stream, seed: int, *counters: int) -> np.random.Generator:
+    """A fresh generator addressed by its place in the run, so nothing has to be checkpointed."""
+    return np.random.default_rng([seed, stream, *counters])
+
+
+def steps_per_epoch(films: int, batch_size: int, marked_per_batch: int = 0) -> int:
+    """Whole batches in an epoch; raises PcamxError if the films do not fill one."""
+    ordinary = batch_size - marked_per_batch
+    if films < ordinary:
+        raise PcamxError(
+            f"runtime.batch_size: {batch_size} is more than the {films} training films can "
+            f"fill; lower it to {films + marked_per_batch} or less"
+        )
+    return films // ordinary
+
+
+def epoch_order(
+    films: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    marked: Sequence[int] = (),
+    marked_per_batch: int = 0,
+) -> IntArray:
+    """Film indices of every batch of an epoch, int64 [S, B].
+
+    The ordinary slots hold each film at most once, shuffled anew each epoch, the tail dropped.
+    ``marked_per_batch`` slots, spread evenly over the columns so that every rank gets its share,
+    go through ``marked`` in shuffled rounds that carry on over batches and epochs: at any moment
+    no marked film has been used more than once oftener than another.
+
+    Raises PcamxError if the films do not fill one batch.
+    """
+    steps = steps_per_epoch(films, batch_size, marked_per_batch)
+    ordinary = batch_size - marked_per_batch
+    shuffled = generator(Stream.ORDER, seed, epoch).permutation(films)[: steps * ordinary]
+    if not marked_per_batch:
+        return shuffled.reshape(steps, ordinary).astype(np.int64)
+    slots = (2 * np.arange(marked_per_batch) + 1) * batch_size // (2 * marked_per_batch)
+    is_marked_B = np.isin(np.arange(batch_size), slots)
+    order_SB = np.empty((steps, batch_size), np.int64)
+    order_SB[:, ~is_marked_B] = shuffled.reshape(steps, ordinary)
+    turns = steps * marked_per_batch
+    order_SB[:, is_marked_B] = _rounds(marked, seed, epoch * turns, turns).reshape(steps, -1)
+    return order_SB
+
+
+def _rounds(items: Sequence[int], seed: int, start: int, count: int) -> IntArray:
+    """Elements [start, start + count) of an endless sequence of shuffled rounds of ``items``."""
+    first, last = start // len(items), (start + count - 1) // len(items)
+    rounds = [
+        generator(Stream.MARKED_ORDER, seed, turn).permutation(np.asarray(items, np.int64))
+        for turn in range(first, last + 1)
+    ]
+    offset = start - first * len(items)
+    return np.concatenate(rounds)[offset : offset + count]
+
+
+def choose_marked(films: Sequence[Film], count: int, *, seed: int) -> list[int]:
+    """Indices of up to ``count`` abnormal films that have a mark, spread over the body parts.
+
+    The parts take turns, each giving its films in a seeded order, so that a smaller count
+    chooses a subset of a larger one's films.
+    """
+    by_part: dict[str, list[int]] = {}
+    for index, film in enumerate(films):
+        if film.mark and film.label == ABNORMAL:
+            by_part.setdefault(film.part, []).append(index)
+    rng = generator(Stream.MARKED_CHOICE, seed)
+    queues = [[int(i) for i in rng.permutation(by_part[part])] for part in sorted(by_part)]
+    # Which part goes first must not depend on the alphabet.
+    queues = [queues[int(k)] for k in rng.permutation(len(queues))]
+    turns = [(turn, k, i) for k, queue in enumerate(queues) for turn, i in enumerate(queue)]
+    return [i for _, _, i in sorted(turns)[:count]]

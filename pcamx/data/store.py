@@ -1,0 +1,257 @@
+"""The prepared store: a folder with `manifest.csv`, `quarantine.csv`, `store.json`, `marks/`.
+
+The manifest lists only films that decode; what follows relies on it, because the decoder stops
+the whole run on a bad file and does not say which one it was.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+
+from pcamx.errors import PcamxError
+
+FORMAT = 1
+SPLITS = ("train", "valid", "test")
+MANIFEST, QUARANTINE, HEAD, MARKS = "manifest.csv", "quarantine.csv", "store.json", "marks"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a data set says about one film, before anybody opened the file."""
+
+    where: str
+    """File and line that name the film, for messages."""
+    path: str
+    label: int
+    patient: str
+    study: str
+    part: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """One row of the manifest; the header row holds these names."""
+
+    path: str
+    """Relative to the store's root, with forward slashes."""
+    label: int
+    """0 normal, 1 abnormal."""
+    patient: str
+    study: str
+    """Unique over the whole set."""
+    part: str
+    """Body part, "" if unknown."""
+    split: str
+    """train, valid or test."""
+    width: int
+    """Upright pixels, after the EXIF rotation."""
+    height: int
+    white: int
+    """Grey level shown as white. 255 if and only if the file has at most 8 bits a sample;
+    deeper: the smallest 2^b - 1 that no pixel exceeds, at least 256."""
+    mark: str
+    """Lesion mask, a PNG of 0 and 255 relative to the store's folder; "" if not marked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store that was read; `mean` and `std` are grey levels on 0..255."""
+
+    folder: Path
+    root: Path
+    films: tuple[Film, ...]
+    mean: float
+    std: float
+
+    def split(self, name: str) -> tuple[Film, ...]:
+        """The films of one split, in the manifest's order."""
+        return tuple(film for film in self.films if film.split == name)
+
+
+def relative(text: str) -> str:
+    """A path from a data file, normalised to forward slashes.
+
+    Raises PcamxError, without a location, if it is empty, absolute or climbs with `..`. Links
+    are another matter: `pcamx.data.prepare` looks at those.
+    """
+    path = PurePosixPath(text)
+    if not text or not path.parts or "\0" in text:
+        raise PcamxError("the path is empty; give the film's path inside the data folder")
+    if path.is_absolute() or ".." in path.parts:
+        raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
+    return path.as_posix()
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank; UTF-8 with or without a BOM.
+
+    Raises PcamxError that names the file and the line.
+    """
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                line = reader.line_num
+                if any(field.strip() for field in row):
+                    yield line, [field.strip() for field in row]
+    except UnicodeDecodeError:
+        raise PcamxError(f"{path}: not UTF-8 text; save it as a UTF-8 csv") from None
+    except csv.Error as error:
+        raise PcamxError(f"{path}, after line {line}: not a valid csv ({error})") from None
+    except OSError as error:
+        raise PcamxError(f"{path}: {error.strerror}; check the path") from None
+
+
+def _csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_store(
+    folder: Path,
+    root: Path,
+    films: Sequence[Film],
+    *,
+    mean: float,
+    std: float,
+    quarantine: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write the three files into an existing folder; `replacing` makes the whole atomic."""
+    names = [field.name for field in fields(Film)]
+    rows = ([getattr(film, name) for name in names] for film in films)
+    (folder / MANIFEST).write_text(_csv_text(names, rows), encoding="utf-8")
+    bad = _csv_text(("path", "reason"), quarantine)
+    (folder / QUARANTINE).write_text(bad, encoding="utf-8")
+    counts = {split: sum(film.split == split for film in films) for split in SPLITS}
+    counts |= {"marked": sum(bool(film.mark) for film in films), "quarantined": len(quarantine)}
+    head = {"format": FORMAT, "root": str(root), "mean": mean, "std": std, "counts": counts}
+    (folder / HEAD).write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
+
+
+def _may_replace(folder: Path) -> None:
+    """Raise unless ``folder`` is missing, empty, or a store and nothing but a store."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise PcamxError(f"{folder} is a file; --out takes a folder for the store")
+    names = {item.name for item in folder.iterdir()}
+    foreign = sorted(names - {MANIFEST, QUARANTINE, HEAD, MARKS})
+    if names and (foreign or HEAD not in names):
+        what = f" (it holds {foreign[0]})" if foreign else ""
+        raise PcamxError(f"{folder} is not empty and not a store{what}; choose another --out")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` that takes its place if the block succeeds.
+
+    If the block fails, or the disk does, ``folder`` stays as it was; an OSError becomes a
+    PcamxError. Raises PcamxError if ``folder`` holds anything that is not a store.
+    """
+    folder = folder.resolve()
+    _may_replace(folder)
+    draft = folder.parent / f".{folder.name}.{os.getpid()}.draft"
+    old = folder.parent / f".{folder.name}.{os.getpid()}.old"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(draft, folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    except OSError as error:
+        what = error.filename or folder
+        reason = error.strerror or str(error)
+        raise PcamxError(f"{what}: {reason}; nothing was written to {folder}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_store(folder: Path) -> Store:
+    """Read what `pcamx prepare` wrote; does not open the films.
+
+    Raises PcamxError if the folder is missing or no store, if the root is gone, or if a file
+    was changed by hand and no longer fits.
+    """
+    head_file = folder / HEAD
+    if not head_file.is_file():
+        what = "not a store (no store.json)" if folder.is_dir() else "no such folder"
+        raise PcamxError(f"{folder}: {what}; make one with: pcamx prepare ROOT --out {folder}")
+    try:
+        head = json.loads(head_file.read_text(encoding="utf-8"))
+        version, root = head["format"], Path(head["root"])
+        if version != FORMAT:
+            raise PcamxError(
+                f"{head_file}: format {version}, this pcamx reads {FORMAT}; run pcamx prepare again"
+            )
+        mean, std = float(head["mean"]), float(head["std"])
+        count = sum(int(head["counts"][split]) for split in SPLITS)
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise PcamxError(f"{head_file}: damaged; run pcamx prepare again") from None
+    if not root.is_dir():
+        raise PcamxError(f"{root}: the films of store {folder} are gone; run pcamx prepare again")
+    films = tuple(_films(folder))
+    if len(films) != count:
+        raise PcamxError(
+            f"{folder / MANIFEST}: {len(films)} films, store.json says {count}; "
+            "run pcamx prepare again"
+        )
+    return Store(folder, root, films, mean, std)
+
+
+def _films(folder: Path) -> Iterator[Film]:
+    path = folder / MANIFEST
+    rows = csv_rows(path)
+    names = [field.name for field in fields(Film)]
+    _, header = next(rows, (0, []))
+    if header != names:
+        raise PcamxError(f"{path}: line 1 must be {','.join(names)}; run pcamx prepare again")
+    seen: set[str] = set()
+    for line, row in rows:
+        try:
+            if len(row) != len(names):
+                raise PcamxError(f"{len(names)} fields expected, found {len(row)}")
+            film = _film(dict(zip(names, row, strict=True)))
+            if film.path in seen:
+                raise PcamxError(f"{film.path} is listed twice")
+            if film.mark and not (folder / film.mark).is_file():
+                raise PcamxError(f"lesion mask {film.mark} is missing")
+        except PcamxError as error:
+            raise PcamxError(f"{path}, line {line}: {error}; run pcamx prepare again") from None
+        seen.add(film.path)
+        yield film
+
+
+def _film(row: dict[str, str]) -> Film:
+    """One checked row of the manifest; raises PcamxError without a location."""
+    number: dict[str, int] = {}
+    for name, low in {"label": 0, "width": 1, "height": 1, "white": 255}.items():
+        if not row[name].isdecimal() or int(row[name]) < low:
+            raise PcamxError(f"{name} is {row[name]!r}")
+        number[name] = int(row[name])
+    if number["label"] > 1:
+        raise PcamxError(f"label is {number['label']}, not 0 or 1")
+    if row["split"] not in SPLITS:
+        raise PcamxError(f"split is {row['split']!r}, not one of {', '.join(SPLITS)}")
+    text = {key: row[key] for key in ("patient", "study", "part", "split")}
+    mark = relative(row["mark"]) if row["mark"] else ""
+    return Film(path=relative(row["path"]), mark=mark, **text, **number)  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""DeepSpeed around a stage: process group, ZeRO, mixed precision, sharded optimizer.
+
+The only module that imports deepspeed. What its 0.19.8 needs on CPUs and with batch norm is
+explained where it is done.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from pcamx.config import Config
+from pcamx.errors import PcamxError
+
+# Default buckets hold 5e8 elements and are allocated anew in each backward: gigabytes for a model
+# of 0.7 M parameters.
+_BUCKET = 2_000_000
+# Below this many elements ZeRO-3 keeps a parameter whole on each rank.
+_SHARD_ABOVE = 10_000
+
+
+class Ranks(NamedTuple):
+    """This process among all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def start() -> Ranks:
+    """Join the process group of `deepspeed`, `torchrun` or, alone, of plain `python`."""
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Without these DeepSpeed looks for MPI.
+    for name, value in _ALONE.items():
+        os.environ.setdefault(name, value)
+    deepspeed = _import_deepspeed()
+    local = int(os.environ["LOCAL_RANK"])
+    if gpu and local >= torch.cuda.device_count():
+        raise PcamxError(
+            f"rank {local} has no GPU of its own: {torch.cuda.device_count()} found; "
+            "lower --num_gpus"
+        )
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", verbose=False)
+    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+_ALONE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+
+
+def _import_deepspeed() -> Any:
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # On CPUs init_distributed would compile a C++ extension that only inference uses: minutes, and
+    # a lock that hangs the next run if it is killed. A private switch, hence the pinned version.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
+    """The runtime section as DeepSpeed's own configuration.
+
+    Raises PcamxError where the batch cannot be split over the ranks.
+    """
+    runtime = config.runtime
+    if runtime.batch_size % world:
+        raise PcamxError(
+            f"runtime.batch_size: {runtime.batch_size} cannot be split over {world} ranks"
+        )
+    settings: dict[str, Any] = {
+        "train_batch_size": runtime.batch_size,
+        "train_micro_batch_size_per_gpu": runtime.batch_size // world,
+        "gradient_accumulation_steps": 1,
+        "zero_optimization": {
+            "stage": runtime.zero_stage,
+            "reduce_bucket_size": _BUCKET,
+            "allgather_bucket_size": _BUCKET,
+            "stage3_prefetch_bucket_size": _BUCKET,
+            "stage3_param_persistence_threshold": _SHARD_ABOVE,
+            "overlap_comm": False,
+        },
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    if runtime.precision == "bf16":
+        # Not "bf16": that casts batch norm as well, and with ZeRO-0 it makes a dummy Adam step.
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return settings
+
+
+def initialize(stage: nn.Module, config: Config, lr: float, steps: int, *, universal: bool) -> Any:
+    """Wrap ``stage`` into a DeepSpeed engine with AdamW and a one-cycle schedule of ``steps``.
+
+    ``universal`` prepares it to load a checkpoint that another number of ranks wrote.
+    """
+    deepspeed = _import_deepspeed()
+    world = dist.get_world_size()
+    settings = deepspeed_config(config, world)
+    if universal:
+        settings["checkpoint"] = {"load_universal": True}
+    # torch's AdamW: DeepSpeed's own would be compiled first.
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(stage, config.runtime.weight_decay),
+        lr=lr,
+        fused=torch.cuda.is_available(),
+    )
+    engine, *_ = deepspeed.initialize(
+        model=stage,
+        optimizer=optimizer,
+        config=settings,
+        lr_scheduler=lambda inner: OneCycleLR(
+            inner, max_lr=lr, total_steps=steps, pct_start=0.2, div_factor=10, cycle_momentum=False
+        ),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def _parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay on convolutions and the classifier, none on batch norm and biases."""
+    parameters = list(stage.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Give every rank the mean of the ranks' batch-norm statistics."""
+    if dist.get_world_size() == 1:
+        return
+    for buffer in module.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= dist.get_world_size()
+
+
+def whole_state(engine: Any) -> dict[str, Tensor]:
+    """State dict of the stage on the CPU, gathered from the ranks under ZeRO-3.
+
+    Every rank must call it.
+    """
+    deepspeed = _import_deepspeed()
+    parameters = list(engine.module.parameters())
+    sharded = engine.zero_optimization_stage() == 3
+    with deepspeed.zero.GatheredParameters(parameters, enabled=sharded):
+        return {k: v.detach().cpu().clone() for k, v in engine.module.state_dict().items()}
+
+
+def optimizer_elements(engine: Any) -> int:
+    """How many elements of optimizer state this rank holds (moments; step counters left out)."""
+    states = engine.basic_optimizer.state.values()
+    return sum(t.numel() for s in states for t in s.values() if torch.is_tensor(t) and t.ndim)
+
+
+def to_universal(checkpoints: Path, tag: str) -> str:
+    """Turn a checkpoint of another number of ranks into one that any number loads.
+
+    Rank 0 converts, with DeepSpeed's own tool; returns the new tag on every rank.
+    """
+    universal = f"{tag}_universal"
+    if dist.get_rank() == 0 and not (checkpoints / universal).is_dir():
+        partial = checkpoints / f"{universal}.tmp"
+        shutil.rmtree(partial, ignore_errors=True)
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+        command += ["--inject_missing_state", "--input_folder", str(checkpoints / tag)]
+        command += ["--output_folder", str(partial)]
+        done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise PcamxError(f"{checkpoints / tag}: cannot be converted ({lines[-1]})")
+        partial.rename(checkpoints / universal)
+    dist.barrier()
+    return universal

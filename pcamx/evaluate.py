@@ -1,0 +1,223 @@
+"""`pcamx evaluate RUN`: what each stage learned, on the validation split, beside baselines.
+
+Shapes: B batch, N films, M marked films, T thresholds, H W the canvas.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcamx import __version__, checkpoint, metrics
+from pcamx import config as configs
+from pcamx.checkpoint import Weights
+from pcamx.config import Config
+from pcamx.data.feed import eval_batches
+from pcamx.data.order import choose_marked
+from pcamx.data.store import Film, Store, read_store
+from pcamx.errors import PcamxError
+from pcamx.metrics import THRESHOLDS, Figure
+from pcamx.model.network import Network
+from pcamx.panels import choose_films, draw_panels
+from pcamx.progress import Track, silent
+from pcamx.report.curves import read_metrics
+from pcamx.report.figure import save_png
+from pcamx.report.page import write_page
+from pcamx.scoring import Explain, MapScores, Scores, centre_maps, network_maps, score
+
+_BATCH = 32
+_UNTUNED = 0.5
+"""Threshold where no marked training film is there to tune it on."""
+
+
+def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
+    """Measure every finished stage of ``run``; write report.json, report.html and figure2.png.
+
+    Returns the report. Raises PcamxError where the folder holds no run or no finished stage.
+    """
+    if not (run / "config.yaml").is_file():
+        raise PcamxError(f"{run}: not a run's folder, config.yaml is not there")
+    config = configs.load(run / "config.yaml")
+    store = read_store(Path(config.data.store))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    weights = _finished(run)
+    networks = {f"stage {n}": _network(config, run, w, device) for n, w in weights.items()}
+    explainers: dict[str, Explain] = {n: network_maps(net) for n, net in networks.items()}
+    explainers["centre"] = centre_maps
+    explainers["untrained"] = network_maps(_untrained(config, device))
+    valid, tuning = store.split("valid"), _tuning_films(config, store)
+    on_valid, on_tuning = (
+        score(explainers, _batches(config, store, films, device, track, what))
+        for films, what in ((valid, "evaluating"), (tuning, "tuning thresholds"))
+    )
+    report = _describe(config, store, len(tuning), device)
+    figures = {
+        name: _figures(on_valid[name], on_tuning.get(name), valid, config.run.seed)
+        for name in explainers
+    }
+    report["stages"] = {
+        str(n): figures[f"stage {n}"]
+        | {"seconds": w.seconds, "epochs": w.epochs, "ranks": w.world, "device": w.device}
+        for n, w in weights.items()
+    }
+    report["baselines"] = {name: figures[name] for name in ("centre", "untrained")}
+    shown = choose_films(valid, on_valid[f"stage {max(weights)}"], seed=config.run.seed)
+    panels = draw_panels(networks, store, _batches(config, store, shown, device, silent, ""), shown)
+    write_page(report, read_metrics(run / "metrics.jsonl"), panels, run / "report.html")
+    if panels:
+        save_png(panels, run / "figure2.png")
+    checkpoint.write_text(run / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+def _finished(run: Path) -> dict[int, Weights]:
+    found = {n: run / f"stage{n}" / "weights.pt" for n in (1, 2, 3)}
+    weights = {n: checkpoint.load_weights(path) for n, path in found.items() if path.is_file()}
+    if not weights:
+        raise PcamxError(f"{run}: no stage is finished; train one, or --resume it")
+    return weights
+
+
+def _network(config: Config, run: Path, weights: Weights, device: torch.device) -> Network:
+    network = Network(config, decoder=weights.stage == 3)
+    path = run / f"stage{weights.stage}" / "weights.pt"
+    missing = checkpoint.fill(network, weights, path, layout=config.model.layout)
+    if missing:
+        raise PcamxError(f"{path}: lacks {missing[0]}")
+    return network.to(device).eval()
+
+
+def _untrained(config: Config, device: torch.device) -> Network:
+    torch.manual_seed(config.run.seed)
+    return Network(config, decoder=True).to(device).eval()
+
+
+def _tuning_films(config: Config, store: Store) -> list[Film]:
+    """The marked training films that stage 3 may see, so no stage is tuned on more marks."""
+    films = store.split("train")
+    chosen = choose_marked(films, config.data.marked, seed=config.run.seed)
+    return [films[i] for i in chosen]
+
+
+def _batches(
+    config: Config,
+    store: Store,
+    films: Sequence[Film],
+    device: torch.device,
+    track: Track,
+    what: str,
+) -> Any:
+    data = config.data
+    batches = eval_batches(
+        store, films, data.canvas, batch_size=_BATCH, device=device, threads=data.threads
+    )
+    return track(batches, what, -(-len(films) // _BATCH))
+
+
+def _figures(
+    scores: Scores, tuning: Scores | None, films: Sequence[Film], seed: int
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if scores.probability_N is not None:
+        found["classification"] = metrics.classification_figures(
+            scores.probability_N,
+            torch.tensor([film.label for film in films]),
+            patients=[film.patient for film in films],
+            studies=[film.study for film in films],
+            parts=[film.part for film in films],
+            seed=seed,
+        ).to_dict()
+    patients = [film.patient for film in films if film.mark]
+    found["localization"] = {
+        name: _localization(maps, tuning.maps.get(name) if tuning else None, patients, seed)
+        for name, maps in scores.maps.items()
+    }
+    return found
+
+
+def _localization(
+    scores: MapScores, tuning: MapScores | None, patients: Sequence[str], seed: int
+) -> dict[str, Any]:
+    tuned = tuning is not None and len(tuning.iou_MT) > 0
+    threshold = metrics.tune_threshold(tuning.iou_MT) if tuned and tuning else _UNTUNED
+    iou_M = scores.iou_MT[:, THRESHOLDS.index(threshold)]
+
+    def figure(values_M: torch.Tensor) -> dict[str, Any]:
+        if not patients:
+            return Figure(None, None, None, 0).to_dict()
+        return metrics.figure(values_M, patients, seed=seed).to_dict()
+
+    return {
+        "pointing": figure(scores.pointing_M),
+        "energy": figure(scores.energy_M),
+        "miou": figure(iou_M),
+        "threshold": threshold,
+        "threshold_tuned": tuned,
+    }
+
+
+def _describe(config: Config, store: Store, tuning: int, device: torch.device) -> dict[str, Any]:
+    splits = {
+        name: {
+            "films": len(films),
+            "abnormal": sum(film.label for film in films),
+            "marked": sum(bool(film.mark) for film in films),
+            "patients": len({film.patient for film in films}),
+        }
+        for name in ("train", "valid", "test")
+        if (films := store.split(name))
+    }
+    return {
+        "format": 1,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu(),
+        "versions": _versions(),
+        "commit": _commit(),
+        "command": shlex.join(sys.argv),
+        "data": {"store": str(store.folder), "splits": splits, "marked_used": tuning},
+        "config": configs.as_tree(config),
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = {"torch": "torch", "deepspeed": "deepspeed", "dali": "nvidia-dali-cuda130"}
+    packages |= {"numpy": "numpy", "triton": "triton"}
+    found = {"pcamx": __version__, "python": platform.python_version()}
+    for name, package in packages.items():
+        try:
+            found[name] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """The project's commit, with "+changes" where the working tree differs; None outside git."""
+    project = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(project), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != project:
+            return None
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu() -> str:
+    """Model of the processor and the number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {len(names) or '?'} cores"

@@ -1,0 +1,81 @@
+"""Eq. (3) and (4): L = (1 - lambda) L1 + lambda L2 + lambda' L3, and the accuracy behind lambda.
+
+Shapes: B batch, C classes, H W the image.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+CHANCE = 0.5
+
+
+def confidence(accuracy: Tensor, schedule: Literal["rescaled", "paper"]) -> Tensor:
+    """lambda of the running training accuracy P.
+
+    ``paper``: e^P / e = e^(P-1), already 0.61 at chance. ``rescaled``: (e^q - 1) / (e - 1) with
+    q = clip(2P - 1, 0, 1), which is 0 at chance and 1 at P = 1.
+    """
+    if schedule == "paper":
+        return torch.exp(accuracy - 1)
+    q = (2 * accuracy - 1).clamp(0, 1)
+    return torch.expm1(q) / (math.e - 1)
+
+
+def over_ranks(*values: Tensor) -> list[Tensor]:
+    """Sum scalars over all ranks in one all-reduce; float64, so counts stay exact."""
+    total = torch.stack([v.detach().double() for v in values])
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return list(total)
+
+
+class RunningAccuracy(nn.Module):
+    """P: accuracy of the full-image branch on training images, over about the last epoch.
+
+    An exponential average with a window of ``window`` images, fed with the counts of all ranks,
+    so it is the same number on each. It is a buffer, so checkpoints hold it.
+    """
+
+    value: Tensor
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("value", torch.tensor(CHANCE, dtype=torch.float64))
+
+    def update(self, correct: Tensor, count: Tensor) -> None:
+        """Take in ``correct`` right answers out of ``count``, already summed over the ranks."""
+        weight = (count / self.window).clamp(max=1)
+        self.value += weight * (correct / count - self.value)
+
+
+def lesion_loss(
+    answer_B1HW: Tensor,
+    lesion_B1HW: Tensor,
+    marked_B: Tensor,
+    *,
+    share: float,
+    marked_total: Tensor,
+) -> Tensor:
+    """L3: squared error between the decoder's answer and the marks, over marked images only.
+
+    Lesions fill under 1 % of the pixels, so the plain mean is lowest near an answer of zero
+    everywhere. ``share`` of the weight therefore lies on the lesion's pixels and the rest on the
+    others; 0 is the plain mean. ``marked_total`` counts the marked images of all ranks; the sum
+    here is scaled so that averaging gradients over the ranks gives the mean over those images.
+    """
+    error_BN = (answer_B1HW - lesion_B1HW).square().flatten(1)
+    lesion_BN = lesion_B1HW.flatten(1)
+    if share:
+        inside_B = (error_BN * lesion_BN).sum(1) / lesion_BN.sum(1).clamp(min=1)
+        outside_B = (error_BN * (1 - lesion_BN)).sum(1) / (1 - lesion_BN).sum(1).clamp(min=1)
+        loss_B = share * inside_B + (1 - share) * outside_B
+    else:
+        loss_B = error_BN.mean(1)
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    total = marked_total.clamp(min=1).to(loss_B.dtype)
+    return torch.where(marked_B, loss_B, torch.zeros_like(loss_B)).sum() * ranks / total

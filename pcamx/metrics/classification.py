@@ -1,0 +1,187 @@
+"""How well films and studies are told apart: AUROC, accuracy, Cohen's kappa.
+
+Shapes: N films, S studies, R replicates, G groups of equal scores. A score is the probability of
+abnormal, a label 0 (normal) or 1 (abnormal); anything else raises ValueError. A figure that the
+data leave undefined is None, never an error.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from pcamx.metrics.bootstrap import (
+    Figure,
+    Floats,
+    Statistic,
+    Values,
+    figure,
+    mean,
+    to_floats,
+)
+
+
+class Classification(NamedTuple):
+    """The figures of one set of films; the field names are the keys of ``report.json``."""
+
+    auroc: Figure  # over films
+    accuracy: Figure  # over films
+    kappa: Figure  # over studies
+    kappa_by_part: dict[str, Figure]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts and numbers, for JSON."""
+        by_part = {part: kappa.to_dict() for part, kappa in self.kappa_by_part.items()}
+        return {
+            "auroc": self.auroc.to_dict(),
+            "accuracy": self.accuracy.to_dict(),
+            "kappa": self.kappa.to_dict(),
+            "kappa_by_part": by_part,
+        }
+
+
+class Studies(NamedTuple):
+    """Films gathered into studies."""
+
+    score_S: Floats
+    label_S: Floats
+    patients: list[Any]
+
+
+def _checked(score_N: Values, label_N: Values) -> tuple[Floats, Floats]:
+    score, label = to_floats(score_N), to_floats(label_N)
+    if len(score) != len(label):
+        raise ValueError(f"{len(score)} scores for {len(label)} labels")
+    # torchmetrics would take scores outside [0, 1] for logits and put them through a sigmoid
+    if len(score) and (score.min() < 0 or score.max() > 1):
+        raise ValueError("a score must be a probability: within [0, 1]")
+    if not np.isin(label, (0, 1)).all():
+        raise ValueError("a label must be 0 (normal) or 1 (abnormal)")
+    return score, label
+
+
+def _ratio(part_R: Floats, whole_R: Floats) -> Floats:
+    nan_R = np.full(len(whole_R), np.nan)
+    return np.asarray(np.divide(part_R, whole_R, out=nan_R, where=whole_R > 0))
+
+
+def auroc(score_N: Values, label_N: Values) -> Statistic:
+    """Area under the ROC curve; equal scores count a half. Undefined with one class only."""
+    from torchmetrics.functional.classification import binary_auroc  # slow: brings matplotlib
+
+    score, label = _checked(score_N, label_N)
+    value = None
+    if 0 < label.sum() < len(label):  # torchmetrics would warn and answer 0
+        value = float(binary_auroc(torch.from_numpy(score), torch.from_numpy(label).long()))
+    order_N = np.argsort(score, kind="stable")
+    label_sorted = label[order_N]
+    start_G = np.flatnonzero(np.diff(score[order_N], prepend=-1.0))
+
+    def replicate(weight_RN: Floats) -> Floats:
+        """Mann-Whitney: the share of abnormal-normal pairs in the right order, by one sort."""
+        weight_RN = weight_RN[:, order_N]
+        abnormal_RG = np.add.reduceat(weight_RN * label_sorted, start_G, axis=1)
+        normal_RG = np.add.reduceat(weight_RN * (1 - label_sorted), start_G, axis=1)
+        below_RG = np.cumsum(normal_RG, axis=1) - normal_RG / 2
+        pairs_R = abnormal_RG.sum(axis=1) * normal_RG.sum(axis=1)
+        right_R = (abnormal_RG * below_RG).sum(axis=1)
+        return _ratio(right_R, pairs_R)
+
+    return Statistic(value, len(score), replicate)
+
+
+def accuracy(score_N: Values, label_N: Values) -> Statistic:
+    """Share of films on the right side: abnormal if the score is above 0.5."""
+    score, label = _checked(score_N, label_N)
+    return mean((score > 0.5) == label)
+
+
+def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
+    """Cohen's kappa between the label and the decision (abnormal if the score is above 0.5).
+
+    Undefined (0 / 0) where label and decision are one and the same class throughout: then chance
+    alone agrees always. If only one of the two is constant, kappa is 0.
+    """
+    from torchmetrics.functional.classification import binary_cohen_kappa
+
+    score, label = _checked(score_S, label_S)
+    called = score > 0.5
+    cell_S = (2 * called + label).astype(np.int64)  # true normal, missed, false alarm, found
+    cell_S4 = np.eye(4)[cell_S]
+
+    def replicate(weight_RS: Floats) -> Floats:
+        """kappa = 2 (tp tn - fp fn) / ((tp + fp)(fp + tn) + (tp + fn)(fn + tn))."""
+        tn, fn, fp, tp = (weight_RS @ cell_S4).T  # whole numbers, so 0 / 0 is seen exactly
+        chance_R = (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)
+        above_R = 2 * (tp * tn - fp * fn)
+        return _ratio(above_R, chance_R)
+
+    value = None
+    if set(cell_S.tolist()) not in (set(), {0}, {3}):
+        value = float(binary_cohen_kappa(torch.from_numpy(called), torch.from_numpy(label).long()))
+    return Statistic(value, len(score), replicate)
+
+
+def gather_studies(
+    score_N: Values, label_N: Values, patients: Sequence[Any], studies: Sequence[Any]
+) -> Studies:
+    """One score a study: the arithmetic mean of its films' probabilities, the rule of MURA.
+
+    A study is abnormal if any of its films is labelled so (in MURA all films of a study share one
+    label). A study belongs to one patient: the same name under two patients is two studies.
+    """
+    score, label = _checked(score_N, label_N)
+    if not len(score) == len(patients) == len(studies):
+        raise ValueError(
+            f"{len(score)} scores, {len(patients)} patients' names, {len(studies)} studies' names"
+        )
+    names: dict[tuple[Any, Any], int] = {}
+    pairs = zip(patients, studies, strict=True)
+    study_N = np.array([names.setdefault(pair, len(names)) for pair in pairs], dtype=np.int64)
+    films_S = np.bincount(study_N)
+    score_S = np.bincount(study_N, weights=score) / films_S
+    label_S = (np.bincount(study_N, weights=label) > 0).astype(np.float64)
+    return Studies(score_S, label_S, [patient for patient, _ in names])
+
+
+def classification_figures(
+    score_N: Values,
+    label_N: Values,
+    *,
+    patients: Sequence[Any],
+    studies: Sequence[Any],
+    parts: Sequence[str],
+    replicates: int = 1000,
+    seed: int,
+) -> Classification:
+    """All classification figures with patient-level intervals.
+
+    ``patients``, ``studies`` and ``parts`` name those of each film; a film without a body part
+    ("") is in no entry of ``kappa_by_part``, which is in alphabetical order.
+    """
+    score, label = _checked(score_N, label_N)
+    for what, names in (("patients", patients), ("studies", studies), ("parts", parts)):
+        if len(names) != len(score):
+            raise ValueError(f"{len(score)} scores for {len(names)} names of {what}")
+
+    def over_films(statistic: Statistic) -> Figure:
+        return figure(statistic, patients, replicates=replicates, seed=seed)
+
+    def kappa(films: Sequence[int]) -> Figure:
+        study = gather_studies(
+            score[films], label[films], [patients[i] for i in films], [studies[i] for i in films]
+        )
+        statistic = cohen_kappa(study.score_S, study.label_S)
+        return figure(statistic, study.patients, replicates=replicates, seed=seed)
+
+    by_part: dict[str, list[int]] = {}
+    for film, part in enumerate(parts):
+        if part:
+            by_part.setdefault(part, []).append(film)
+    return Classification(
+        auroc=over_films(auroc(score, label)),
+        accuracy=over_films(accuracy(score, label)),
+        kappa=kappa(range(len(score))),
+        kappa_by_part={part: kappa(by_part[part]) for part in sorted(by_part)},
+    )

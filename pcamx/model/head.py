@@ -1,0 +1,61 @@
+"""Global average pooling, the classifier, and the maps that its weights give.
+
+Shapes: B batch, K channels, C classes, h w the map, H W the image.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcamx import ops
+from pcamx.config import Attention
+from pcamx.model.encoder import CHANNELS
+from pcamx.types import ABNORMAL
+
+
+class Head(nn.Module):
+    """Logits of the features and, where an image is given, the image attended by them.
+
+    One module owns the weight for both uses: under ZeRO-3 a weight is whole only inside the
+    forward of the module that owns it.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+        self.weight = nn.Parameter(torch.empty(2, CHANNELS[-1]))
+        self.bias = nn.Parameter(torch.zeros(2))
+        nn.init.normal_(self.weight, std=CHANNELS[-1] ** -0.5)
+
+    def forward(
+        self, features_BKhw: Tensor, image_B1HW: Tensor | None = None, label_B: Tensor | None = None
+    ) -> tuple[Tensor, ops.Attended | None]:
+        """Logits [B, C]; with an image also its attended form, by the class ``mask_class`` names.
+
+        ``label_B`` is read only where ``mask_class`` is label.
+        """
+        logits_BC = F.linear(features_BKhw.mean((2, 3)), self.weight, self.bias)
+        if image_B1HW is None:
+            return logits_BC, None
+        cfg = self.attention
+        attended = ops.attend(
+            features_BKhw,
+            self.weight,
+            self._mask_class(logits_BC, label_B),
+            image_B1HW,
+            omega=cfg.omega,
+            sigma=cfg.sigma,
+            mask_grad=cfg.mask_grad,
+            impl=cfg.impl,
+        )
+        return logits_BC, attended
+
+    def _mask_class(self, logits_BC: Tensor, label_B: Tensor | None) -> Tensor:
+        """Whose map masks each image. The true label's would write the label into the mask."""
+        if self.attention.mask_class == "predicted":
+            return logits_BC.argmax(1)
+        if self.attention.mask_class == "label":
+            if label_B is None:
+                raise ValueError("attention.mask_class label needs the labels")
+            return label_B
+        return logits_BC.new_full((len(logits_BC),), ABNORMAL, dtype=torch.int64)

@@ -1,0 +1,81 @@
+"""The whole network: encoder, head and, from stage 3 on, the decoder.
+
+Shapes: B batch, C classes, h w the map, H W the image.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcamx import ops
+from pcamx.config import Config
+from pcamx.model.decoder import Decoder
+from pcamx.model.encoder import Encoder
+from pcamx.model.head import Head
+from pcamx.types import ABNORMAL
+
+
+class Maps(NamedTuple):
+    """Unnormalised maps of the abnormal class at the image's size, float32."""
+
+    cam_BHW: Tensor
+    positive_cam_BHW: Tensor
+    decoder_BHW: Tensor | None
+
+
+class Network(nn.Module):
+    """Classifier with class activation maps; ``decoder`` adds the lesion decoder of stage 3."""
+
+    def __init__(self, config: Config, *, decoder: bool) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.model.layout)
+        self.head = Head(config.attention)
+        self.decoder = Decoder() if decoder else None
+
+    def forward(self, image_B1HW: Tensor) -> Tensor:
+        """Logits [B, C] of the full image."""
+        logits_BC: Tensor = self.head(self.encoder(image_B1HW)[-1])[0]
+        return logits_BC
+
+    @torch.no_grad()
+    def explain(self, image_B1HW: Tensor) -> tuple[Tensor, Maps]:
+        """Logits and the maps of the abnormal class, whatever the label, as they are evaluated."""
+        features = self.encoder(image_B1HW)
+        abnormal_B = torch.full((len(image_B1HW),), ABNORMAL, device=image_B1HW.device)
+        maps = (
+            ops.class_activation(
+                features[-1],
+                self.head.weight,
+                abnormal_B,
+                positive=positive,
+                impl=self.head.attention.impl,
+            )
+            for positive in (False, True)
+        )
+        size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
+        cam, positive_cam = (
+            F.interpolate(m[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+            for m in maps
+        )
+        lesion = None if self.decoder is None else self.decoder(features, size)[:, 0]
+        return self.head(features[-1])[0], Maps(cam, positive_cam, lesion)
+
+
+@contextmanager
+def running_statistics_untouched(module: nn.Module) -> Iterator[None]:
+    """Batch norm inside normalises with the batch, and leaves its running statistics as they are.
+
+    Masked images have other statistics than the images the network is used on.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,168 @@
+"""report.html: one file for people, opened without a network and fit for print.
+
+Shapes: H W a film's pixels, 3 red green blue. Text from data goes through Jinja's autoescape;
+only this package's own style and drawings are marked as safe.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcamx.report import figure, rows, words
+from pcamx.report.curves import Curve, stage_curves
+from pcamx.report.figure import Panel
+from pcamx.report.template import PAGE, STYLE
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One picture of a film: ``uri`` holds it, the paths lie over it."""
+
+    name: str
+    uri: str
+    alt: str
+    width: int
+    height: int
+    verdict: str = ""
+    missed: bool = False
+    outline: str = ""
+    cross: str = ""
+
+
+def write_page(
+    report: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    panels: Sequence[Panel],
+    out: Path,
+) -> None:
+    """Write ``report`` (report.json), ``metrics`` (metrics.jsonl) and ``panels`` as one HTML file.
+
+    All of it or nothing: raises PcamxError where ``out`` cannot be written.
+    """
+    figure.replace_file(out, render(report, metrics, panels).encode("utf-8"))
+
+
+def render(
+    report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel]
+) -> str:
+    """The page as text."""
+    # Not a web server's templates but one constant; autoescape covers whatever data brings.
+    env = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    titles, parts = rows.kappa_by_part(report)
+    data = report.get("data")
+    store = data.get("store") if isinstance(data, Mapping) else None
+    return env.from_string(PAGE).render(
+        title=store or "a run",
+        date=str(report.get("created") or "").partition("T")[0],
+        style=Markup(STYLE),  # noqa: S704
+        dash=rows.DASH,
+        number=rows.number,
+        share=_share,
+        measured=words.measured(report),
+        found=words.found(report),
+        made=words.made(report),
+        localization=tuple(rows.LOCALIZATION.values()),
+        groups=rows.localization(report),
+        classification=tuple(rows.CLASSIFICATION.values()),
+        classes=rows.classification(report),
+        part_titles=titles,
+        parts=parts,
+        films=[_film(panel) for panel in figure.ordered(panels)],
+        legend=_legend(),
+        curves=_curves(report, metrics),
+        terms=words.TERMS,
+        facts=list(words.facts(report)),
+        config=json.dumps(report["config"], indent=2) if report.get("config") else "",
+    )
+
+
+def _share(value: float) -> str:
+    return f"{100 * min(max(value, 0.0), 1.0):.2f}"
+
+
+def _curves(
+    report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    costs = rows.stages(report)
+    drawn = {stage: stage_curves(metrics, stage) for stage in (1, 2, 3)}
+    return [
+        {
+            "name": stage,
+            "cost": words.cost(costs.get(str(stage), {})),
+            "curves": [Curve(Markup(c.svg), c.alt) for c in curves],  # noqa: S704
+        }
+        for stage, curves in drawn.items()
+        if curves
+    ]
+
+
+def _legend() -> dict[str, str]:
+    alt = "Colour bar from 0, where the film shows through unchanged, to 1, bright yellow."
+    return {"uri": _uri(figure.legend_bar(), "PNG"), "alt": alt, "text": figure.LEGEND}
+
+
+def _film(panel: Panel) -> dict[str, Any]:
+    height, width = panel.image_HW.shape
+    film = _Cell("film", _uri(panel.image_HW, "PNG"), f"Film {panel.title}.", width, height)
+    return {
+        "title": panel.title,
+        "caption": panel.caption,
+        "probabilities": figure.probabilities(panel),
+        "missed": ", ".join(panel.missed()),
+        "cells": [film, *(_cell(panel, name) for name in panel.maps)],
+    }
+
+
+def _cell(panel: Panel, name: str) -> _Cell:
+    map_HW, verdict = panel.maps[name], figure.verdict(panel, name)
+    height, width = map_HW.shape
+    alt = f"{name} over {panel.title}"
+    if at := figure.peak(map_HW):
+        alt += f", peak at row {at[0]}, column {at[1]}"
+    alt += f": {verdict}." if verdict else "."
+    lines = [] if panel.lesion_HW is None else figure.outlines(panel.lesion_HW)
+    return _Cell(
+        name,
+        _uri(figure.overlay(panel.image_HW, map_HW), "JPEG"),
+        alt,
+        width,
+        height,
+        verdict,
+        "missed" in verdict,
+        "".join(map(_path, lines)),
+        _cross(at, max(height, width)) if at else "",
+    )
+
+
+def _cross(at: tuple[int, int], size: int) -> str:
+    """SVG path of a cross that leaves the pixel at ``at`` (row, column) itself in view."""
+    y, x = at[0] + 0.5, at[1] + 0.5
+    near, arm = 0.008 * size, 0.02 * size
+    ends = ((-near - arm, 0), (near, 0), (0, -near - arm), (0, near))
+    return "".join(f"M{x + dx:.1f} {y + dy:.1f}{'h' if dx else 'v'}{arm:.1f}" for dx, dy in ends)
+
+
+def _path(line: figure.Polyline) -> str:
+    """SVG path of an outline; SVG puts pixel centres at halves."""
+    return "M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for x, y in line) + "Z"
+
+
+def _uri(pixels: NDArray[np.uint8], kind: str) -> str:
+    """The picture as a data: address; PNG keeps every grey level, JPEG is for heat maps."""
+    buffer = io.BytesIO()
+    options = {"quality": 90, "subsampling": 0} if kind == "JPEG" else {"optimize": True}
+    Image.fromarray(pixels).save(buffer, format=kind, **options)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{text}"

@@ -1,0 +1,165 @@
+"""What the tables of a report say, for the terminal and for the page alike.
+
+The shape of ``report.json`` is read here once: a part that is missing is a dash, never an error.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DASH = "–"
+MAPS = {"cam": "CAM", "positive_cam": "positive CAM", "decoder": "decoder"}
+BASELINES = {"centre": "centre Gaussian", "untrained": "untrained network"}
+LOCALIZATION = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}
+CLASSIFICATION = {"auroc": "AUROC", "accuracy": "accuracy", "kappa": "kappa"}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval over ``n`` films or studies; None where undefined."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+    def text(self, digits: int = 3) -> str:
+        """The value as ``0.563``."""
+        return number(self.value, digits)
+
+    def interval(self, digits: int = 3) -> str:
+        """The interval as ``[0.481, 0.640]``, empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{number(self.low, digits)}, {number(self.high, digits)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: what it is about, its figures by key, and the map's threshold."""
+
+    name: str
+    figures: dict[str, Estimate]
+    threshold: float | None = None
+    tuned: bool = True  # the threshold comes from marked training films
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rows of one stage or baseline."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """``value`` with ``digits`` decimals, a dash where there is no finite number."""
+    found = _finite(value)
+    return DASH if found is None else f"{found:.{digits}f}"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as ``48 s``, ``12 min 05 s`` or ``2 h 03 min``."""
+    found = _finite(seconds)
+    if found is None or found < 0:
+        return DASH
+    if found < 10:
+        return f"{found:.1f} s"
+    whole = round(found)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counts(figures: Mapping[str, Estimate]) -> str:
+    """The n of a row; ``512/207`` where its figures rest on different numbers."""
+    seen = dict.fromkeys(DASH if f.n is None else str(f.n) for f in figures.values())
+    return "/".join(seen) or DASH
+
+
+def localization(report: Mapping[str, Any]) -> tuple[Group, ...]:
+    """Where the maps lie: a group per stage, then one per baseline, a row per map."""
+    groups = (
+        Group(title, _map_rows(_mapping(part, "localization"), keep=name != "centre"))
+        for name, title, part in _parts(report)
+    )
+    return tuple(g for g in groups if g.rows)
+
+
+def classification(report: Mapping[str, Any]) -> tuple[Row, ...]:
+    """AUROC, accuracy and kappa: a row per stage and per baseline that classifies."""
+    return tuple(
+        Row(title, _estimates(found, CLASSIFICATION))
+        for _, title, part in _parts(report)
+        if (found := _mapping(part, "classification"))
+    )
+
+
+def kappa_by_part(report: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    """Stage titles, and a row per body part with kappa under each title."""
+    found = {
+        title: _mapping(_mapping(part, "classification"), "kappa_by_part")
+        for _, title, part in _parts(report)
+    }
+    found = {title: kappas for title, kappas in found.items() if kappas}
+    parts = sorted({str(name) for kappas in found.values() for name in kappas})
+    rows = (
+        Row(p or "not stated", {t: _estimate(kappas.get(p)) for t, kappas in found.items()})
+        for p in parts
+    )
+    return tuple(found), tuple(rows)
+
+
+def stages(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The report's stages, by number as text, in order."""
+    found = _mapping(report, "stages")
+    return {key: _mapping(found, key) for key in sorted(found)}
+
+
+def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Key, title and content of every stage and baseline."""
+    for key, stage in stages(report).items():
+        yield key, f"stage {key}", stage
+    baselines = _mapping(report, "baselines")
+    for key in baselines:
+        yield key, BASELINES.get(key, key.replace("_", " ")), _mapping(baselines, key)
+
+
+def _map_rows(maps: Mapping[str, Any], *, keep: bool) -> tuple[Row, ...]:
+    """A row per map; without ``keep``, maps that say the same become one row."""
+    names = [*(m for m in MAPS if m in maps), *(m for m in maps if m not in MAPS)]
+    if not keep and len(names) > 1 and all(maps[n] == maps[names[0]] for n in names):
+        return (_map_row("for any map", _mapping(maps, names[0])),)
+    return tuple(_map_row(MAPS.get(n, n.replace("_", " ")), _mapping(maps, n)) for n in names)
+
+
+def _map_row(name: str, found: Mapping[str, Any]) -> Row:
+    threshold, tuned = _finite(found.get("threshold")), found.get("threshold_tuned")
+    return Row(name, _estimates(found, LOCALIZATION), threshold, tuned is not False)
+
+
+def _estimates(found: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Estimate]:
+    return {key: _estimate(found.get(key)) for key in keys}
+
+
+def _estimate(found: Any) -> Estimate:
+    if not isinstance(found, Mapping):
+        return Estimate(_finite(found))
+    n = found.get("n")
+    value, low, high = (_finite(found.get(k)) for k in ("value", "low", "high"))
+    return Estimate(value, low, high, n if isinstance(n, int) else None)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _mapping(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = found.get(key)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,122 @@
+"""The paper's three stages: each turns a batch into a loss, and the loop knows none of them.
+
+Shapes: B batch, C classes, H W the image.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcamx.config import Config
+from pcamx.losses import RunningAccuracy, confidence, lesion_loss, over_ranks
+from pcamx.model.network import Network, running_statistics_untouched
+from pcamx.ops import Attended
+from pcamx.types import Batch, StageOutput
+
+
+class Stage(nn.Module):
+    """What the stages share: the network and the running accuracy P of its full-image branch."""
+
+    def __init__(self, config: Config, images: int, *, decoder: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.network = Network(config, decoder=decoder)
+        self.accuracy = RunningAccuracy(window=images)
+
+    def _count(self, logits_BC: Tensor, batch: Batch) -> Tensor:
+        """Take the batch's right answers into P; return the marked images of all ranks."""
+        correct = (logits_BC.argmax(1) == batch.label_B).sum()
+        count = torch.full_like(correct, len(batch.label_B))
+        correct, count, marked = over_ranks(correct, count, batch.marked_B.sum())
+        self.accuracy.update(correct, count)
+        return marked
+
+
+class Stage1(Stage):
+    """Classify: L1, the cross-entropy of the full image."""
+
+    def forward(self, batch: Batch) -> StageOutput:
+        logits_BC = self.network(batch.image_B1HW)
+        l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
+        self._count(logits_BC, batch)
+        telemetry = {"loss": l1, "l1": l1, "p": self.accuracy.value}
+        return StageOutput(l1, logits_BC, _detached(telemetry))
+
+
+class Stage2(Stage):
+    """Classify from the attended area too: (1 - lambda) L1 + lambda L2, eq. (3)."""
+
+    def forward(self, batch: Batch) -> StageOutput:
+        _, logits_BC, loss, telemetry = self._attended_loss(batch)
+        self._count(logits_BC, batch)
+        telemetry |= {"loss": loss, "p": self.accuracy.value}
+        return StageOutput(loss, logits_BC, _detached(telemetry))
+
+    def _attended_loss(
+        self, batch: Batch
+    ) -> tuple[list[Tensor], Tensor, Tensor, dict[str, Tensor]]:
+        """Both passes with the same weights; lambda comes from the steps before this one."""
+        network = self.network
+        features = network.encoder(batch.image_B1HW)
+        logits_BC, attended = network.head(features[-1], batch.image_B1HW, batch.label_B)
+        assert isinstance(attended, Attended)
+        with running_statistics_untouched(network):
+            masked_logits_BC = network(attended.image_B1HW)
+        l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
+        l2 = F.cross_entropy(masked_logits_BC.float(), batch.label_B)
+        lam = confidence(self.accuracy.value, self.config.objective.schedule).float()
+        telemetry = {
+            "l1": l1,
+            "l2": l2,
+            "lam": lam,
+            "area": attended.area_B.mean(),
+            "flat": (attended.area_B >= 1).sum(),
+        }
+        return features, logits_BC, (1 - lam) * l1 + lam * l2, telemetry
+
+
+class Stage3(Stage2):
+    """Learn from the marks as well: + lambda' L3, eq. (4); the decoder shares the encoder."""
+
+    def __init__(self, config: Config, images: int) -> None:
+        super().__init__(config, images, decoder=True)
+
+    def forward(self, batch: Batch) -> StageOutput:
+        features, logits_BC, loss, telemetry = self._attended_loss(batch)
+        marked = self._count(logits_BC, batch)
+        size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
+        assert self.network.decoder is not None
+        answer_B1HW = self.network.decoder(features, size)
+        objective = self.config.objective
+        l3 = lesion_loss(
+            answer_B1HW,
+            batch.lesion_B1HW,
+            batch.marked_B,
+            share=objective.lesion_share,
+            marked_total=marked,
+        )
+        loss = loss + objective.lesion_weight * l3
+        telemetry |= _answers(answer_B1HW, batch)
+        telemetry |= {"loss": loss, "l3": l3, "p": self.accuracy.value}
+        return StageOutput(loss, logits_BC, _detached(telemetry))
+
+
+def _answers(answer_B1HW: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Mean answer on lesion pixels and on the others of marked images: 0 and 0 is a collapse."""
+    lesion = batch.lesion_B1HW
+    other = (1 - lesion) * batch.marked_B[:, None, None, None]
+    return {
+        "lesion_answer": (answer_B1HW * lesion).sum() / lesion.sum().clamp(min=1),
+        "other_answer": (answer_B1HW * other).sum() / other.sum().clamp(min=1),
+    }
+
+
+def _detached(telemetry: dict[str, Tensor]) -> dict[str, Tensor]:
+    # clone: `p` is a buffer that the next step changes in place.
+    return {name: value.detach().clone() for name, value in telemetry.items()}
+
+
+def build_stage(number: int, config: Config, images: int) -> Stage:
+    """The paper's stage 1, 2 or 3 for a training split of ``images`` films."""
+    kinds: dict[int, type[Stage1] | type[Stage2] | type[Stage3]] = {1: Stage1, 2: Stage2, 3: Stage3}
+    return kinds[number](config, images)

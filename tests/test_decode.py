@@ -1,0 +1,200 @@
+"""DALI's canvases against Pillow's, for every kind of file that a film may be."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from pcamx.config import Augment
+from pcamx.data.augment import augment, draw
+from pcamx.data.decode import decode_batches
+from pcamx.data.geometry import fit
+from pcamx.data.lesion import lesion_canvas
+from pcamx.data.store import Film, Store
+from pcamx.errors import PcamxError
+
+CPU = torch.device("cpu")
+
+
+def texture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """A smooth grey picture without symmetry, values 0 to 255."""
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    wave = np.sin(9 * x + 4 * y + seed) + np.cos(3 * x - 7 * y * y)
+    grey: npt.NDArray[np.uint8] = np.clip(64 * (wave + 2), 0, 255).astype(np.uint8)
+    return grey
+
+
+def film(path: str, width: int, height: int, white: int = 255, mark: str = "") -> Film:
+    return Film(path, 1, "p", "p/s", "", "train", width, height, white, mark)
+
+
+def make_store(folder: Path, films: Sequence[Film]) -> Store:
+    return Store(folder, folder, tuple(films), 60.0, 40.0)
+
+
+def decode(
+    store: Store, batches: Sequence[Sequence[int]], canvas: int = 64, threads: int = 1
+) -> list[torch.Tensor]:
+    return list(decode_batches(store, store.films, batches, canvas, device=CPU, threads=threads))
+
+
+def expected(path: Path, canvas: int) -> npt.NDArray[np.int64]:
+    """The same by Pillow: upright, grey, reduced with a triangle filter, centred on black."""
+    with Image.open(path) as image:
+        grey = ImageOps.exif_transpose(image).convert("L")
+    place = fit(*grey.size, canvas)
+    sheet = Image.new("L", (canvas, canvas))
+    size = (place.width, place.height)
+    sheet.paste(grey.resize(size, Image.Resampling.BILINEAR), (place.left, place.top))
+    return np.asarray(sheet).astype(int)
+
+
+def check(store: Store, tolerance: int = 3) -> None:
+    (canvases,) = decode(store, [range(len(store.films))])
+    assert canvases.dtype == torch.uint8 and canvases.is_contiguous()
+    for one, canvas in zip(store.films, canvases, strict=True):
+        difference = np.abs(canvas[0].numpy() - expected(store.root / one.path, 64))
+        assert difference.max() <= tolerance and difference.mean() < 0.5, one.path
+
+
+def test_kinds_of_files(tmp_path: Path) -> None:
+    grey = Image.fromarray(texture(150, 100))
+    colour = Image.merge("RGB", [grey, Image.fromarray(texture(150, 100, 2)), grey])
+    clear = colour.copy()
+    clear.putalpha(Image.fromarray(texture(150, 100, 3)))
+    grey.save(tmp_path / "grey.png")
+    grey.save(tmp_path / "grey.jpg", quality=95)
+    grey.save(tmp_path / "progressive.jpg", progressive=True)
+    colour.save(tmp_path / "colour.png")
+    colour.save(tmp_path / "colour.jpg", quality=95)
+    colour.quantize(200).save(tmp_path / "palette.png")
+    clear.save(tmp_path / "alpha.png")
+    grey.convert("LA").save(tmp_path / "grey_alpha.png")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 8
+    # Not reduced: at hard edges the two libraries' filters differ by more than the tolerance.
+    Image.fromarray(texture(64, 48) > 128).save(tmp_path / "one_bit.png")
+    films = [film(name, 150, 100) for name in names]
+    check(make_store(tmp_path, [*films, film("one_bit.png", 64, 48)]))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_exif_orientation(tmp_path: Path, suffix: str) -> None:
+    films = []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        name = f"{orientation}.{suffix}"
+        Image.fromarray(texture(150, 100)).save(tmp_path / name, exif=exif)
+        films.append(film(name, *((100, 150) if orientation >= 5 else (150, 100))))
+    check(make_store(tmp_path, films))
+
+
+def test_sizes_up_and_down_and_extreme(tmp_path: Path) -> None:
+    sizes = [(64, 64), (65, 63), (500, 333), (333, 500), (40, 30), (300, 2), (7, 900)]
+    for w, h in sizes:
+        Image.fromarray(texture(w, h)).save(tmp_path / f"{w}_{h}.png")
+    check(make_store(tmp_path, [film(f"{w}_{h}.png", w, h) for w, h in sizes]))
+
+
+def test_a_film_of_the_canvas_size_is_kept_to_the_bit(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "film with a blank é.png")
+    (canvas,) = decode(make_store(tmp_path, [film("film with a blank é.png", 64, 64)]), [[0]])
+    assert np.array_equal(canvas[0, 0].numpy(), noise)
+
+
+def test_deep_and_8_bit_films_in_one_batch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+    deep12 = rng.integers(0, 4096, (64, 64)).astype(np.uint16)
+    deep16 = rng.integers(0, 65536, (64, 64)).astype(np.uint16)
+    for name, array in (("8", noise), ("12", deep12), ("16", deep16)):
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    films = [film("8.png", 64, 64), film("12.png", 64, 64, 4095), film("16.png", 64, 64, 65535)]
+    (canvases,) = decode(make_store(tmp_path, films), [[0, 1, 2]])
+    assert np.array_equal(canvases[0, 0].numpy(), noise)
+    for canvas, deep, white in ((canvases[1], deep12, 4095), (canvases[2], deep16, 65535)):
+        assert np.abs(canvas[0].numpy() - deep * (255 / white)).max() <= 0.51
+
+
+def test_batches_differ_in_length_and_are_safe_to_keep(tmp_path: Path) -> None:
+    for i in range(7):
+        Image.fromarray(texture(80, 60, i)).save(tmp_path / f"{i}.png")
+    store = make_store(tmp_path, [film(f"{i}.png", 80, 60) for i in range(7)])
+    batches = [[0, 1, 2], [3, 4, 5], [6], [2, 2, 0]]
+    first, second = decode(store, batches), decode(store, batches, threads=2)
+    assert [len(batch) for batch in first] == [3, 3, 1, 3]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    # All are still held here, so none may share the pipeline's memory; order is as asked for.
+    (alone,) = decode(store, [range(7)])
+    for batch, canvases in zip(batches, first, strict=True):
+        assert torch.equal(canvases, alone[list(batch)])
+    assert decode(store, []) == []
+
+
+def test_closed_early_it_lets_go(tmp_path: Path) -> None:
+    Image.fromarray(texture(80, 60)).save(tmp_path / "0.png")
+    store = make_store(tmp_path, [film("0.png", 80, 60)])
+    for taken in (0, 1, 3):
+        batches = decode_batches(store, store.films, [[0]] * 9, 64, device=CPU, threads=2)
+        kept = [next(batches) for _ in range(taken)]
+        batches.close()  # type: ignore[attr-defined]
+        assert all(canvas.float().mean() > 50 for canvas in kept)  # outlives the pipeline
+
+
+def damage(path: Path, kind: str) -> None:
+    if kind == "gone":
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        keep = {"cut": data[: len(data) // 2], "empty": b"", "text": b"not an image at all"}
+        path.write_bytes(keep[kind])
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut", "empty", "text"])
+def test_a_film_spoilt_after_prepare_is_named(tmp_path: Path, kind: str) -> None:
+    for i in range(6):
+        Image.fromarray(texture(80, 60, i)).save(tmp_path / f"{i}.png")
+    store = make_store(tmp_path, [film(f"{i}.png", 80, 60) for i in range(6)])
+    damage(tmp_path / "4.png", kind)
+    with pytest.raises(
+        PcamxError, match=r"4\.png: cannot be decoded \(.+\).*pcamx prepare"
+    ) as error:
+        decode(store, [[0, 1, 2], [3, 4, 5]])
+    assert "\n" not in str(error.value)
+
+
+def test_film_and_lesion_stay_together(tmp_path: Path) -> None:
+    """A bright blob and its mask have one centroid after decoding and a strong warp."""
+    films = []
+    for i, (w, h) in enumerate([(900, 500), (333, 610), (128, 100), (511, 511)]):
+        y, x = np.mgrid[0:h, 0:w]
+        blob = (x - 0.6 * w) ** 2 + (y - 0.35 * h) ** 2 <= (0.12 * min(w, h)) ** 2
+        mask = Image.fromarray((blob * 255).astype(np.uint8))
+        mask.save(tmp_path / f"{i}.png")
+        films.append(film(f"{i}.png", w, h, mark=f"{i}.png"))
+    store = make_store(tmp_path, films)
+    (canvas,) = decode(store, [range(4)], canvas=128)
+    lesion = torch.stack([lesion_canvas(tmp_path / one.mark, one, 128) for one in films])
+    assert_same_centre(canvas.float(), lesion.float())
+    strong = Augment(flip=True, rotate=90.0, scale=0.3, shift=0.05, brightness=0.0)
+    for step in range(4):
+        warp = draw(strong, 4, seed=0, epoch=0, step=step)
+        assert_same_centre(*augment(canvas, lesion, warp, 0.0, 255.0))
+
+
+def assert_same_centre(film_B1HW: torch.Tensor, lesion_B1HW: torch.Tensor) -> None:
+    a, b = centre(film_B1HW), centre(lesion_B1HW)
+    assert (a - b).abs().max() < 0.5
+
+
+def centre(weight_B1HW: torch.Tensor) -> torch.Tensor:
+    at = torch.arange(weight_B1HW.shape[-1], dtype=torch.float64)
+    weight = weight_B1HW[:, 0].double()
+    moments = [(weight.sum(axis) * at).sum(1) for axis in (1, 2)]
+    return torch.stack(moments, 1) / weight.sum((1, 2))[:, None]

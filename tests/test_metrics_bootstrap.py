@@ -1,0 +1,169 @@
+"""Figures and their intervals: by hand, against explicit resampling, and their coverage."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pcamx.metrics import Figure, Statistic, auroc, figure, mean
+from pcamx.metrics import bootstrap as module
+from pcamx.metrics.bootstrap import draw_patients
+
+PATIENTS = ["p3", "p1", "p1", "p2", "p3", "p3", "p4", "p2"]
+VALUES = [0.9, 0.1, 0.2, 0.5, 0.7, 1.0, 0.0, 0.4]
+
+
+def films_of_draw(count_P: np.ndarray, patients: list[str]) -> list[int]:
+    """The films of one replicate, each as often as its patient was drawn."""
+    names = sorted(set(patients))
+    return [
+        film
+        for patient, times in enumerate(count_P)
+        for _ in range(times)
+        for film, name in enumerate(patients)
+        if name == names[patient]
+    ]
+
+
+def test_agrees_with_explicit_resampling_of_the_same_draws() -> None:
+    result = figure(VALUES, PATIENTS, replicates=400, seed=5)
+    means = [
+        np.mean([VALUES[film] for film in films_of_draw(count_P, PATIENTS)])
+        for block_RP in draw_patients(4, 400, seed=5)
+        for count_P in block_RP
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert result.value == pytest.approx(np.mean(VALUES), abs=1e-15)
+    assert result.low == pytest.approx(low, abs=1e-12)
+    assert result.high == pytest.approx(high, abs=1e-12)
+    assert result.n == 8
+    assert low < np.mean(VALUES) < high
+
+
+def test_all_films_of_a_patient_come_along() -> None:
+    seen = []
+
+    def replicate(weight_RN: np.ndarray) -> np.ndarray:
+        seen.append(weight_RN)
+        return np.asarray(weight_RN.sum(axis=1))
+
+    figure(Statistic(8.0, 8, replicate), PATIENTS, replicates=50, seed=0)
+    weight_RN = np.concatenate(seen)
+    assert weight_RN.shape == (50, 8)
+    for films in ([0, 4, 5], [1, 2], [3, 7]):  # those of p3, p1, p2
+        assert (weight_RN[:, films] == weight_RN[:, films[:1]]).all()
+    assert (weight_RN[:, [0, 1, 3, 6]].sum(axis=1) == 4).all()  # as many draws as patients
+    assert len(np.unique(weight_RN, axis=0)) > 10
+
+
+def test_draws_are_uniform_over_patients_and_do_not_depend_on_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (whole,) = draw_patients(7, 3000, seed=1)
+    assert whole.shape == (3000, 7) and (whole.sum(axis=1) == 7).all()
+    # the count of a patient has mean 1 and variance 6/7
+    assert whole.mean(axis=0) == pytest.approx(np.ones(7), abs=4 * math.sqrt(6 / 7 / 3000))
+    assert whole.var(axis=0) == pytest.approx(np.full(7, 6 / 7), rel=0.15)
+    result = figure(VALUES, PATIENTS, replicates=300, seed=1)
+    monkeypatch.setattr(module, "_CELLS", 23)
+    blocks = list(draw_patients(7, 3000, seed=1))
+    assert len(blocks) == 1000
+    assert np.array_equal(np.concatenate(blocks), whole)
+    in_blocks = figure(VALUES, PATIENTS, replicates=300, seed=1)
+    assert in_blocks == pytest.approx(result, abs=1e-12)
+
+
+def test_seed_decides_and_order_of_films_does_not() -> None:
+    once = figure(VALUES, PATIENTS, replicates=200, seed=0)
+    assert once == figure(VALUES, PATIENTS, replicates=200, seed=0)
+    assert once != figure(VALUES, PATIENTS, replicates=200, seed=1)
+    order = [4, 2, 7, 0, 1, 6, 5, 3]
+    shuffled = figure(
+        [VALUES[i] for i in order], [PATIENTS[i] for i in order], replicates=200, seed=0
+    )
+    assert shuffled == pytest.approx(once, abs=1e-12)
+
+
+def test_tensor_array_and_list_are_the_same() -> None:
+    expected = figure(VALUES, PATIENTS, replicates=50, seed=0)
+    for values in (np.array(VALUES), torch.tensor(VALUES, dtype=torch.float64)):
+        assert figure(values, PATIENTS, replicates=50, seed=0) == expected
+    learning = torch.tensor(VALUES, dtype=torch.bfloat16, requires_grad=True)
+    assert figure(learning, PATIENTS, replicates=50, seed=0).value == pytest.approx(0.475, abs=0.01)
+    numbers = [int(name[1:]) for name in PATIENTS]
+    assert figure(VALUES, numbers, replicates=50, seed=0) == expected
+
+
+def test_one_patient_alone_shows_no_spread() -> None:
+    assert figure([0.0, 1.0, 1.0], ["p"] * 3, seed=0) == Figure(2 / 3, 2 / 3, 2 / 3, 3)
+
+
+def test_nothing_gives_none() -> None:
+    assert figure([], [], seed=0) == Figure(None, None, None, 0)
+    assert mean([]).value is None
+
+
+def test_undefined_replicates_are_left_out() -> None:
+    # one abnormal film of patient a against normal ones: undefined wherever a was not drawn
+    score, label, patients = [0.6, 0.1, 0.9, 0.3], [1, 0, 0, 0], ["a", "b", "c", "d"]
+    statistic = auroc(score, label)
+    result = figure(statistic, patients, replicates=500, seed=2)
+    defined = [
+        np.mean([score[f] < 0.6 for f in films if f])
+        for block_RP in draw_patients(4, 500, seed=2)
+        for count_P in block_RP
+        if 0 in (films := films_of_draw(count_P, patients)) and len(set(films)) > 1
+    ]
+    assert 200 < len(defined) < 400
+    assert result.value == pytest.approx(2 / 3, abs=1e-7)
+    expected = np.percentile(defined, [2.5, 97.5])
+    assert [result.low, result.high] == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+def test_a_value_without_one_defined_replicate_has_no_interval() -> None:
+    def never(weight_RN: np.ndarray) -> np.ndarray:
+        return np.full(len(weight_RN), np.nan)
+
+    assert figure(Statistic(0.5, 2, never), ["a", "b"], seed=0) == Figure(0.5, None, None, 2)
+
+
+def test_to_dict_is_json() -> None:
+    text = json.dumps(figure([], [], seed=0).to_dict(), allow_nan=False)
+    assert json.loads(text) == {"value": None, "low": None, "high": None, "n": 0}
+    record = figure(VALUES, PATIENTS, seed=0).to_dict()
+    assert list(record) == ["value", "low", "high", "n"]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="3 films, 2 patients"):
+        figure([1.0, 2.0, 3.0], ["a", "b"], seed=0)
+    with pytest.raises(ValueError, match="0 replicates"):
+        figure([1.0, 2.0], ["a", "b"], replicates=0, seed=0)
+    for bad in ([1.0, math.nan], [1.0, math.inf], [[1.0], [2.0]]):
+        with pytest.raises(ValueError, match="one finite number per film"):
+            figure(np.array(bad), ["a", "b"], seed=0)
+
+
+def holds(truth: float, fit: Figure) -> bool:
+    assert fit.low is not None and fit.high is not None
+    return fit.low <= truth <= fit.high
+
+
+def test_intervals_cover_the_truth_and_films_as_units_would_not() -> None:
+    """60 patients with 5 nearly equal films each: 95 % intervals must hold the mean about 95 %."""
+    generator = np.random.default_rng(11)
+    trials, patients, films = 300, 60, 5
+    covered = covered_by_film = 0
+    names = np.repeat(np.arange(patients), films).tolist()
+    for trial in range(trials):
+        level_P = generator.normal(0.4, 0.2, patients)
+        values = np.repeat(level_P, films) + generator.normal(0, 0.05, patients * films)
+        fit = figure(values, names, replicates=300, seed=trial)
+        covered += holds(0.4, fit)
+        fit = figure(values, range(patients * films), replicates=300, seed=trial)
+        covered_by_film += holds(0.4, fit)
+    assert 0.90 <= covered / trials <= 0.98
+    assert covered_by_film / trials < 0.75

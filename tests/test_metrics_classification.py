@@ -1,0 +1,238 @@
+"""AUROC, accuracy and kappa: by hand, against torchmetrics, and study by study."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    binary_accuracy,
+    binary_auroc,
+    binary_cohen_kappa,
+)
+
+from pcamx.metrics import (
+    Figure,
+    Statistic,
+    accuracy,
+    auroc,
+    classification_figures,
+    cohen_kappa,
+    figure,
+    gather_studies,
+)
+
+Ours = Callable[[Any, Any], Statistic]
+STATISTICS: dict[Ours, Callable[[Tensor, Tensor], Tensor]] = {
+    auroc: binary_auroc,
+    accuracy: binary_accuracy,
+    cohen_kappa: binary_cohen_kappa,
+}
+each_statistic = pytest.mark.parametrize(
+    "statistic", STATISTICS, ids=["auroc", "accuracy", "cohen_kappa"]
+)
+
+
+def some_films(films: int = 120, levels: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with many ties, and labels that go with them somewhat."""
+    generator = np.random.default_rng(4)
+    score = generator.integers(0, levels + 1, films) / levels
+    label = (score + generator.normal(0, 0.4, films) > 0.5).astype(np.int64)
+    return score, label
+
+
+def test_by_hand() -> None:
+    score, label = [0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]
+    assert auroc(score, label).value == pytest.approx(0.75)  # 3 of 4 pairs in order
+    assert auroc([0.5, 0.5, 0.2], [1, 0, 0]).value == pytest.approx(0.75)  # a tie is a half
+    assert accuracy(score, label).value == 0.75
+    # 20 found, 10 false alarms, 5 missed, 15 right normals: po 0.7, pe 0.5, kappa 0.4
+    called = [0.9] * 20 + [0.9] * 10 + [0.1] * 5 + [0.1] * 15
+    truth = [1] * 20 + [0] * 10 + [1] * 5 + [0] * 15
+    assert cohen_kappa(called, truth).value == pytest.approx(0.4)
+    assert cohen_kappa(called, truth).n == 50
+
+
+def test_one_half_is_normal() -> None:
+    assert accuracy([0.5, 0.5], [0, 1]).value == 0.5
+    assert accuracy([0.5, 0.5], [0, 0]).value == 1.0
+
+
+@each_statistic
+def test_weights_agree_with_torchmetrics_on_replicated_films(statistic: Ours) -> None:
+    score, label = some_films()
+    ours, theirs = statistic(score, label), STATISTICS[statistic]
+    generator = np.random.default_rng(9)
+    weight_RN = generator.poisson(1.0, (40, len(score))).astype(np.float64)
+    weight_RN[0] = 1
+    expected = []
+    for weight_N in weight_RN.astype(int):
+        films = np.repeat(np.arange(len(score)), weight_N)
+        value = theirs(torch.from_numpy(score[films]), torch.from_numpy(label[films]))
+        expected.append(float(value))
+    assert len(set(expected)) > 30
+    assert ours.replicate(weight_RN).tolist() == pytest.approx(expected, abs=1e-6)
+    assert ours.value == pytest.approx(expected[0], abs=1e-6)
+    assert ours.n == len(score)
+
+
+def test_auroc_is_the_share_of_ordered_pairs() -> None:
+    score, label = some_films()
+    pairs = [(a > b) + (a == b) / 2 for a in score[label == 1] for b in score[label == 0]]
+    exact = auroc(score, label).replicate(np.ones((1, len(score))))
+    assert exact.tolist() == pytest.approx([np.mean(pairs)], abs=1e-14)
+
+
+@each_statistic
+def test_order_of_films_is_free_and_a_perfect_score_is_one(statistic: Ours) -> None:
+    score, label = some_films()
+    order = np.random.default_rng(0).permutation(len(score))
+    shuffled = statistic(score[order], label[order]).value
+    assert shuffled == pytest.approx(statistic(score, label).value, abs=1e-6)
+    assert statistic(0.25 + label / 2, label).value == 1.0
+
+
+def test_auroc_undefined_with_one_class() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for label in ([0, 0, 0], [1, 1, 1]):
+            statistic = auroc([0.1, 0.2, 0.9], label)
+            assert statistic.value is None
+            assert figure(statistic, ["a", "b", "c"], seed=0) == Figure(None, None, None, 3)
+        for statistic in (auroc([], []), accuracy([], []), cohen_kappa([], [])):
+            assert figure(statistic, [], seed=0) == Figure(None, None, None, 0)
+        replicates = auroc([0.1, 0.9], [0, 1]).replicate(np.array([[2.0, 0.0], [1.0, 1.0]]))
+    assert math.isnan(replicates[0]) and replicates[1] == 1
+
+
+def test_kappa_where_a_rater_is_constant() -> None:
+    low, high = [0.2, 0.3, 0.1], [0.7, 0.8, 0.9]
+    assert cohen_kappa(low, [0, 0, 0]).value is None  # nothing but agreement by chance
+    assert cohen_kappa(high, [1, 1, 1]).value is None
+    assert cohen_kappa(low, [1, 1, 1]).value == 0
+    assert cohen_kappa(low, [0, 1, 0]).value == 0
+    assert cohen_kappa([0.2, 0.8], [1, 1]).value == 0
+    weight_RS = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    replicates = cohen_kappa([0.2, 0.8], [0, 1]).replicate(weight_RS)
+    assert np.isnan(replicates[:2]).all() and replicates[2] == 1
+
+
+@each_statistic
+def test_refuses_what_is_no_probability_or_label(statistic: Ours) -> None:
+    for logits in ([-0.1, 0.5], [0.2, 1.5]):
+        with pytest.raises(ValueError, match="probability"):
+            statistic(logits, [0, 1])
+    for labels in ([0, 2], [0.5, 1], [-1, 1]):
+        with pytest.raises(ValueError, match="label must be 0"):
+            statistic([0.1, 0.2], labels)
+    with pytest.raises(ValueError, match="2 scores for 3 labels"):
+        statistic([0.1, 0.2], [0, 1, 1])
+    with pytest.raises(ValueError, match="finite"):
+        statistic([0.1, math.nan], [0, 1])
+
+
+def test_a_study_is_the_mean_of_its_films() -> None:
+    score = [0.9, 0.2, 0.3, 0.6, 0.5, 0.7]
+    label = [1, 0, 1, 1, 0, 0]
+    patients = ["a", "b", "a", "a", "b", "c"]
+    studies = ["s1", "s1", "s1", "s2", "s1", "s2"]  # "s1" of a and of b are two studies
+    gathered = gather_studies(score, label, patients, studies)
+    assert gathered.patients == ["a", "b", "a", "c"]
+    assert gathered.score_S.tolist() == pytest.approx([0.6, 0.35, 0.6, 0.7])
+    assert gathered.label_S.tolist() == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="studies' names"):
+        gather_studies(score, label, patients, studies[:-1])
+
+
+def test_a_study_is_abnormal_if_any_film_is() -> None:
+    assert gather_studies([0.5, 0.5], [0, 1], ["a", "a"], ["s", "s"]).label_S.tolist() == [1]
+
+
+def many_films() -> dict[str, Any]:
+    generator = np.random.default_rng(6)
+    score: list[float] = []
+    label: list[int] = []
+    patients, studies, parts = [], [], []
+    for study in range(80):
+        truth = int(generator.integers(2))
+        for _ in range(int(generator.integers(1, 4))):
+            score.append(float(np.clip(0.35 + 0.3 * truth + generator.normal(0, 0.25), 0, 1)))
+            label.append(truth)
+            patients.append(f"patient{study // 2}")
+            studies.append(f"study{study}")
+            parts.append(("XR_WRIST", "XR_HAND", "", "XR_ELBOW")[study // 2 % 4])
+    return {
+        "score_N": np.array(score),
+        "label_N": np.array(label),
+        "patients": patients,
+        "studies": studies,
+        "parts": parts,
+    }
+
+
+def test_all_figures_together() -> None:
+    films = many_films()
+    score, label, patients = films["score_N"], films["label_N"], films["patients"]
+    result = classification_figures(**films, replicates=100, seed=3)
+    assert result.auroc == figure(auroc(score, label), patients, replicates=100, seed=3)
+    assert result.accuracy.value == pytest.approx(np.mean((score > 0.5) == label))
+    assert result.auroc.n == result.accuracy.n == len(score)
+    assert result.kappa.n == 80
+    assert list(result.kappa_by_part) == ["XR_ELBOW", "XR_HAND", "XR_WRIST"]
+    for part, kappa in result.kappa_by_part.items():
+        mean_by_study: dict[str, list[float]] = {}
+        truth_by_study: dict[str, int] = {}
+        for i, name in enumerate(films["parts"]):
+            if name == part:
+                mean_by_study.setdefault(films["studies"][i], []).append(score[i])
+                truth_by_study[films["studies"][i]] = int(label[i])
+        called = torch.tensor([int(np.mean(s) > 0.5) for s in mean_by_study.values()])
+        expected = binary_cohen_kappa(called, torch.tensor(list(truth_by_study.values())))
+        assert kappa.value == pytest.approx(float(expected), abs=1e-6)
+        assert kappa.n == len(called) == 20
+        assert kappa.low is not None and kappa.high is not None
+        assert -1 <= kappa.low < kappa.high <= 1
+
+
+def test_all_figures_need_a_name_for_every_film() -> None:
+    films = many_films()
+    for names in ("patients", "studies", "parts"):
+        with pytest.raises(ValueError, match=f"names of {names}"):
+            classification_figures(**films | {names: films[names][:-1]}, replicates=2, seed=0)
+
+
+def test_all_figures_as_json() -> None:
+    films = many_films()
+    record = classification_figures(**films, replicates=20, seed=0).to_dict()
+    assert list(record) == ["auroc", "accuracy", "kappa", "kappa_by_part"]
+    assert set(record["kappa_by_part"]["XR_HAND"]) == {"value", "low", "high", "n"}
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    nothing = classification_figures([], [], patients=[], studies=[], parts=[], seed=0)
+    record = nothing.to_dict()
+    undefined = {"value": None, "low": None, "high": None, "n": 0}
+    assert record == {
+        "auroc": undefined,
+        "accuracy": undefined,
+        "kappa": undefined,
+        "kappa_by_part": {},
+    }
+
+
+def test_a_part_with_one_class_is_undefined_and_the_rest_stands() -> None:
+    result = classification_figures(
+        [0.1, 0.2, 0.9, 0.3],
+        [0, 0, 1, 0],
+        patients=["a", "b", "c", "d"],
+        studies=["s", "t", "u", "v"],
+        parts=["XR_HAND", "XR_HAND", "XR_WRIST", "XR_WRIST"],
+        replicates=50,
+        seed=0,
+    )
+    assert result.kappa_by_part["XR_HAND"] == Figure(None, None, None, 2)
+    assert result.kappa_by_part["XR_WRIST"].value == 1
+    assert result.auroc.value == 1

@@ -1,0 +1,85 @@
+"""Which films make up a batch."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pcamx.data.order import choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.store import Film
+from pcamx.errors import PcamxError
+
+
+def test_each_film_at_most_once_and_the_tail_dropped() -> None:
+    order = epoch_order(23, 5, seed=1, epoch=0)
+    assert order.shape == (4, 5) and order.dtype == np.int64
+    assert len(np.unique(order)) == 20
+    assert 0 <= order.min() and order.max() < 23
+
+
+def test_depends_on_seed_and_epoch_and_nothing_else() -> None:
+    order = epoch_order(100, 10, seed=1, epoch=2)
+    assert (order == epoch_order(100, 10, seed=1, epoch=2)).all()
+    assert (order != epoch_order(100, 10, seed=2, epoch=2)).any()
+    assert (order != epoch_order(100, 10, seed=1, epoch=3)).any()
+    dropped = [set(range(23)) - set(epoch_order(23, 5, seed=0, epoch=e).flat) for e in range(4)]
+    assert len(set(map(frozenset, dropped))) > 1  # not always the same films
+
+
+@pytest.mark.parametrize(("batch", "per_batch", "ranks"), [(16, 4, 4), (12, 3, 2), (8, 7, 8)])
+def test_every_rank_gets_its_share_of_marked_films(batch: int, per_batch: int, ranks: int) -> None:
+    marked = range(1000, 1009)  # not ordinary films, so that the slots can be told apart
+    order = epoch_order(50, batch, seed=0, epoch=0, marked=marked, marked_per_batch=per_batch)
+    is_marked = order >= 1000
+    assert (is_marked.sum(1) == per_batch).all()
+    per_rank = is_marked.reshape(len(order), ranks, -1).sum(2)
+    assert per_rank.min() >= per_batch // ranks
+    assert per_rank.max() <= -(-per_batch // ranks)
+    ordinary = order[~is_marked]
+    assert len(np.unique(ordinary)) == ordinary.size == len(order) * (batch - per_batch)
+
+
+def test_marked_films_are_used_equally_over_batches_and_epochs() -> None:
+    uses = np.zeros(7, int)
+    for epoch in range(5):
+        order = epoch_order(20, 6, seed=3, epoch=epoch, marked=range(100, 107), marked_per_batch=2)
+        for batch in order:
+            uses += np.bincount(batch[batch >= 100] - 100, minlength=7)
+            assert uses.max() - uses.min() <= 1
+    assert uses.sum() == 5 * 5 * 2
+
+
+def test_one_marked_film_fills_all_marked_slots() -> None:
+    order = epoch_order(9, 4, seed=0, epoch=1, marked=[77], marked_per_batch=3)
+    assert ((order == 77).sum(1) == 3).all()
+
+
+def test_too_few_films() -> None:
+    assert steps_per_epoch(8, 8) == 1
+    with pytest.raises(PcamxError, match=r"runtime\.batch_size: 8 .* 7 training films.* 7 or less"):
+        epoch_order(7, 8, seed=0, epoch=0)
+    assert steps_per_epoch(7, 9, 2) == 1
+
+
+def film(index: int, part: str, label: int, mark: str) -> Film:
+    return Film(f"{index}.png", label, "p", f"s{index}", part, "train", 9, 9, 255, mark)
+
+
+def test_marked_films_are_spread_over_the_parts() -> None:
+    parts = ["HAND"] * 20 + ["WRIST"] * 20 + ["ELBOW"] * 2
+    films = [film(i, part, 1, "m.png") for i, part in enumerate(parts)]
+    films += [film(90, "HAND", 0, "m.png"), film(91, "HAND", 1, "")]  # normal; not marked
+    few, many = choose_marked(films, 8, seed=0), choose_marked(films, 12, seed=0)
+    assert sorted(parts[i] for i in few) == ["ELBOW"] * 2 + ["HAND"] * 3 + ["WRIST"] * 3
+    assert set(few) < set(many) and len(set(many)) == 12
+    assert set(few) != set(choose_marked(films, 8, seed=1))
+    assert sorted(choose_marked(films, 1000, seed=0)) == list(range(42))
+    assert choose_marked(films, 0, seed=0) == []
+
+
+def test_order_does_not_load_dali() -> None:
+    code = (
+        "import sys, pcamx.data.order, pcamx.data.augment; sys.exit('nvidia.dali' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,230 @@
+"""Drawn radiographs: MURA's layout, lesions where the masks say, a marker that misleads."""
+
+import csv
+import math
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pcamx.data.phantom import draw_phantoms
+from pcamx.data.phantom.bodies import PARTS, SHARES
+from pcamx.data.phantom.film import draw_film
+from pcamx.data.phantom.write import image_path, plan_films, study_path
+from pcamx.errors import PcamxError
+
+T = TypeVar("T")
+TRAIN, VALID, SIZE = 40, 12, 96
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom") / "set"
+    draw_phantoms(out, train=TRAIN, valid=VALID, size=SIZE, seed=3, workers=1)
+    return out
+
+
+def _rows(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.reader(lines))
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_layout_is_muras(drawn: Path) -> None:
+    assert sorted(path.name for path in drawn.iterdir()) == ["MURA-v1.1", "marks"]
+    root = drawn / "MURA-v1.1"
+    tables = {path.name for path in root.iterdir() if path.is_file()}
+    kinds = ("image_paths", "labeled_studies")
+    assert tables == {f"{split}_{kind}.csv" for split in ("train", "valid") for kind in kinds}
+    for split, images in (("train", TRAIN), ("valid", VALID)):
+        paths = [row[0] for row in _rows(root / f"{split}_image_paths.csv")]
+        assert len(paths) == len(set(paths)) == images
+        on_disk = {path.relative_to(drawn).as_posix() for path in (root / split).rglob("*.png")}
+        assert set(paths) == on_disk
+        studies = dict(_rows(root / f"{split}_labeled_studies.csv"))
+        assert {path.rsplit("/", 1)[0] + "/" for path in paths} == set(studies)
+        for study, label in studies.items():
+            top, folder, part, patient, name, end = study.split("/")
+            assert (top, folder, end) == ("MURA-v1.1", split, "")
+            assert part.removeprefix("XR_") in PARTS
+            assert patient.removeprefix("patient").isdecimal() and len(patient) == 12
+            assert name.endswith("_positive" if label == "1" else "_negative")
+
+
+def test_every_abnormal_film_has_a_mask_and_no_other(drawn: Path) -> None:
+    films = [Path(row[0]) for row in _rows(drawn / "MURA-v1.1" / "train_image_paths.csv")]
+    for path in films:
+        with Image.open(drawn / path) as film:
+            assert film.mode == "L" and max(film.size) == SIZE and min(film.size) >= SIZE // 3
+            size = film.size
+        mark = drawn / "marks" / path.relative_to("MURA-v1.1")
+        assert mark.exists() == ("_positive" in str(path))
+        if mark.exists():
+            with Image.open(mark) as mask:
+                assert mask.mode == "L" and mask.size == size
+                assert set(np.unique(np.asarray(mask))) == {0, 255}
+
+
+def test_bytes_do_not_depend_on_the_workers(drawn: Path, tmp_path: Path) -> None:
+    draw_phantoms(tmp_path / "two", train=TRAIN, valid=VALID, size=SIZE, seed=3, workers=2)
+    assert _bytes(tmp_path / "two") == _bytes(drawn)
+
+
+def test_the_seed_changes_the_films() -> None:
+    one, other = (plan_films(seed, "train", 1)[0] for seed in (3, 4))
+    same = replace(other, part=one.part, positive=one.positive, marker=one.marker)
+    first, second = draw_film(one, 64).film, draw_film(same, 64).film
+    assert first.shape != second.shape or np.mean(first != second) > 0.5
+
+
+def test_a_larger_set_begins_with_the_smaller() -> None:
+    assert plan_films(5, "train", 200)[:50] == plan_films(5, "train", 50)
+
+
+@pytest.mark.parametrize("size", [128, 320])
+def test_a_lesion_changes_the_film_within_its_mask_only(size: int) -> None:
+    plans = [plan for plan in plan_films(0, "train", 120) if plan.positive]
+    inside, areas = [], []
+    for plan in plans:
+        ill, mask = draw_film(plan, size)
+        healthy, nothing = draw_film(replace(plan, positive=False), size)
+        assert ill.shape == healthy.shape == mask.shape and not nothing.any()
+        energy = (ill.astype(np.float64) - healthy) ** 2
+        inside.append(energy[mask > 0].sum() / energy.sum())
+        areas.append(np.mean(mask > 0))
+    assert np.mean(inside) >= 0.95 and min(inside) >= 0.85
+    assert 0.0012 < min(areas) and max(areas) < 0.017
+    assert 0.004 < np.median(areas) < 0.01
+
+
+def test_a_lesion_lies_on_bone_well_inside_the_film() -> None:
+    for plan in (plan for plan in plan_films(1, "train", 120) if plan.positive):
+        healthy = draw_film(replace(plan, positive=False), 160).film.astype(np.float64)
+        mask = draw_film(plan, 160).mask > 0
+        ys, xs = np.nonzero(mask)
+        assert 0 < ys.min() and ys.max() < mask.shape[0] - 1
+        assert 0 < xs.min() and xs.max() < mask.shape[1] - 1
+        assert healthy[mask].mean() > healthy.mean() + 10, image_path(plan)
+
+
+def test_parts_and_labels_come_up_as_often_as_they_should() -> None:
+    plans = plan_films(0, "train", 2000)
+    shares = [np.mean([plan.part == part for plan in plans]) for part in PARTS]
+    assert shares == pytest.approx(SHARES, abs=0.05)
+    for part in PARTS:  # nobody can tell the label from the part
+        labels = [plan.positive for plan in plans if plan.part == part]
+        assert abs(np.mean(labels) - 0.5) < 0.08
+
+
+def test_a_study_is_one_patients_one_label() -> None:
+    studies: dict[tuple[int, int], set[tuple[str, bool, str]]] = {}
+    images: dict[tuple[int, int], list[int]] = {}
+    for plan in plan_films(0, "train", 1000):
+        key = plan.patient, plan.study
+        studies.setdefault(key, set()).add((study_path(plan), plan.positive, plan.marker))
+        images.setdefault(key, []).append(plan.image)
+    assert all(len(facts) == 1 for facts in studies.values())
+    assert {len(numbers) for numbers in images.values()} == {1, 2, 3}
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in images.values())
+
+
+def test_no_patient_is_in_both_splits() -> None:
+    train, valid = (
+        {plan.patient for plan in plan_films(0, split, images)}
+        for split, images in (("train", 36_808), ("valid", 3_197))
+    )
+    assert not train & valid
+    assert max(train | valid) < 100_000  # five digits, as in MURA
+
+
+@pytest.mark.parametrize(("split", "chance"), [("train", 0.8), ("valid", 0.5)])
+def test_the_marker_follows_the_label_in_training_only(split: str, chance: float) -> None:
+    studies = {study_path(plan): plan for plan in plan_films(0, split, 6000)}
+    for positive, letter in ((True, "R"), (False, "L")):
+        marks = [plan.marker for plan in studies.values() if plan.positive == positive]
+        letters = [mark for mark in marks if mark]
+        assert abs(len(letters) - len(marks) / 2) < 4 * math.sqrt(len(marks) / 4)
+        spread = math.sqrt(chance * (1 - chance) * len(letters))
+        assert set(letters) == {"L", "R"}
+        assert abs(letters.count(letter) - chance * len(letters)) < 4 * spread
+
+
+def test_the_marker_is_all_that_its_letter_changes() -> None:
+    plan = plan_films(0, "train", 1)[0]
+    left, right = (draw_film(replace(plan, marker=letter), 128) for letter in "LR")
+    ys, xs = np.nonzero(left.film != right.film)
+    assert 0 < len(ys) and np.ptp(ys) < 0.12 * 128 and np.ptp(xs) < 0.12 * 128
+    assert not (left.mask > 0)[ys, xs].any()
+    assert max(left.film[ys, xs].max(), right.film[ys, xs].max()) > 180
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(PcamxError, match="not an empty folder") as error:
+        draw_phantoms(tmp_path, train=1, valid=1, size=32, seed=0)
+    assert "\n" not in str(error.value)
+    with pytest.raises(PcamxError, match=r"mine\.txt"):
+        draw_phantoms(tmp_path / "mine.txt", train=1, valid=1, size=32, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_folder_is_filled_and_nothing_stays_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    draw_phantoms(tmp_path / "set", train=1, valid=1, size=32, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert len(list((tmp_path / "set").rglob("image*.png"))) >= 2
+
+
+def test_a_broken_run_leaves_nothing(tmp_path: Path) -> None:
+    def stop(work: Iterable[T], what: str, total: int) -> Iterator[T]:
+        yield next(iter(work))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_phantoms(tmp_path / "set", train=4, valid=1, size=32, seed=0, track=stop)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train", 0), ("train", 10**6), ("valid", -1), ("size", 31), ("seed", -1), ("workers", 0)],
+)
+def test_bad_numbers_are_named(tmp_path: Path, key: str, value: int) -> None:
+    n = {"train": 2, "valid": 2, "size": 64, "seed": 0, "workers": 1} | {key: value}
+    with pytest.raises(PcamxError, match=f"^{key} is {value}:"):
+        draw_phantoms(
+            tmp_path / "set",
+            train=n["train"],
+            valid=n["valid"],
+            size=n["size"],
+            seed=n["seed"],
+            workers=n["workers"],
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_track_sees_every_film(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def count(work: Iterable[T], what: str, total: int) -> Iterator[T]:
+        for item in work:
+            seen.append(total)
+            yield item
+
+    draw_phantoms(tmp_path / "set", train=5, valid=3, size=32, seed=0, track=count)
+    assert seen == [8] * 8
+
+
+def test_drawing_needs_no_torch() -> None:
+    code = "import sys, pcamx.data.phantom; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,151 @@
+"""The store's folder: round trip, refusals, and replacement as a whole."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pcamx.data.store import Film, csv_rows, read_store, relative, replacing, write_store
+from pcamx.errors import PcamxError
+
+
+def film(path: str = "a/b, c.png", **other: object) -> Film:
+    values: dict[str, object] = dict(
+        path=path,
+        label=1,
+        patient="p1",
+        study="p1/s1",
+        part="XR_WRIST",
+        split="train",
+        width=12,
+        height=9,
+        white=4095,
+        mark="",
+    )
+    return Film(**(values | other))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    films = [film(), film("é.png", label=0, split="valid", white=255, part="")]
+    with replacing(tmp_path / "store") as draft:
+        write_store(draft, tmp_path, films, mean=40.5, std=1 / 3, quarantine=[("x.png", "empty")])
+    return tmp_path / "store"
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_a_store_reads_back_as_written(store: Path) -> None:
+    found = read_store(store)
+    assert found.films == (
+        film(),
+        film("é.png", label=0, split="valid", white=255, part=""),
+    )
+    assert (found.root, found.mean, found.std) == (store.parent, 40.5, 1 / 3)
+    assert found.split("valid") == found.films[1:] and found.split("test") == ()
+    assert (store / "quarantine.csv").read_text() == "path,reason\nx.png,empty\n"
+    counts = json.loads((store / "store.json").read_text())["counts"]
+    assert counts == {"train": 1, "valid": 1, "test": 0, "marked": 0, "quarantined": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("manifest.csv", "4095", "12", "line 2: white is '12'"),
+        ("manifest.csv", ",1,p1", ",2,p1", "line 2: label is 2"),
+        ("manifest.csv", "valid", "dev", "line 3: split is 'dev'"),
+        ("manifest.csv", "a/b, c.png", "../b.png", "line 2: path ../b.png leaves"),
+        ("manifest.csv", "4095,\n", "4095,/etc/x.png\n", "line 2: path /etc/x.png leaves"),
+        ("manifest.csv", "4095,\n", "4095,marks/x.png\n", "mask marks/x.png is missing"),
+        ("manifest.csv", "é.png", "a/b, c.png", "fields expected|twice"),
+        ("manifest.csv", "label,", "lable,", "line 1 must be path,label"),
+        ("manifest.csv", "é.png,0,p1,p1/s1,,valid,12,9,255,\n", "", "1 films, store.json says 2"),
+        ("store.json", '"format": 1', '"format": 9', "format 9, this pcamx reads 1"),
+        ("store.json", "40.5", "NaN", "damaged"),
+        ("store.json", "{", "[", "damaged"),
+    ],
+)
+def test_a_store_changed_by_hand_is_refused(
+    store: Path, file: str, old: str, new: str, message: str
+) -> None:
+    edit(store / file, old, new)
+    with pytest.raises(PcamxError, match=message) as error:
+        read_store(store)
+    assert "\n" not in str(error.value) and str(store) in str(error.value)
+
+
+def test_no_store_no_folder_no_root(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(PcamxError, match="no such folder; make one with: pcamx prepare"):
+        read_store(tmp_path / "none")
+    with pytest.raises(PcamxError, match="not a store"):
+        read_store(tmp_path)
+    edit(store / "store.json", str(tmp_path), str(tmp_path / "gone"))
+    with pytest.raises(PcamxError, match="gone: the films of store"):
+        read_store(store)
+
+
+def test_replacing_keeps_the_old_store_when_the_block_fails(store: Path) -> None:
+    before = {file.name: file.read_bytes() for file in store.iterdir()}
+    with pytest.raises(PcamxError, match="No space left on device; nothing was written"):
+        with replacing(store) as draft:
+            (draft / "manifest.csv").write_text("half")
+            raise OSError(28, "No space left on device")
+    assert {file.name: file.read_bytes() for file in store.iterdir()} == before
+    assert [item.name for item in store.parent.iterdir()] == ["store"]
+
+
+def test_replacing_puts_the_old_store_back_when_the_swap_fails(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+    calls: list[Path] = []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr("pcamx.data.store.os.replace", replace)
+    with pytest.raises(PcamxError, match="Input/output error"), replacing(store) as draft:
+        write_store(draft, store.parent, [], mean=1, std=1)
+    assert len(read_store(store).films) == 2
+    assert [item.name for item in store.parent.iterdir()] == ["store"]
+
+
+def test_replacing_touches_nothing_that_is_not_a_store(store: Path, tmp_path: Path) -> None:
+    (store / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.csv").write_text("mine")
+    for name, message in (("store", "holds notes.txt"), ("file", "is a file"), ("other", "not a")):
+        with pytest.raises(PcamxError, match=message), replacing(tmp_path / name):
+            pass
+    assert (store / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "other" / "manifest.csv").read_text() == "mine"
+
+
+def test_csv_rows_with_bom_blank_lines_and_line_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(b'\xef\xbb\xbfx, y\r\n\r\n"1\n2",3\n')
+    assert list(csv_rows(file)) == [(1, ["x", "y"]), (4, ["1\n2", "3"])]
+    file.write_bytes(b"x\n\xff\n")
+    with pytest.raises(PcamxError, match="not UTF-8"):
+        list(csv_rows(file))
+    file.write_bytes(b'x\n"a"b\n')
+    with pytest.raises(PcamxError, match="after line 1: not a valid csv"):
+        list(csv_rows(file))
+    with pytest.raises(PcamxError, match="No such file"):
+        list(csv_rows(tmp_path / "none.csv"))
+
+
+def test_relative_paths_stay_inside() -> None:
+    assert relative("./a//b.png") == "a/b.png"
+    for bad in ("", ".", "/a.png", "../a.png", "a/../b.png", "a\0b"):
+        with pytest.raises(PcamxError):
+            relative(bad)

@@ -1,0 +1,192 @@
+"""What goes to the quarantine, and that the decoder of training agrees on the rest."""
+
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from pcamx.data.decode import decode_batches
+from pcamx.data.store import Film, Store
+from pcamx.data.verify import Facts, verify
+
+WIDTH, HEIGHT = 64, 48
+Y, X = np.mgrid[0:HEIGHT, 0:WIDTH]
+GREY = (2 * X + Y).clip(0, 255).astype(np.uint8)
+COLOUR = np.stack([GREY, np.roll(GREY, 5, 1), 255 - GREY], -1)
+L, RGB = Image.fromarray(GREY), Image.fromarray(COLOUR)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x112] = turn
+    return exif
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(depth: int, colour: int, samples: np.ndarray) -> bytes:
+    """A PNG of 16-bit samples in a colour type that Pillow does not write."""
+    head = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], depth, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+PNG, JPEG = encoded(L, "PNG"), encoded(L, "JPEG", quality=95)
+DEEP = GREY.astype(np.uint16) * 16
+
+SOUND: dict[str, bytes] = {
+    "grey.png": PNG,
+    "colour.png": encoded(RGB, "PNG"),
+    "alpha.png": encoded(Image.merge("LA", [L, L.rotate(180)]), "PNG"),
+    "rgba.png": encoded(Image.merge("RGBA", [*RGB.split(), L]), "PNG"),
+    "palette.png": encoded(RGB.quantize(64), "PNG", transparency=3),
+    "one bit.png": encoded(L.convert("1"), "PNG"),
+    "12 of 16 bit.png": encoded(Image.fromarray(DEEP), "PNG"),
+    "8 of 16 bit.png": encoded(Image.fromarray(GREY.astype(np.uint16)), "PNG"),
+    "16 bit turned.png": encoded(Image.fromarray(DEEP), "PNG", exif=turned(8)),
+    "turned.png": encoded(L, "PNG", exif=turned(6)),
+    "grey.jpg": JPEG,
+    "turned.jpg": encoded(L, "JPEG", quality=95, exif=turned(5)),
+    "flipped.jpg": encoded(RGB, "JPEG", quality=95, exif=turned(2)),
+    "progressive.jpg": encoded(RGB, "JPEG", quality=95, progressive=True),
+    "jpeg named.png": JPEG,
+    "png named.jpg": PNG,
+    "lzw.tif": encoded(L, "TIFF", compression="tiff_lzw"),
+    "16 bit.tif": encoded(Image.fromarray(DEEP), "TIFF"),
+    "grey.bmp": encoded(L, "BMP"),
+    "palette.bmp": encoded(RGB.quantize(64), "BMP"),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_film_and_the_decoder_that_training_uses(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(SOUND[name])
+    facts = verify(tmp_path / name)
+    assert isinstance(facts, Facts)
+    with Image.open(tmp_path / name) as image:
+        upright = ImageOps.exif_transpose(image)
+        deep = upright.mode.startswith("I")
+        levels = np.asarray(upright if deep else upright.convert("L")).astype(np.float64)
+    white = {"12 of 16 bit.png": 4095, "16 bit turned.png": 4095, "16 bit.tif": 4095}
+    assert facts.white == white.get(name, 256 if name == "8 of 16 bit.png" else 255)
+    levels *= 255 / facts.white
+    assert (facts.height, facts.width) == levels.shape
+    assert facts.mean == pytest.approx(levels.mean(), abs=1)
+    assert facts.mean_square == pytest.approx((levels**2).mean(), rel=0.02)
+
+    film = Film(name, 0, "p", "s", "", "train", *facts[:3], "")
+    store = Store(tmp_path, tmp_path, (film,), 0, 1)
+    (canvas,) = decode_batches(store, [film], [[0]], 64, device=torch.device("cpu"), threads=1)
+    rows, columns = (64 - facts.height) // 2, (64 - facts.width) // 2
+    shown = canvas[0, 0, rows : 64 - rows, columns : 64 - columns].numpy().astype(np.float64)
+    # Luma of a colour JPEG differs by a few levels where Pillow's RGB is clipped.
+    assert np.abs(shown - levels).mean() < 1 and np.abs(shown - levels).max() <= 14
+
+
+def multipage() -> bytes:
+    return encoded(L, "TIFF", save_all=True, append_images=[L])
+
+
+def min_is_white() -> bytes:
+    data = bytearray(encoded(L, "TIFF"))
+    tag = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[tag + 8 : tag + 10] = b"\0\0"
+    return bytes(data)
+
+
+def xmp_turned() -> bytes:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description '
+        b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></x:xmpmeta>'
+    )
+    return encoded(L, "JPEG", xmp=xmp)
+
+
+def bad_marker() -> bytes:
+    data = bytearray(JPEG)
+    data[data.index(b"\xff\xdb")] = 0
+    return bytes(data)
+
+
+WIDE = np.stack([DEEP, DEEP, DEEP], -1)
+UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty": (lambda: b"", "empty"),
+    "text": (lambda: b"not a picture" * 20, "not an image"),
+    "PNG cut short": (lambda: PNG[: len(PNG) // 2], "damaged"),
+    "PNG without its end": (lambda: PNG[:-12], "damaged"),
+    "PNG with a wrong checksum": (lambda: PNG[:-20] + b"\0\0\0\0" + PNG[-16:], "damaged"),
+    "JPEG cut short": (lambda: JPEG[: len(JPEG) * 2 // 3], "damaged: .*truncated"),
+    "JPEG without its last bytes": (lambda: JPEG[:-2], "damaged"),
+    "JPEG with a broken marker": (bad_marker, "damaged|not an image"),
+    "CMYK JPEG": (lambda: encoded(RGB.convert("CMYK"), "JPEG"), "mode CMYK"),
+    "16-bit RGB PNG": (lambda: png(16, 2, WIDE), "16 bits a channel in colour"),
+    "16-bit alpha PNG": (lambda: png(16, 4, WIDE[..., :2]), "16 bits a channel in colour"),
+    "turned in XMP": (xmp_turned, "metadata other than EXIF"),
+    "turned TIFF": (lambda: encoded(L, "TIFF", tiffinfo={274: 6}), "turned TIFF"),
+    "palette TIFF": (lambda: encoded(L.convert("P"), "TIFF"), "TIFF of mode P"),
+    "one-bit TIFF": (lambda: encoded(L.convert("1"), "TIFF"), "TIFF of mode 1"),
+    "float TIFF": (lambda: encoded(L.convert("F"), "TIFF"), "TIFF of mode F"),
+    "negative TIFF": (min_is_white, "photometric kind 0"),
+    "several pages": (multipage, "several images in one file"),
+    "GIF": (lambda: encoded(L, "GIF"), "format GIF is not read; save it as PNG"),
+    "WebP": (lambda: encoded(L, "WEBP"), "format WEBP is not read"),
+    "DICOM": (lambda: bytes(128) + b"DICM" + bytes(99), "DICOM is not read"),
+    "narrow": (lambda: encoded(L.crop((0, 0, 7, 48)), "PNG"), "smaller than 8 pixels"),
+    "too large": (lambda: encoded(Image.new("1", (8001, 8000)), "PNG"), "larger than 64 megapixel"),
+    "bomb": (
+        lambda: png(16, 0, np.zeros((1, 1))).replace(
+            chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 0, 0, 0, 0)),
+            chunk(b"IHDR", struct.pack(">IIBBBBB", 10**6, 10**6, 16, 0, 0, 0, 0)),
+        ),
+        "larger than 64 megapixel",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_an_unfit_film_and_why(tmp_path: Path, name: str) -> None:
+    make, reason = UNFIT[name]
+    file = tmp_path / "film.png"
+    file.write_bytes(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = verify(file)
+    assert isinstance(found, str)
+    assert re.search(reason, found), found
+    assert "\n" not in found and str(tmp_path) not in found
+
+
+def test_missing_folder_and_pipe(tmp_path: Path) -> None:
+    assert verify(tmp_path / "none.png") == "missing"
+    assert verify(tmp_path) == "not a file"
+    os.mkfifo(tmp_path / "pipe.png")
+    assert verify(tmp_path / "pipe.png") == "not a file"
+
+
+def test_levels_by_hand(tmp_path: Path) -> None:
+    """Half black, half 1000 of white 1023: mean 127.5 * 1000/1023, mean square likewise."""
+    levels = np.zeros((8, 8), np.uint16)
+    levels[:4] = 1000
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    facts = verify(tmp_path / "a.png")
+    assert isinstance(facts, Facts) and facts[:3] == (8, 8, 1023)
+    assert facts.mean == pytest.approx(500 * 255 / 1023, rel=1e-12)
+    assert facts.mean_square == pytest.approx(500_000 * (255 / 1023) ** 2, rel=1e-12)
