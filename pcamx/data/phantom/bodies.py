@@ -13,7 +13,7 @@ from pcamx.data.phantom.bones import Bone, Point
 
 PARTS = ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST")
 # Long bones come more often than in MURA: a small set must show the plain cases often enough.
-SHARES = (0.13, 0.15, 0.2, 0.1, 0.2, 0.11, 0.11)
+SHARES = (0.13, 0.15, 0.21, 0.07, 0.21, 0.12, 0.11)
 Rng = np.random.Generator
 
 
@@ -29,7 +29,7 @@ class Body:
 
 def body(part: str, rng: Rng) -> Body:
     """One person's elbow, finger, ..., drawn by chance."""
-    young = rng.random() < 0.3
+    young = rng.random() < 0.25
     slim = rng.uniform(0.88, 1.14)
     made = _MAKERS[part](rng)
     bones = tuple(_personal(bone, rng, young=young, slim=slim) for bone in made.bones)
@@ -120,10 +120,13 @@ def _hand(rng: Rng) -> Body:
         turn = angle * spread
         lengths = (meta, 0.165 * size, 0.105 * size, 0.07 * size)
         ray, tip = _ray((x, 0.18), turn, lengths, waist, rng, 0.008)
-        bones += [replace(ray[0], heads=(1.45, 1.35)), *ray[1:]]
+        bones += [
+            replace(ray[0], heads=(1.45, 1.35)),
+            *(replace(bone, site=False) for bone in ray[1:]),
+        ]
         flesh.append(_flesh(ray[1].p, tip, waist * 2.1, (1.15, 0.75)))
         flesh.append(_flesh((x * 0.8, 0.26), ray[1].p, waist * 3.0, (1.2, 1.2)))
-    thumb, tip = _ray((-0.1, 0.2), -0.75 * spread, (0.13, 0.095, 0.07), waist * 1.05, rng, 0.008)
+    thumb, tip = _ray((-0.115, 0.22), -0.75 * spread, (0.13, 0.095, 0.07), waist * 1.05, rng, 0.008)
     bones += thumb
     flesh += [_flesh((-0.04, 0.24), tip, waist * 2.6, (1.8, 0.8))]
     bones.append(
@@ -154,7 +157,7 @@ def _forearm(rng: Rng) -> Body:
     radius = Bone((-apart, -0.31), (-apart - 0.01, 0.34), 0.027, (1.35, 1.9), (0.04, 0.12))
     ulna = Bone((apart * 0.7, -0.36), (apart, 0.33), 0.027, (1.8, 1.2), (0.17, 0.08), (-0.4, 0.0))
     radius, ulna = replace(radius, bow=-0.03, blunt=(0.3, 0.3)), replace(ulna, bow=0.012)
-    humerus = Bone((0.0, -0.95), (-0.01, -0.325), 0.04, (1.1, 2.0), (0.2, 0.12), blunt=(0.6, 0.3))
+    humerus = Bone((0.0, -0.95), (-0.01, -0.335), 0.04, (1.1, 2.0), (0.2, 0.12), blunt=(0.6, 0.3))
     bones = [radius, ulna, humerus, *_carpus((-0.01, 0.41), 0.055, rng)]
     for x, angle in ((-0.06, 0.12), (-0.02, 0.04), (0.025, -0.05), (0.06, -0.14)):
         bones.append(Bone((x, 0.475), _toward((x, 0.475), angle, -0.25), 0.017, site=False))
@@ -211,7 +214,7 @@ def _humerus(rng: Rng) -> Body:
     )
     clavicle = Bone((-0.5, -0.4), (-0.02, -0.485), 0.024, (1.3, 1.2), bow=0.04, site=False)
     radius = Bone((-0.045, 0.395), (-0.03, 0.9), 0.03, (1.4, 1.0), (0.08, 0.2), site=False)
-    ulna = Bone((0.03, 0.345), (0.05, 0.9), 0.034, (1.5, 1.0), (0.3, 0.2), site=False)
+    ulna = Bone((0.03, 0.36), (0.05, 0.9), 0.034, (1.3, 1.0), (0.3, 0.2), site=False)
     flesh = (
         _flesh((0.03, -0.47), (0.0, 0.9), 0.14, (1.25, 0.85), 0.8),
         _flesh((-0.9, -0.3), (0.0, -0.3), 0.24, (1.3, 0.8), 0.9),

@@ -110,7 +110,7 @@ def outline(bone: Bone) -> Outline:
     dense = bone.dense / (bone.waist**0.25 * half**0.5 * 0.05**0.25)
     for place in bone.plates:
         off = (along - place * bone.length) / (0.11 * bone.waist)
-        dense *= 1 - 0.36 * np.exp(-(off**2)) + 0.14 * np.exp(-((np.abs(off) - 2.2) ** 2))
+        dense *= 1 - 0.32 * np.exp(-(off**2)) + 0.12 * np.exp(-((np.abs(off) - 2.2) ** 2))
     shaft = (1 - near) * (1 - far)
     spongy = dense * (SPONGY[1] + (SPONGY[0] - SPONGY[1]) * shaft**2)
     return Outline(*(_framed(table) for table in (centre, outer, inner, dense, spongy)))

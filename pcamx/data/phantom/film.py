@@ -79,7 +79,7 @@ def draw_film(plan: FilmPlan, size: int) -> Drawn:
 def _pose(drawn: Body, site: Point, size: int, rng: Rng) -> tuple[int, int, View]:
     """The film's height and width, and the body on it, with the site well inside."""
     aspect = float(rng.choice(drawn.aspects)) * rng.uniform(0.95, 1.05)
-    turn = rng.normal(0, 0.1)
+    turn = rng.normal(0, 0.08)
     if not drawn.upright and rng.random() < 0.08:  # the cassette lies across
         turn += math.pi / 2 * rng.choice((-1.0, 1.0))
         aspect = 1 / aspect
@@ -125,7 +125,9 @@ def _skeleton(bones: list[Bone], grain: Array) -> Array:
         place = bone_window(bone, height, width)
         if not place.empty:
             along, across = coordinates(bone, place, height, width)
-            out[place.at] += attenuation(bone, outline(bone), along, across, grain[place.at])
+            more = attenuation(bone, outline(bone), along, across, grain[place.at])
+            # Not the plain sum: scatter dulls an overlap, which would outshine every sclerosis.
+            out[place.at] = np.sqrt(out[place.at] ** 2 + more**2)
     return out
 
 
@@ -166,7 +168,7 @@ def _develop(thick_HW: Array, usual: float, rng: Rng) -> Array:
     noise = rng.standard_normal((height, width), dtype=np.float32)
     if rng.random() < 0.5:
         noise = _soften(noise) * np.float32(2)
-    return np.asarray(film + noise * np.float32(rng.uniform(1.0, 4.0)), np.float32)
+    return np.asarray(film + noise * np.float32(rng.uniform(1.0, 3.5)), np.float32)
 
 
 def _soften(image: Array) -> Array:

@@ -63,16 +63,16 @@ def choose(bones: Sequence[Bone], rng: np.random.Generator) -> Lesion:
         if abs(x) < 0.34 and abs(y) < 0.4:
             break
     kind = KINDS[rng.choice(3, p=(0.4, 0.3, 0.3))]
-    low, high = {"fracture": (0.85, 1.0), "lytic": (0.75, 1.0), "sclerotic": (1.0, 1.6)}[kind]
+    low, high = {"fracture": (0.9, 1.0), "lytic": (0.85, 1.0), "sclerotic": (1.1, 1.7)}[kind]
     return Lesion(
         kind=kind,
         bone=bone,
         place=place,
         side=float(rng.uniform(-1, 1)),
-        area=float(math.exp(rng.uniform(math.log(0.006), math.log(0.0115)))),
+        area=float(math.exp(rng.uniform(math.log(0.0055), math.log(0.0105)))),
         angle=float(rng.choice((-1.0, 1.0)) * rng.uniform(0, 0.85)),
         depth=float(rng.uniform(low, high)),
-        shift=float(rng.uniform(0.0, 0.22)),
+        shift=float(rng.uniform(0.05, 0.28)),
         span=float(rng.choice((1.0, 1.0, rng.uniform(0.55, 0.85)))),
         rough=_rough(rng),
     )
@@ -132,7 +132,7 @@ def _fracture(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """A jagged dark line with a step in the cortex; its region is a band around it."""
     length = 2 * half / math.cos(lesion.angle) * lesion.span
-    band = min(max(area / (2 * length), 0.015), 0.028)
+    band = min(max(area / (2 * length), 0.0165), 0.028)
     step = away[1] / np.float32(half)  # -1 .. 1 from edge to edge
     knot = np.clip((step + 1.3) * (KNOTS / 2.6), 0, KNOTS - 1).astype(np.int32)
     jag = lesion.rough[knot] * np.float32(min(0.22 * half, 0.016))
@@ -145,7 +145,7 @@ def _fracture(
     near = np.abs(off) / np.float32(band)
     slip = np.sign(off) * np.clip(1 - near, 0, 1) * torn * np.float32(lesion.shift * half)
     moved = attenuation(bone, line, at[0], at[1] + slip, grain)
-    gap = np.exp(-((off / np.float32(max(0.42 * band, 0.009))) ** 2))
+    gap = np.exp(-((off / np.float32(max(0.42 * band, 0.01))) ** 2))
     ill = moved * (1 - np.float32(lesion.depth) * gap * torn)
     return ill.astype(np.float32), (near <= 1 + halo / band) & (torn > 0.15)
 

@@ -19,7 +19,7 @@ from pcamx.progress import Track, silent
 SPLITS = ("train", "valid")
 FIRST_PATIENT = {"train": 1, "valid": 60_001}  # so that no patient is in both
 MOST = {"train": 60_000, "valid": 39_999}  # images; a patient has at least one
-MARKED = 0.5  # share of studies whose films carry a marker
+MARKED = 0.4  # share of studies whose films carry a marker
 MARKER_FOLLOWS = 0.8  # of these, in training: the letter is R if abnormal, L if normal
 ALONE = 128  # films that are not worth a second process
 
@@ -38,7 +38,7 @@ def draw_phantoms(
 
     ``out/MURA-v1.1`` holds the films and the four csv files in MURA's layout, ``out/marks`` the
     lesion masks (0 or 255, the film's size) under the same relative paths. About half of the
-    studies are abnormal, in every body part. Half of the studies have a side marker on their
+    studies are abnormal, in every body part. Of the studies, 40 % have a side marker on their
     films, whatever the label. In the training split that letter is R for 80 % of the abnormal and
     L for 80 % of the normal studies; in the validation split each letter comes with probability
     1/2. A network that reads the letter does well in training only.
@@ -109,7 +109,7 @@ def plan_patient(seed: int, split: str, patient: int) -> list[FilmPlan]:
         follows = rng.random() < (MARKER_FOLLOWS if split == "train" else 0.5)
         letter = "R" if positive == follows else "L"
         marker = letter if rng.random() < MARKED else ""
-        for image in range(1, int(rng.choice((1, 2, 3), p=(0.55, 0.3, 0.15))) + 1):
+        for image in range(1, int(rng.choice((1, 2, 3), p=(0.7, 0.2, 0.1))) + 1):
             plans.append(FilmPlan(*key, patient, study, image, part, bool(positive), marker))
     return plans
 

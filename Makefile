@@ -1,0 +1,39 @@
+# Two commands on a fresh Linux machine with Python 3.11 or newer: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A GPU machine uses all its GPUs; a machine without one runs two ranks on its CPU.
+GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+RANKS := $(if $(filter-out 0,$(GPUS)),$(GPUS),2)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pcamx needs Python 3.11 or newer; name one: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Draws films with known lesions, trains the three stages, measures them.
+demo: install
+	rm -rf runs/demo
+	$(BIN)/pcamx phantom runs/demo/phantom --train 1200 --valid 400 --size 128
+	$(BIN)/pcamx prepare runs/demo/phantom/MURA-v1.1 --marks runs/demo/phantom/marks --out runs/demo/store
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/deepspeed --num_gpus $(RANKS) --log_level error \
+		launch/train.py --stage all --config configs/demo.yaml
+	$(BIN)/pcamx evaluate runs/demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
