@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 # `deepspeed` and `torchrun` put launch/ on the path, not the project.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -12,11 +14,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pcamx import config as configs
 from pcamx.errors import PcamxError
 
+_PATIENCE = 5.0
+"""Seconds; a launcher ends the other ranks within one or two of the first failure."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _after_rank_0()
+        super().error(message)
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Everything else is set in the config file."
-    )
+    parser = _Parser(description=__doc__, epilog="Everything else is set in the config file.")
     parser.add_argument("--stage", required=True, choices=["1", "2", "3", "all"])
     parser.add_argument("--config", required=True, metavar="YAML", help="e.g. configs/demo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
@@ -25,27 +34,59 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
+    again = _command_again()
     options = parse()
     try:
         config = configs.load(options.config)
-        from pcamx.trainer import Interrupted, train
+        from pcamx.stopping import Interrupted
+        from pcamx.trainer import train
 
         stages = [1, 2, 3] if options.stage == "all" else [int(options.stage)]
         try:
             train(config, stages, resume=options.resume)
         except Interrupted as stopped:
-            if stopped.rank == 0:
-                again = " ".join([*sys.argv, "--resume"] if not options.resume else sys.argv)
-                print(f"pcamx: {stopped}; continue with: {again}", file=sys.stderr)
-            return 130
+            return _stopped(f"{stopped}; continue with: {again}")
     except PcamxError as error:
-        if os.environ.get("RANK", "0") != "0":
-            # Rank 0 says it. The launcher ends all ranks once one has left: give it the time.
-            time.sleep(10)
-        else:
-            print(f"pcamx: error: {error}", file=sys.stderr)
+        _after_rank_0()
+        print(f"pcamx: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _stopped("stopped before training began")
     return 0
+
+
+def _stopped(message: str) -> int:
+    if _rank() == 0:
+        print(f"pcamx: {message}", file=sys.stderr)
+    return 130
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _after_rank_0() -> None:
+    """Let one rank speak for all: rank 0 at once, after which the launcher ends the others.
+
+    Whom nobody has ended by then has failed alone, and speaks for itself.
+    """
+    if _rank():
+        time.sleep(_PATIENCE)
+
+
+def _command_again() -> str:
+    """The command that continues this run, as a person types it."""
+    # DeepSpeed's launcher puts --local_rank=<n> there.
+    words = [word for word in sys.argv if not word.startswith("--local_rank")]
+    command = shlex.join(words if "--resume" in words else [*words, "--resume"])
+    world = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        here, launcher = os.environ.get("LOCAL_WORLD_SIZE"), "torchrun --nproc_per_node"
+    elif "CROSS_SIZE" in os.environ:
+        here, launcher = os.environ.get("LOCAL_SIZE"), "deepspeed --num_gpus"
+    else:
+        return f"python {command}"
+    return f"{launcher} {world} {command}" if here == world else f"your launcher and {command}"
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 RUN/config.yaml                  as resolved
 RUN/metrics.jsonl                one line per logged step and per validation
 RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
-RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json
+RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
 RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pcamx.config import Config
-from pcamx.engine import Ranks
+from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
 
 _KEEP = 2
@@ -66,8 +68,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise PcamxError(f"cannot write {path}: {error.strerror}") from None
+
+
+def open_folder(folder: Path) -> None:
+    """Make a stage's folder; raises PcamxError where the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PcamxError(f"run.folder: cannot make {folder}: {error.strerror}") from None
 
 
 def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
@@ -84,16 +95,31 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
         dist.barrier()
         engine.save_checkpoint(str(root), tag=tag, save_latest=False)
         torch.save(_rank_state(engine, ranks), root / tag / f"rank_{ranks.rank}.pt")
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise PcamxError(f"cannot write checkpoint {root / tag}: {reason}") from None
-    dist.barrier()
-    if ranks.rank == 0:
-        facts = dataclasses.asdict(progress) | {"world": ranks.world}
-        write_text(root / tag / "progress.json", json.dumps(facts))
-        write_text(root / "latest", tag)
-        for old in sorted(p for p in root.iterdir() if p.is_dir())[:-_KEEP]:
-            shutil.rmtree(old)
+        dist.barrier()
+        if ranks.rank == 0:
+            facts = dataclasses.asdict(progress) | {"world": ranks.world}
+            text = json.dumps(facts | {"files": _digests(root / tag)}, indent=1)
+            write_text(root / tag / "progress.json", text)
+            write_text(root / "latest", tag)
+            for old in sorted(p for p in root.iterdir() if p.is_dir())[:-_KEEP]:
+                shutil.rmtree(old)
+    except (OSError, RuntimeError, PcamxError) as error:
+        if isinstance(error, RuntimeError) and lost_rank(error):
+            raise
+        shutil.rmtree(root / tag, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise PcamxError(
+            f"cannot write checkpoint {root / tag}: {reason}; make room, then --resume"
+        ) from None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder`` but progress.json."""
+    found = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != "progress.json"):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
@@ -108,19 +134,28 @@ def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
 
 
 def latest(folder: Path) -> tuple[str, Progress, int] | None:
-    """Tag, progress and number of ranks of the newest whole checkpoint, None without one."""
+    """Tag, progress and number of ranks of the newest whole checkpoint, None without one.
+
+    Raises PcamxError where a file of it is missing or has changed since it was written.
+    """
     root = folder / "checkpoints"
     if not (root / "latest").is_file():
         return None
-    tag = (root / "latest").read_text().strip()
+    tag = "unreadable"
     try:
-        facts = json.loads((root / tag / "progress.json").read_text())
-        world = facts.pop("world")
-        return tag, Progress(**facts), world
-    except (OSError, ValueError, KeyError, TypeError):
-        raise PcamxError(
-            f"{root / tag}: not a whole checkpoint; name another one in {root / 'latest'}"
-        ) from None
+        tag = (root / "latest").read_text(encoding="utf-8").strip()
+        facts = json.loads((root / tag / "progress.json").read_text(encoding="utf-8"))
+        world, files = facts.pop("world"), facts.pop("files")
+        progress, found = Progress(**facts), _digests(root / tag)
+        bad = [name for name in files if files[name] != found.get(name)]
+        why = f"{bad[0]} is {'damaged' if bad[0] in found else 'missing'}" if bad else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        why = "its progress.json cannot be read"
+    if why:
+        others = sorted(p.parent.name for p in root.glob("*/progress.json") if p.parent.name != tag)
+        mend = f"write {others[-1]} into" if others else f"remove {root}, or restore"
+        raise PcamxError(f"checkpoint {root / tag}: {why}; {mend} {root / 'latest'}")
+    return tag, progress, world
 
 
 def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
@@ -130,17 +165,24 @@ def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
     """
     root = folder / "checkpoints"
     try:
-        loaded, _ = engine.load_checkpoint(str(root), tag=tag)
-    except (RuntimeError, KeyError, AssertionError) as error:
-        raise PcamxError(
-            f"{root / tag}: does not fit this model ({str(error).splitlines()[0]})"
-        ) from None
-    if loaded is None:
+        loaded = load(engine, root, tag)
+    except Exception as error:
+        # DeepSpeed and torch raise pickle, zip, key, shape and assertion errors alike.
+        if isinstance(error, RuntimeError) and lost_rank(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PcamxError(f"{root / tag}: does not fit this model ({reason})") from None
+    if not loaded:
         raise PcamxError(f"{root / tag}: DeepSpeed found no checkpoint there")
     # After a change in the number of ranks there is no file of this rank's own; rank 0's statistics
     # came with the model.
-    own = root / tag.removesuffix("_universal") / f"rank_{ranks.rank}.pt"
-    if tag.endswith("_universal") or not own.is_file():
+    own = root / tag / f"rank_{ranks.rank}.pt"
+    if tag.endswith("_universal"):
+        dist.barrier()
+        if ranks.rank == 0:
+            shutil.rmtree(root / tag)
+        return
+    if not own.is_file():
         return
     state = torch.load(own, map_location="cpu", weights_only=True)
     buffers = dict(engine.module.named_buffers())
@@ -159,7 +201,8 @@ def save_weights(path: Path, weights: Weights) -> None:
         torch.save(facts, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise PcamxError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
 
 
@@ -179,16 +222,35 @@ def load_weights(path: Path) -> Weights:
         ) from None
 
 
-def fill(network: nn.Module, weights: Weights, path: Path, *, layout: str) -> list[str]:
-    """Put ``weights`` into ``network``; returns the parameters that they do not hold.
+def load_start(path: Path, config: Config, number: int) -> Weights:
+    """The weights that stage ``number`` starts from.
 
-    Raises PcamxError where they belong to another layout.
+    Raises PcamxError where they are missing or of another layout.
     """
+    if not path.is_file():
+        raise PcamxError(
+            f"stage {number} starts from {path}, which is not there: train that stage first, or "
+            f"set stages.stage{number}.init_from to scratch"
+        )
+    weights = load_weights(path)
+    _check_layout(weights, path, config.model.layout)
+    return weights
+
+
+def _check_layout(weights: Weights, path: Path, layout: str) -> None:
     if weights.layout != layout:
         raise PcamxError(
             f"{path}: weights of the {weights.layout} layout, the config says {layout}; "
             "set model.layout or start from another run"
         )
+
+
+def fill(network: nn.Module, weights: Weights, path: Path, *, layout: str) -> list[str]:
+    """Put ``weights`` into ``network``; returns the parameters that they do not hold.
+
+    Raises PcamxError where they belong to another layout.
+    """
+    _check_layout(weights, path, layout)
     known = network.state_dict()
     state = {name: value for name, value in weights.state.items() if name in known}
     try:

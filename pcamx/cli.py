@@ -52,7 +52,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pcamx.evaluate import evaluate
     from pcamx.report.console import print_results, track
 
-    print_results(evaluate(options.run, track=track))
+    report = evaluate(options.run, track=track)
+    print_results(report)
+    for number in report["unfinished"]:
+        print(f"stage {number} is not finished and not measured; train it on with --resume")
     print(f"{options.run / 'report.html'} is the report for people, report.json for programs")
 
 

@@ -197,10 +197,13 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice; PyYAML would keep the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f"line {node.start_mark.line + 1}: key '{key}' is given twice")
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"line {line}: key '{key}' is given twice")
+            seen.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -219,7 +222,10 @@ def _check(value: Any, kind: Any, key: str) -> Any:
             )
         return value
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{key}: too large a number") from None
     if type(value) is not kind:
         hint = ""
         if kind is float and isinstance(value, str) and "e" in value.lower():
@@ -278,7 +284,8 @@ def load(path: str | Path) -> Config:
         ) from None
     try:
         config: Config = _build(yaml.load(text, Loader=_StrictLoader), Config, "")  # noqa: S506
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML lets the last two through: a date that does not exist, brackets 1000 deep.
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

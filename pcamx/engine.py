@@ -4,12 +4,14 @@ The only module that imports deepspeed. What its 0.19.8 needs on CPUs and with b
 explained where it is done.
 """
 
+import io
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import warnings
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +80,17 @@ def _import_deepspeed() -> Any:
     # a lock that hangs the next run if it is killed. A private switch, hence the pinned version.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def world_size() -> int:
+    """How many ranks were launched, known before they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether ``error`` says that another rank has gone in the midst of working together."""
+    # Gloo has no exception of its own, only its source file's path in the message.
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def stop() -> None:
@@ -182,22 +195,73 @@ def optimizer_elements(engine: Any) -> int:
     return sum(t.numel() for s in states for t in s.values() if torch.is_tensor(t) and t.ndim)
 
 
+@contextmanager
+def _data_only() -> Iterator[None]:
+    """Inside, no file that DeepSpeed loads can run code, whoever wrote it.
+
+    DeepSpeed asks torch.load for the whole of pickle. The variable has the last word; beyond
+    tensors and plain values it then takes the classes named here.
+    """
+    _import_deepspeed()
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def load(engine: Any, checkpoints: Path, tag: str) -> bool:
+    """Load a checkpoint that DeepSpeed wrote; False if it found none. Every rank must call it."""
+    with _data_only():
+        found, _ = engine.load_checkpoint(str(checkpoints), tag=tag)
+    return found is not None
+
+
 def to_universal(checkpoints: Path, tag: str) -> str:
     """Turn a checkpoint of another number of ranks into one that any number loads.
 
     Rank 0 converts, with DeepSpeed's own tool; returns the new tag on every rank.
     """
     universal = f"{tag}_universal"
-    if dist.get_rank() == 0 and not (checkpoints / universal).is_dir():
-        partial = checkpoints / f"{universal}.tmp"
-        shutil.rmtree(partial, ignore_errors=True)
-        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-        command += ["--inject_missing_state", "--input_folder", str(checkpoints / tag)]
-        command += ["--output_folder", str(partial)]
-        done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise PcamxError(f"{checkpoints / tag}: cannot be converted ({lines[-1]})")
-        partial.rename(checkpoints / universal)
+    if dist.get_rank() == 0:
+        for left_over in (checkpoints / universal, checkpoints / f"{universal}.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        try:
+            _convert(checkpoints / tag, checkpoints / f"{universal}.tmp")
+            (checkpoints / f"{universal}.tmp").rename(checkpoints / universal)
+        except Exception as error:
+            # Whatever a tool of that size may raise.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise PcamxError(
+                f"{checkpoints / tag}: cannot be converted for another number of ranks ({reason})"
+            ) from None
+        (checkpoints / "latest_universal").unlink(missing_ok=True)
     dist.barrier()
     return universal
+
+
+def _convert(source: Path, target: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    options = Namespace(
+        input_folder=str(source),
+        output_folder=str(target),
+        # One worker is this process, where `_data_only` holds.
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    # It prints its steps and draws bars.
+    with _data_only(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        ds_to_universal.main(options)

@@ -68,6 +68,7 @@ def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
         | {"seconds": w.seconds, "epochs": w.epochs, "ranks": w.world, "device": w.device}
         for n, w in weights.items()
     }
+    report["unfinished"] = [n for n in (1, 2, 3) if n not in weights and _begun(run, n)]
     report["baselines"] = {name: figures[name] for name in ("centre", "untrained")}
     shown = choose_films(valid, on_valid[f"stage {max(weights)}"], seed=config.run.seed)
     panels = draw_panels(networks, store, _batches(config, store, shown, device, silent, ""), shown)
@@ -84,6 +85,10 @@ def _finished(run: Path) -> dict[int, Weights]:
     if not weights:
         raise PcamxError(f"{run}: no stage is finished; train one, or --resume it")
     return weights
+
+
+def _begun(run: Path, number: int) -> bool:
+    return (run / f"stage{number}").is_dir()
 
 
 def _network(config: Config, run: Path, weights: Weights, device: torch.device) -> Network:

@@ -28,7 +28,8 @@ class Stage(nn.Module):
         correct = (logits_BC.argmax(1) == batch.label_B).sum()
         count = torch.full_like(correct, len(batch.label_B))
         correct, count, marked = over_ranks(correct, count, batch.marked_B.sum())
-        self.accuracy.update(correct, count)
+        if self.training:  # never from validation data
+            self.accuracy.update(correct, count)
         return marked
 
 

@@ -1,61 +1,30 @@
 """The training loop. It knows epochs, steps, checkpoints and display, and no stage."""
 
-import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pcamx import checkpoint, engine
+from pcamx import checkpoint, engine, preflight
 from pcamx import config as configs
 from pcamx.checkpoint import Progress, Weights
 from pcamx.config import Config
-from pcamx.data.feed import Feed, eval_batches, open_feed
+from pcamx.data.feed import Feed, open_feed
 from pcamx.data.store import Store, read_store
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
+from pcamx.history import History
 from pcamx.losses import over_ranks
-from pcamx.metrics import accuracy, auroc
 from pcamx.progress import Track, silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.stages import Stage, build_stage
-from pcamx.types import ABNORMAL
+from pcamx.stopping import Interrupted, StopSignal
+from pcamx.validation import validate
 
 _COLLAPSE = (0.01, 0.9)
-
-
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """Training stopped on Ctrl-C or SIGTERM, with a checkpoint saved."""
-
-    def __init__(self, message: str, rank: int) -> None:
-        super().__init__(message)
-        self.rank = rank
-
-
-class _StopSignal:
-    """Remembers SIGINT and SIGTERM until the loop asks; DeepSpeed's launcher sends both."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.seen = True
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def train(config: Config, numbers: list[int], *, resume: bool) -> None:
@@ -64,39 +33,30 @@ def train(config: Config, numbers: list[int], *, resume: bool) -> None:
     Raises PcamxError for what a user can mend and Interrupted after Ctrl-C.
     """
     store = read_store(Path(config.data.store))
-    _check_run_folder(config, numbers, resume)
-    ranks = engine.start()
+    preflight.check(config, store, numbers, world=engine.world_size(), resume=resume)
+    ranks, stop = engine.start(), StopSignal()
     try:
-        if ranks.rank == 0:
-            folder = Path(config.run.folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_text(folder / "config.yaml", configs.dump(config))
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
             for number in numbers:
-                if resume and (checkpoint.stage_folder(config, number) / "weights.pt").is_file():
+                if (checkpoint.stage_folder(config, number) / "weights.pt").is_file():
                     display.note(f"stage {number} is finished")
                     continue
-                StageRun(config, number, store, ranks, display, resume=resume).fit()
-    finally:
-        engine.stop()
-
-
-def _check_run_folder(config: Config, numbers: list[int], resume: bool) -> None:
-    """Refuse to mix runs: another config in the same folder, or a stage begun without --resume."""
-    folder = Path(config.run.folder)
-    if (folder / "config.yaml").is_file():
-        changed = configs.differences(config, configs.load(folder / "config.yaml"))
-        if changed:
+                try:
+                    run = StageRun(config, number, store, ranks, display, stop, resume=resume)
+                except KeyboardInterrupt:
+                    if number == numbers[0] and not resume:
+                        raise
+                    where = f"while stage {number} was made ready"
+                    raise Interrupted(f"stopped {where}") from None
+                run.fit()
+    except RuntimeError as error:
+        if engine.lost_rank(error):
             raise PcamxError(
-                f"{folder} holds a run with another config ({'; '.join(changed[:3])}); "
-                "set run.folder to a new folder"
-            )
-    begun = [n for n in numbers if checkpoint.stage_folder(config, n).exists()]
-    if begun and not resume:
-        raise PcamxError(
-            f"{folder} already holds stage {begun[0]}: add --resume to continue it, or set "
-            "run.folder to a new folder"
-        )
+                "another rank has ended; see what it said, then continue with --resume"
+            ) from None
+        raise
+    # Not after an error: the others would see this rank leave before it has said why.
+    engine.stop()
 
 
 class StageRun:
@@ -109,15 +69,15 @@ class StageRun:
         store: Store,
         ranks: Ranks,
         display: TrainingDisplay,
+        stop: StopSignal,
         *,
         resume: bool,
     ) -> None:
         self.config, self.number, self.store = config, number, store
-        self.ranks, self.display = ranks, display
+        self.ranks, self.display, self.stop = ranks, display, stop
         self.settings = getattr(config.stages, f"stage{number}")
         self.folder = checkpoint.stage_folder(config, number)
         self.track: Track = track if ranks.rank == 0 else silent
-        engine.deepspeed_config(config, ranks.world)
         self.feed: Feed = open_feed(
             config,
             store,
@@ -127,11 +87,11 @@ class StageRun:
             device=ranks.device,
             track=self.track,
         )
+        self.history = History(Path(config.run.folder))
         self.engine: Any = None
         self.progress = Progress()
         self._open_engine(resume)
         self.started = time.monotonic() - self.progress.seconds
-        self.stop = _StopSignal()
 
     def _open_engine(self, resume: bool) -> None:
         torch.manual_seed(self.config.run.seed + self.number)
@@ -154,31 +114,25 @@ class StageRun:
         )
         if found is not None:
             checkpoint.restore(self.engine, self.folder, tag, self.ranks)
+            ranks = f", now on {self.ranks.world} ranks instead of {world}"
             self.display.note(
                 f"stage {self.number} continues in epoch {self.progress.epoch + 1} after step "
-                f"{self.progress.step}"
+                f"{self.progress.step}{ranks if world != self.ranks.world else ''}"
             )
         if self.ranks.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._forget_lines_after_checkpoint()
+            checkpoint.open_folder(self.folder)
+            checkpoint.write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
+            self.history.forget(self.number, self.progress.done)
 
     def _init_from(self, stage: Stage) -> None:
         """Start from earlier weights and their running accuracy where the config says so."""
-        start = self.settings.init_from
-        if start == "scratch":
+        path = preflight.start_weights(self.config, self.number)
+        if path is None:
             return
-        path = Path(start)
-        if start in ("stage1", "stage2"):
-            path = checkpoint.stage_folder(self.config, int(start[-1])) / "weights.pt"
-        if not path.is_file():
-            raise PcamxError(
-                f"stage {self.number} starts from {path}, which is not there: train that stage "
-                f"first, or set stages.stage{self.number}.init_from to scratch"
-            )
-        weights = checkpoint.load_weights(path)
+        weights = checkpoint.load_start(path, self.config, self.number)
         missing = checkpoint.fill(stage.network, weights, path, layout=self.config.model.layout)
         if any(not name.startswith("decoder.") for name in missing):
-            raise PcamxError(f"{path}: lacks {missing[0]}")
+            raise PcamxError(f"{path}: lacks {missing[0]}; start from another weights.pt")
         stage.accuracy.value.fill_(weights.accuracy)
 
     def fit(self) -> None:
@@ -187,44 +141,49 @@ class StageRun:
             while self.progress.epoch < self.settings.epochs:
                 self._train_epoch()
                 self._end_epoch()
-        self._finish()
+                self._stop_if_asked("after validation")
+            self._finish()
 
     def _train_epoch(self) -> None:
         self.engine.train()
         progress, steps = self.progress, self.feed.steps_per_epoch
+        runtime = self.config.runtime
         self.display.epoch_start(
             self.number, progress.epoch, self.settings.epochs, steps, progress.step
         )
         for batch in self.feed.epoch(progress.epoch, progress.step):
             output = self.engine(batch)
             self.engine.backward(output.loss)
+            lr = self.engine.get_lr()[0]
             self.engine.step()
             progress.step += 1
             progress.done += 1
-            runtime = self.config.runtime
             scalars = None
             if progress.done % runtime.log_every == 0 or progress.step == steps:
-                scalars = self._log(output.telemetry)
+                scalars = self._log(output.telemetry, lr)
             self.display.step(progress.step, runtime.batch_size, scalars)
-            if self._stop_agreed(logged=scalars is not None):
-                self._save()
-                raise Interrupted(
-                    f"stopped in stage {self.number}, epoch {progress.epoch + 1}, after step "
-                    f"{progress.step}; checkpoint saved",
-                    self.ranks.rank,
-                )
-            if progress.done % runtime.save_every == 0 and progress.step < steps:
+            if progress.step == steps:
+                # The checkpoint of the epoch's end comes next.
+                return
+            # On a GPU the question waits for the device; logging has just done so.
+            if self.ranks.device.type != "cuda" or scalars is not None:
+                self._stop_if_asked(f"after step {progress.step}", save=True)
+            if progress.done % runtime.save_every == 0:
                 self._save()
 
-    def _stop_agreed(self, *, logged: bool) -> bool:
-        """Whether any rank was told to stop; all ranks must ask at the same steps."""
-        # On a GPU the question waits for the device, so it rides on the steps that do so anyway.
-        if self.ranks.device.type == "cuda" and not logged:
-            return False
+    def _stop_if_asked(self, where: str, *, save: bool = False) -> None:
+        """Raise Interrupted if any rank was told to stop; all ranks must ask at the same steps."""
         flag = torch.tensor(float(self.stop.seen), device=self.ranks.device)
-        return bool(over_ranks(flag)[0] > 0)
+        if not over_ranks(flag)[0]:
+            return
+        if save:
+            self._save()
+        epoch = self.progress.epoch + save
+        raise Interrupted(
+            f"stopped in stage {self.number}, epoch {epoch}, {where}; checkpoint saved"
+        )
 
-    def _log(self, telemetry: dict[str, Tensor]) -> dict[str, float]:
+    def _log(self, telemetry: dict[str, Tensor], lr: float) -> dict[str, float]:
         """Write a step's figures: means over the ranks, and the sum of flat maps."""
         totals = over_ranks(*telemetry.values())
         scalars = {
@@ -242,44 +201,19 @@ class StageRun:
                 f"stage {self.number}: the mask has collapsed, its area left "
                 f"{_COLLAPSE[0]:.0%} to {_COLLAPSE[1]:.0%} of the image; see area in metrics.jsonl"
             )
-        lr = self.engine.get_lr()[0]
         self._write_line("train", scalars | {"lr": lr})
         return scalars
 
     def _end_epoch(self) -> None:
         progress = self.progress
         engine.average_buffers(self.engine.module)
-        validation = self._validate()
+        self.engine.eval()
+        validation = validate(self.engine.module.network, self.config, self.store, self.ranks)
         self._write_line("valid", validation)
         self.display.epoch_end(progress.epoch, validation)
         progress.epoch += 1
         progress.step = 0
         self._save()
-
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """AUROC and accuracy of the full-image branch on the validation split."""
-        self.engine.eval()
-        films = self.store.split("valid")
-        share = films[self.ranks.rank :: self.ranks.world]
-        scores: list[tuple[float, int]] = []
-        for batch in eval_batches(
-            self.store,
-            share,
-            self.config.data.canvas,
-            batch_size=max(1, self.config.runtime.batch_size // self.ranks.world),
-            device=self.ranks.device,
-            threads=self.config.data.threads,
-        ):
-            logits_BC = self.engine.module.network(batch.image_B1HW)
-            probability_B = logits_BC.float().softmax(1)[:, ABNORMAL]
-            scores += zip(probability_B.tolist(), batch.label_B.tolist(), strict=True)
-        shares: list[Any] = [None] * self.ranks.world
-        dist.all_gather_object(shares, scores)
-        score, label = map(torch.tensor, zip(*(pair for s in shares for pair in s), strict=True))
-        found = {"auroc": auroc(score, label).value, "accuracy": accuracy(score, label).value}
-        # AUROC is undefined where the split holds one class only.
-        return {name: value for name, value in found.items() if value is not None}
 
     def _save(self) -> None:
         self.progress.seconds = time.monotonic() - self.started
@@ -313,21 +247,7 @@ class StageRun:
             "step": self.progress.done,
             "seconds": round(time.monotonic() - self.started, 3),
         }
-        with (Path(self.config.run.folder) / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(where | values) + "\n")
-
-    def _forget_lines_after_checkpoint(self) -> None:
-        """A killed run wrote lines of steps that are now done again."""
-        path = Path(self.config.run.folder) / "metrics.jsonl"
-        if not path.is_file():
-            return
-        kept = [
-            line
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if (row := json.loads(line))["stage"] != self.number
-            or row["step"] <= self.progress.done
-        ]
-        checkpoint.write_text(path, "".join(line + "\n" for line in kept))
+        self.history.add(where | values)
 
 
 def _device_name(device: torch.device) -> str:

@@ -103,17 +103,17 @@ def test_a_lesion_changes_the_film_within_its_mask_only(size: int) -> None:
         inside.append(energy[mask > 0].sum() / energy.sum())
         areas.append(np.mean(mask > 0))
     assert np.mean(inside) >= 0.95 and min(inside) >= 0.85
-    assert 0.0012 < min(areas) and max(areas) < 0.017
-    assert 0.006 < np.median(areas) < 0.01
+    assert 0.002 < min(areas) and max(areas) < 0.03
+    assert 0.01 < np.median(areas) < 0.017
 
 
-def test_a_lesion_lies_on_bone_well_inside_the_film() -> None:
+def test_a_lesion_lies_on_bone_with_its_centre_well_inside_the_film() -> None:
     for plan in (plan for plan in plan_films(1, "train", 120) if plan.positive):
         healthy = draw_film(replace(plan, positive=False), 160).film.astype(np.float64)
         mask = draw_film(plan, 160).mask > 0
         ys, xs = np.nonzero(mask)
-        assert 0 < ys.min() and ys.max() < mask.shape[0] - 1
-        assert 0 < xs.min() and xs.max() < mask.shape[1] - 1
+        assert 0.05 < ys.mean() / mask.shape[0] < 0.95
+        assert 0.05 < xs.mean() / mask.shape[1] < 0.95
         assert healthy[mask].mean() > healthy.mean() + 10, image_path(plan)
 
 

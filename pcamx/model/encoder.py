@@ -7,6 +7,7 @@ layouts fit (weighted layers of the main path, with the classifier). Shapes: B b
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNELS = (32, 64, 128)
@@ -88,6 +89,17 @@ class Encoder(nn.Module):
         x = self.stem(image_B1HW).contiguous(memory_format=torch.channels_last)
         features = []
         for group in self.groups:
+            if group is self.groups[-1]:
+                x = _centred(x)
             x = group(x)
             features.append(x)
         return features
+
+
+def _centred(x_B64hw: Tensor) -> Tensor:
+    """Move the maps at stride 8 by one cell, so that the stride of 16 falls on the odd ones.
+
+    Convolutions of odd size put cell i of the last map at pixel 16 i, the corner of the 16 pixels
+    that upsampling paints it over; now it lies at 16 i + 8, within half a pixel of their centre.
+    """
+    return F.pad(x_B64hw, (-1, 1, -1, 1))

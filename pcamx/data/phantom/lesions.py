@@ -69,7 +69,7 @@ def choose(bones: Sequence[Bone], rng: np.random.Generator) -> Lesion:
         bone=bone,
         place=place,
         side=float(rng.uniform(-1, 1)),
-        area=float(math.exp(rng.uniform(math.log(0.0055), math.log(0.0105)))),
+        area=float(math.exp(rng.uniform(math.log(0.009), math.log(0.022)))),
         angle=float(rng.choice((-1.0, 1.0)) * rng.uniform(0, 0.85)),
         depth=float(rng.uniform(low, high)),
         shift=float(rng.uniform(0.05, 0.28)),
@@ -132,7 +132,7 @@ def _fracture(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """A jagged dark line with a step in the cortex; its region is a band around it."""
     length = 2 * half / math.cos(lesion.angle) * lesion.span
-    band = min(max(area / (2 * length), 0.0165), 0.028)
+    band = min(max(area / (2 * length), 0.0165), 0.04)
     step = away[1] / np.float32(half)  # -1 .. 1 from edge to edge
     knot = np.clip((step + 1.3) * (KNOTS / 2.6), 0, KNOTS - 1).astype(np.int32)
     jag = lesion.rough[knot] * np.float32(min(0.22 * half, 0.016))

@@ -1,0 +1,81 @@
+"""What must hold before a run's first step: said at once, not after the hours of stage 1."""
+
+from pathlib import Path
+
+from pcamx import checkpoint, engine
+from pcamx import config as configs
+from pcamx.config import Config
+from pcamx.data.order import choose_marked, steps_per_epoch
+from pcamx.data.store import Store
+from pcamx.errors import PcamxError
+
+
+def check(config: Config, store: Store, numbers: list[int], *, world: int, resume: bool) -> None:
+    """Check the run's folder, the batch, the films and the starting weights; writes nothing.
+
+    Raises PcamxError for what stands in the way of stages ``numbers`` on ``world`` ranks.
+    """
+    _check_folder(config, numbers, resume)
+    engine.deepspeed_config(config, world)
+    _check_films(config, store, numbers)
+    for number in numbers:
+        folder = checkpoint.stage_folder(config, number)
+        if resume and ((folder / "weights.pt").is_file() or checkpoint.latest(folder)):
+            continue
+        path = start_weights(config, number)
+        trained_first = [checkpoint.stage_folder(config, n) for n in numbers if n < number]
+        if path is not None and path.parent not in trained_first:
+            checkpoint.load_start(path, config, number)
+
+
+def start_weights(config: Config, number: int) -> Path | None:
+    """The weights.pt that a stage starts from, None where it starts from scratch."""
+    start: str = getattr(config.stages, f"stage{number}").init_from
+    if start == "scratch":
+        return None
+    if start in ("stage1", "stage2"):
+        return checkpoint.stage_folder(config, int(start[-1])) / "weights.pt"
+    return Path(start)
+
+
+def _check_folder(config: Config, numbers: list[int], resume: bool) -> None:
+    """Refuse to mix runs: another config in the same folder, or a stage begun without --resume."""
+    folder = Path(config.run.folder)
+    if folder.exists() and not folder.is_dir():
+        raise PcamxError(f"run.folder: {folder} is a file; set it to a new folder")
+    there = [n for n in (1, 2, 3) if checkpoint.stage_folder(config, n).exists()]
+    if there and (folder / "config.yaml").is_file():
+        changed = configs.differences(config, configs.load(folder / "config.yaml"))
+        if changed:
+            raise PcamxError(
+                f"{folder} holds a run with another config ({'; '.join(changed[:3])}); "
+                "set run.folder to a new folder"
+            )
+    begun = [n for n in numbers if n in there]
+    if begun and not resume:
+        raise PcamxError(
+            f"{folder} already holds stage {begun[0]}: add --resume to continue it, or set "
+            "run.folder to a new folder"
+        )
+    if resume and not begun:
+        asked = ", ".join(map(str, numbers))
+        raise PcamxError(
+            f"{folder} holds nothing of stage {asked} to resume; leave out --resume to start"
+        )
+
+
+def _check_films(config: Config, store: Store, numbers: list[int]) -> None:
+    train, objective = store.split("train"), config.objective
+    for split in ("train", "valid"):
+        if not store.split(split):
+            raise PcamxError(f"{store.folder}: no film is in the {split} split; prepare it anew")
+    for number in numbers:
+        marked = objective.marked_per_batch if number == 3 else 0
+        steps_per_epoch(len(train), config.runtime.batch_size, marked)
+    if 3 in numbers and not choose_marked(train, config.data.marked, seed=config.run.seed):
+        raise PcamxError(
+            "data.marked: 0 leaves stage 3 no lesion to learn from; raise it"
+            if config.data.marked == 0
+            else f"{store.folder}: stage 3 needs an abnormal training film with a lesion mark, "
+            "and there is none; run pcamx prepare with --marks"
+        )

@@ -1,0 +1,39 @@
+"""How well a stage classifies the validation split, epoch by epoch; `evaluate` says the rest."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pcamx.config import Config
+from pcamx.data.feed import eval_batches
+from pcamx.data.store import Store
+from pcamx.engine import Ranks
+from pcamx.metrics import accuracy, auroc
+from pcamx.model.network import Network
+from pcamx.types import ABNORMAL
+
+
+@torch.no_grad()
+def validate(network: Network, config: Config, store: Store, ranks: Ranks) -> dict[str, float]:
+    """AUROC and accuracy of the full image, each rank scoring its share of the films.
+
+    AUROC is left out where the split holds one class only. Every rank must call it.
+    """
+    share = store.split("valid")[ranks.rank :: ranks.world]
+    scores: list[tuple[float, int]] = []
+    for batch in eval_batches(
+        store,
+        share,
+        config.data.canvas,
+        batch_size=max(1, config.runtime.batch_size // ranks.world),
+        device=ranks.device,
+        threads=config.data.threads,
+    ):
+        probability_B = network(batch.image_B1HW).float().softmax(1)[:, ABNORMAL]
+        scores += zip(probability_B.tolist(), batch.label_B.tolist(), strict=True)
+    shares: list[Any] = [None] * ranks.world
+    dist.all_gather_object(shares, scores)
+    score, label = map(torch.tensor, zip(*(pair for s in shares for pair in s), strict=True))
+    found = {"auroc": auroc(score, label).value, "accuracy": accuracy(score, label).value}
+    return {name: value for name, value in found.items() if value is not None}

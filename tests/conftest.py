@@ -1,0 +1,93 @@
+"""A tiny drawn data set, prepared once a session, and configs of runs on it."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+import torch
+import yaml
+
+torch.set_num_threads(1)
+
+WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with MURA-v1.1/ and marks/ of 32 training and 14 validation films of 48 px."""
+    from pcamx.data.phantom import draw_phantoms
+    from pcamx.progress import silent
+
+    out = tmp_path_factory.mktemp("data") / "phantoms"
+    draw_phantoms(out, train=32, valid=14, size=48, seed=3, workers=1, track=silent)
+    return out
+
+
+@pytest.fixture(scope="session")
+def store_folder(phantoms: Path) -> Path:
+    """The prepared store of ``phantoms``."""
+    from pcamx.data.prepare import prepare
+
+    out = phantoms.parent / "store"
+    prepare(phantoms / "MURA-v1.1", out, table=None, marks=phantoms / "marks")
+    return out
+
+
+@pytest.fixture(scope="session")
+def write_config(store_folder: Path) -> WriteConfig:
+    """``write_config(folder, **{"runtime.zero_stage": 2})``: folder/run.yaml, its run in run/."""
+
+    def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+        tree: dict[str, Any] = {
+            "run": {"folder": "run"},
+            "data": {"store": str(store_folder), "canvas": 32, "threads": 1, "marked": 6},
+            "stages": {
+                "stage1": {"epochs": 2},
+                "stage2": {"epochs": 2, "init_from": "stage1"},
+                "stage3": {"epochs": 2, "init_from": "stage2"},
+            },
+            "runtime": {"batch_size": 8, "zero_stage": 1, "log_every": 1, "save_every": 3},
+            "objective": {"marked_per_batch": 2},
+        }
+        for key, value in (changes or {}).items():
+            *sections, name = key.split(".")
+            section = tree
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[name] = value
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "run.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def launched(
+    tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig
+) -> tuple[Path, processes.Ended]:
+    """A run of all three stages by the real launcher on two ranks, its folder in run/."""
+    folder = tmp_path_factory.mktemp("launched")
+    write_config(folder, {"stages.stage1.epochs": 1, "stages.stage2.epochs": 1})
+    ended = processes.command(
+        processes.BIN / "deepspeed",
+        *("--num_gpus", 2, "--master_port", processes.free_port(), "--log_level", "error"),
+        *(processes.TRAIN, "--stage", "all", "--config", "run.yaml"),
+        cwd=folder,
+    )
+    return folder, ended
+
+
+@pytest.fixture(scope="session")
+def finished_run(launched: tuple[Path, processes.Ended]) -> Path:
+    """Folder of a run with three finished stages; copy it before changing it."""
+    folder, ended = launched
+    ended.ok()
+    return folder / "run"

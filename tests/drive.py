@@ -1,0 +1,33 @@
+"""launch/train.py, but the rank named in PCAMX_TEST_STOP gets a signal just before a step.
+
+PCAMX_TEST_STOP="rank epoch step SIGNAL [group]": epoch and step count from 0; "group" signals the
+whole process group, as a terminal's Ctrl-C does.
+"""
+
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from pcamx.data.feed import Feed  # noqa: E402
+from pcamx.types import Batch  # noqa: E402
+
+rank, at_epoch, at_step, name, *group = os.environ["PCAMX_TEST_STOP"].split()
+original = Feed.epoch
+
+
+def epoch(self: Feed, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    for step, batch in enumerate(original(self, epoch, start_step), start_step):
+        if os.environ.get("RANK", "0") == rank and (epoch, step) == (int(at_epoch), int(at_step)):
+            (os.killpg if group else os.kill)(0 if group else os.getpid(), signal.Signals[name])
+        yield batch
+
+
+Feed.epoch = epoch  # type: ignore[method-assign]
+sys.argv[0] = str(PROJECT / "launch/train.py")
+runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,361 @@
+"""Mistakes on the command line, in configs and in data: one line that names what to mend, rc 2."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+
+from pcamx import cli, preflight
+from pcamx import config as configs
+from pcamx.data.store import Film, Store, read_store
+from pcamx.errors import PcamxError
+
+
+@pytest.fixture
+def pcamx(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """``pcamx(words...)``: the command in this process; its code and what it wrote to stderr."""
+
+    def run(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pcamx", *map(str, words)])
+        code = cli.main()
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def assert_one_line(text: str, *parts: str) -> None:
+    """Exactly one error line, holding ``parts``; no traceback."""
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("pcamx: error:")]
+    assert len(lines) == 1, text
+    for part in parts:
+        assert part in lines[0]
+
+
+# pcamx
+
+
+def test_evaluate_something_else(pcamx: Any, tmp_path: Path) -> None:
+    code, text = pcamx("evaluate", tmp_path)
+    assert code == 2
+    assert_one_line(text, f"{tmp_path}: not a run's folder", "config.yaml")
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_before_a_stage_is_finished(pcamx: Any, tmp_path: Path, write_config: Any) -> None:
+    run = tmp_path / "run"
+    (run / "stage1/checkpoints").mkdir(parents=True)
+    shutil.copy(write_config(tmp_path), run / "config.yaml")
+    code, text = pcamx("evaluate", run)
+    assert code == 2
+    assert_one_line(text, f"{run}: no stage is finished", "--resume")
+
+
+def test_evaluate_when_the_store_has_gone(pcamx: Any, tmp_path: Path, write_config: Any) -> None:
+    gone = tmp_path / "gone"
+    path = write_config(tmp_path / "run", {"data.store": str(gone)})
+    path.rename(path.with_name("config.yaml"))
+    code, text = pcamx("evaluate", tmp_path / "run")
+    assert code == 2
+    assert_one_line(text, f"{gone}: no such folder", "pcamx prepare ROOT --out")
+
+
+def test_prepare_a_folder_without_films(pcamx: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, text = pcamx("prepare", tmp_path / "empty", "--out", tmp_path / "store")
+    assert code == 2
+    assert_one_line(text, str(tmp_path / "empty"))
+    assert not (tmp_path / "store").exists()
+
+
+def test_phantom_into_a_file(pcamx: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    code, text = pcamx("phantom", tmp_path / "out", "--train", 8, "--valid", 4, "--size", 32)
+    assert code == 2
+    assert_one_line(text, str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_ctrl_c(pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcamx.evaluate.evaluate", interrupted)
+    code, text = pcamx("evaluate", tmp_path)
+    assert code == 130
+    assert "Traceback" not in text and text.startswith("pcamx: stopped")
+
+
+# launch/train.py, as a process: what a person sees
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "parts"),
+    [
+        ({"runtime.batch_sise": 8}, ["--stage", "1"], ["run.yaml: unknown key", "batch_size?"]),
+        ({"data.store": "nowhere"}, ["--stage", "1"], ["nowhere: no such folder", "pcamx prepare"]),
+    ],
+)
+def test_train_py_says_it_in_one_line(
+    tmp_path: Path, write_config: Any, changes: Any, words: list[str], parts: list[str]
+) -> None:
+    write_config(tmp_path, changes)
+    ended = processes.ranks(1, *words, "--config", "run.yaml", cwd=tmp_path)
+    assert ended.code == 2
+    assert_one_line(ended.text, *parts)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_two_ranks_say_it_once(tmp_path: Path) -> None:
+    ended = processes.ranks(2, "--stage", "1", "--config", "missing.yaml", cwd=tmp_path)
+    assert ended.code == 2
+    assert_one_line(ended.text, "missing.yaml: No such file or directory", "--config takes a YAML")
+
+
+def test_two_ranks_show_the_usage_once(tmp_path: Path) -> None:
+    ended = processes.ranks(2, "--stage", "4", "--config", "run.yaml", cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.text.count("invalid choice: '4'") == 1
+
+
+def test_three_ranks_for_a_batch_of_eight(tmp_path: Path, write_config: Any) -> None:
+    ended = processes.train(3, write_config(tmp_path), "all")
+    assert ended.code == 2
+    assert_one_line(ended.text, "runtime.batch_size: 8 cannot be split over 3 ranks")
+    assert not (tmp_path / "run").exists()
+
+
+# What train() checks before anything else, in this process
+
+
+@pytest.fixture
+def check(write_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``check([1], changes, store=...)``: the checks before a run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(
+        numbers: list[int], changes: Any = None, *, store: Store | None = None, resume: bool = False
+    ) -> None:
+        config = configs.load(write_config(tmp_path, changes))
+        found = store or read_store(Path(config.data.store))
+        preflight.check(config, found, numbers, world=1, resume=resume)
+
+    return run
+
+
+def _replaced(store: Store, **changes: Any) -> Store:
+    import dataclasses
+
+    return dataclasses.replace(store, **changes)
+
+
+def _unmarked(film: Film) -> Film:
+    import dataclasses
+
+    return dataclasses.replace(film, mark="")
+
+
+def test_all_is_well(check: Any) -> None:
+    check([1, 2, 3])
+
+
+def test_stage_3_without_marks_is_said_before_stage_1(check: Any, store_folder: Path) -> None:
+    store = read_store(store_folder)
+    store = _replaced(store, films=tuple(map(_unmarked, store.films)))
+    with pytest.raises(PcamxError, match="stage 3 needs .* lesion mark.*prepare with --marks"):
+        check([1, 2, 3], store=store)
+    check([1, 2], store=store)
+
+
+def test_stage_3_with_no_marks_allowed(check: Any) -> None:
+    with pytest.raises(PcamxError, match=r"data\.marked: 0 leaves stage 3 no lesion"):
+        check([3], {"data.marked": 0, "stages.stage3.init_from": "scratch"})
+
+
+def test_stage_2_without_stage_1(check: Any, tmp_path: Path) -> None:
+    with pytest.raises(PcamxError, match="stage 2 starts from run/stage1/weights.pt, .*init_from"):
+        check([2])
+    assert not (tmp_path / "run").exists()
+
+
+def test_start_that_is_no_weights(check: Any, tmp_path: Path) -> None:
+    (tmp_path / "photo.pt").write_bytes(b"photo")
+    with pytest.raises(PcamxError, match="photo.pt: not a stage's weights"):
+        check([1], {"stages.stage1.init_from": "photo.pt"})
+
+
+def test_one_film_less_than_a_batch(check: Any, store_folder: Path) -> None:
+    check([1], {"runtime.batch_size": 32})
+    with pytest.raises(PcamxError, match="batch_size: 33 is more than the 32 .* lower it to 32"):
+        check([1], {"runtime.batch_size": 33})
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_empty_split(check: Any, store_folder: Path, split: str) -> None:
+    store = read_store(store_folder)
+    store = _replaced(store, films=tuple(f for f in store.films if f.split != split))
+    with pytest.raises(PcamxError, match=f"no film is in the {split} split"):
+        check([1], store=store)
+
+
+def test_resume_with_nothing_to_resume(check: Any, tmp_path: Path) -> None:
+    with pytest.raises(PcamxError, match="run holds nothing of stage 1 to resume; leave out --res"):
+        check([1], resume=True)
+
+
+def test_run_folder_that_is_a_file(check: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(PcamxError, match="run.folder: run is a file; set it to a new folder"):
+        check([1])
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_second_run_in_the_same_folder(check: Any, tmp_path: Path) -> None:
+    (tmp_path / "run/stage1").mkdir(parents=True)
+    with pytest.raises(PcamxError, match="run already holds stage 1: add --resume .* new folder"):
+        check([1])
+    check([1], resume=True)
+
+
+def test_another_config_in_the_same_folder(check: Any, tmp_path: Path, write_config: Any) -> None:
+    (tmp_path / "run/stage1").mkdir(parents=True)
+    shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
+    with pytest.raises(PcamxError, match=r"another config \(runtime.batch_size: 4 here, 8 there"):
+        check([1], {"runtime.batch_size": 4, "objective.marked_per_batch": 2}, resume=True)
+
+
+def test_config_of_a_run_that_never_began_does_not_bind(
+    check: Any, tmp_path: Path, write_config: Any
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
+    check([1], {"runtime.batch_size": 4})
+
+
+def test_resume_with_a_damaged_checkpoint(check: Any, tmp_path: Path) -> None:
+    root = tmp_path / "run/stage1/checkpoints"
+    root.mkdir(parents=True)
+    (root / "latest").write_text("step00000004")
+    with pytest.raises(PcamxError, match="step00000004: its progress.json cannot be read"):
+        check([1], resume=True)
+
+
+# Errors that come while training, with two ranks
+
+
+@pytest.fixture
+def own_films(phantoms: Path, tmp_path: Path) -> Path:
+    """A prepared store of a copy of the films, to be damaged."""
+    from pcamx.data.prepare import prepare
+
+    shutil.copytree(phantoms / "MURA-v1.1", tmp_path / "films")
+    prepare(tmp_path / "films", tmp_path / "store", table=None, marks=phantoms / "marks")
+    return tmp_path / "store"
+
+
+def test_vanished_film(own_films: Path, write_config: Any, tmp_path: Path) -> None:
+    store = read_store(own_films)
+    # The second film is rank 1's to decode.
+    lost = store.root / store.split("train")[1].path
+    lost.unlink()
+    path = write_config(tmp_path / "work", {"data.store": str(own_films)})
+    ended = processes.train(2, path, 1)
+    assert ended.code == 2
+    assert_one_line(ended.text, f"{lost}: cannot be decoded", "No such file", "pcamx prepare again")
+    assert not (tmp_path / "work/run").exists()
+
+
+def test_film_damaged_while_streaming_ends_all_ranks(
+    own_films: Path, write_config: Any, tmp_path: Path
+) -> None:
+    from pcamx.data.order import epoch_order
+
+    store = read_store(own_films)
+    # The film that rank 1 needs last in the first epoch.
+    index = epoch_order(32, 8, seed=0, epoch=0)[3, 7]
+    hurt = store.root / store.split("train")[index].path
+    hurt.write_bytes(hurt.read_bytes()[:100])
+    changes = {"data.store": str(own_films), "data.feed": "stream"}
+    ended = processes.train(2, write_config(tmp_path / "work", changes), 1)
+    assert ended.code in (2, -9)
+    lines = [line for line in ended.text.splitlines() if line.startswith("pcamx: error:")]
+    assert f"{hurt}: cannot be decoded" in lines[0]
+    assert all("another rank has ended" in line for line in lines[1:])
+    assert "Traceback" not in ended.text
+
+
+FULL_DISK = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from pcamx import checkpoint
+original, saves = checkpoint.save, []
+def save(*arguments):
+    saves.append(1)
+    if len(saves) == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    original(*arguments)
+checkpoint.save = save
+sys.argv = [sys.argv[1], *sys.argv[2:]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, write_config: Any) -> None:
+    config = write_config(tmp_path)
+    words = ("--stage", 1, "--config", config.name)
+    ended = processes.command(
+        *(sys.executable, "-c", FULL_DISK, processes.TRAIN, *words),
+        cwd=tmp_path,
+        PYTHONPATH=str(processes.PROJECT),
+    )
+    assert ended.code == 2, ended.text
+    assert_one_line(ended.text, "cannot write checkpoint run/stage1/checkpoints/step00000004")
+    root = tmp_path / "run/stage1/checkpoints"
+    assert (root / "latest").read_text() == "step00000003"
+    assert [p.name for p in root.iterdir() if p.is_dir()] == ["step00000003"]
+    processes.train(1, config, 1, "--resume").ok()
+    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 9))
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path, write_config: Any) -> None:
+    # A file in the way: root may write into read-only folders.
+    (tmp_path / "file").write_text("")
+    ended = processes.train(1, write_config(tmp_path, {"run.folder": "file/run"}), 1)
+    assert ended.code == 2
+    assert_one_line(ended.text, "cannot make file/run/stage1: Not a directory")
+
+
+def test_full_disk_of_metrics(tmp_path: Path) -> None:
+    from pcamx.history import History
+
+    with pytest.raises(PcamxError, match="cannot write .*metrics.jsonl: No such file"):
+        History(tmp_path / "gone").add({"stage": 1})
+
+
+def test_cut_off_line_of_metrics_is_dropped(tmp_path: Path) -> None:
+    from pcamx.history import History
+
+    history = History(tmp_path)
+    for stage, step in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        history.add({"stage": stage, "step": step})
+    with history.path.open("a") as file:
+        file.write('{"stage": 2, "st')
+    history.forget(2, after=1)
+    kept = [json.loads(line) for line in history.path.read_text().splitlines()]
+    assert [(k["stage"], k["step"]) for k in kept] == [(1, 1), (1, 2), (2, 1)]
+
+
+def test_python_m_pcamx(tmp_path: Path) -> None:
+    ended = processes.command(
+        *(sys.executable, "-m", "pcamx", "evaluate", "nothing"),
+        cwd=tmp_path,
+        PYTHONPATH=str(processes.PROJECT) + os.pathsep,
+    )
+    assert ended.code == 2
+    assert_one_line(ended.text, "nothing: not a run's folder")

@@ -1,0 +1,165 @@
+"""ZeRO 0 to 3 on two gloo ranks: the same training, and state that is really shared out."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+import torch
+from torch import distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from pcamx import config as configs
+from pcamx import engine
+from pcamx.config import Config
+from pcamx.data.feed import open_feed
+from pcamx.data.store import read_store
+from pcamx.errors import PcamxError
+from pcamx.stages import build_stage
+
+STEPS = 5
+STAGES = (0, 1, 2, 3)
+CASES = [(zero, precision) for precision in ("fp32", "bf16") for zero in STAGES]
+
+
+def _with_runtime(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, **changes))
+
+
+def _train(config: Config, ranks: engine.Ranks) -> dict[str, Any]:
+    """Five steps of stage 3, which has every part of the network; what this rank then holds."""
+    feed = open_feed(
+        config,
+        read_store(Path(config.data.store)),
+        stage=3,
+        rank=ranks.rank,
+        world=ranks.world,
+        device=ranks.device,
+    )
+    torch.manual_seed(0)
+    stage = build_stage(3, config, feed.images)
+    parameters = sum(p.numel() for p in stage.parameters())
+    model = engine.initialize(stage, config, 1e-3, 100, universal=False)
+    losses = []
+    for _, batch in zip(range(STEPS), feed.epoch(0), strict=False):
+        output = model(batch)
+        model.backward(output.loss)
+        model.step()
+        losses.append(output.loss.item())
+    states = model.basic_optimizer.state.values()
+    steps = {float(s["step"]) for s in states if "step" in s}
+    kinds = {str(v.dtype) for k, v in engine.whole_state(model).items() if v.is_floating_point()}
+    return {
+        "losses": losses,
+        "elements": engine.optimizer_elements(model),
+        "parameters": parameters,
+        "adam_steps": sorted(steps),
+        "dtypes": sorted(kinds),
+        "logits": str(output.logits_BC.dtype),
+        "p": float(model.module.accuracy.value),
+    }
+
+
+def _worker(rank: int, config: Config, port: int, out: str) -> None:
+    import os
+
+    os.environ |= processes.environment(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCH_EXTENSIONS_DIR=f"{out}/extensions",
+    )
+    torch.set_num_threads(1)
+    joined = engine.start()
+    found = {}
+    for zero, precision in CASES:
+        changed = _with_runtime(config, zero_stage=zero, precision=precision)
+        found[f"{zero} {precision}"] = _train(changed, joined)
+    (Path(out) / f"{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
+    engine.stop()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> list[dict[str, Any]]:
+    """By rank, then by "<ZeRO stage> <precision>": what `_train` returned."""
+    out = tmp_path_factory.mktemp("zero")
+    config = configs.load(write_config(out))
+    spawn(_worker, (config, processes.free_port(), str(out)), nprocs=2)
+    assert not (out / "extensions").exists(), "a C++ extension was built"
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(("zero", "precision"), CASES)
+def test_optimizer_state_is_shared_out(
+    found: list[dict[str, Any]], zero: int, precision: str
+) -> None:
+    held = [rank[f"{zero} {precision}"]["elements"] for rank in found]
+    everything = 2 * found[0][f"{zero} {precision}"]["parameters"]  # Adam keeps two moments
+    print(f"ZeRO-{zero} {precision}: {held} of {everything} elements on ranks 0 and 1")
+    if zero == 0:
+        assert held == [everything, everything]
+        return
+    # Two ranks, two parameter groups, two moments: each group is padded to an even length.
+    assert held[0] == held[1]
+    assert everything <= sum(held) <= everything + 4
+
+
+def test_every_zero_stage_trains_alike(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        for zero in STAGES[1:]:
+            losses = rank[f"{zero} fp32"]["losses"]
+            assert losses == pytest.approx(rank["0 fp32"]["losses"], rel=2e-5)
+
+
+def test_every_zero_stage_trains_alike_in_bf16(found: list[dict[str, Any]]) -> None:
+    # Under autocast ZeRO-1 to 3 send gradients as bf16 and ZeRO-0 as float32. One rounding more
+    # or less moves a loss over so few films by percents, as bf16 itself does.
+    for rank in found:
+        plain = rank["0 bf16"]["losses"]
+        assert rank["2 bf16"]["losses"] == pytest.approx(rank["1 bf16"]["losses"], rel=1e-4)
+        for zero in STAGES[1:]:
+            losses = rank[f"{zero} bf16"]["losses"]
+            assert losses[0] == pytest.approx(plain[0], rel=1e-6)
+            assert losses[1] == pytest.approx(plain[1], rel=0.2)
+            assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize(("zero", "precision"), CASES)
+def test_parameters_and_batch_norm_stay_float32(
+    found: list[dict[str, Any]], zero: int, precision: str
+) -> None:
+    for rank in found:
+        # P is the one float64.
+        assert rank[f"{zero} {precision}"]["dtypes"] == ["torch.float32", "torch.float64"]
+
+
+@pytest.mark.parametrize("zero", STAGES)
+def test_bf16_computes_in_bf16(found: list[dict[str, Any]], zero: int) -> None:
+    a, b = (found[0][f"{zero} {p}"]["losses"] for p in ("fp32", "bf16"))
+    assert a != b
+    assert a[0] == pytest.approx(b[0], rel=0.05)
+
+
+@pytest.mark.parametrize(("zero", "precision"), CASES)
+def test_adam_steps_once_a_step(found: list[dict[str, Any]], zero: int, precision: str) -> None:
+    for rank in found:
+        one = rank[f"{zero} {precision}"]
+        assert one["adam_steps"] == [float(len(one["losses"]))]
+
+
+def test_p_is_the_same_on_all_ranks(found: list[dict[str, Any]]) -> None:
+    for case in found[0]:
+        assert found[0][case]["p"] == found[1][case]["p"]
+        assert found[0][case]["p"] != 0.5
+
+
+def test_batch_that_the_ranks_cannot_share(tmp_path: Path, write_config: Any) -> None:
+    config = configs.load(write_config(tmp_path))
+    with pytest.raises(PcamxError, match="runtime.batch_size: 8 cannot be split over 3 ranks"):
+        engine.deepspeed_config(config, 3)

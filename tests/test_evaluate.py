@@ -1,0 +1,238 @@
+"""report.json of a real run: its structure, and figures worked out again in another way."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stores
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from pcamx import checkpoint
+from pcamx import config as configs
+from pcamx.data.decode import decode_batches
+from pcamx.data.lesion import lesion_canvas
+from pcamx.data.order import choose_marked
+from pcamx.data.prepare import prepare
+from pcamx.data.store import Film, Store, read_store
+from pcamx.evaluate import evaluate
+from pcamx.model.network import Network
+
+STAGES = ("1", "2", "3")
+MEASURES = ("pointing", "energy", "miou")
+
+
+@pytest.fixture(scope="module")
+def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, evaluated."""
+    copy = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(finished_run, copy)
+    evaluate(copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> Any:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads((run / "report.json").read_text(), parse_constant=refuse)
+
+
+def figures(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every {value, low, high, n} below ``tree``."""
+    if isinstance(tree, dict):
+        if tree.keys() == {"value", "low", "high", "n"}:
+            yield tree
+        else:
+            for child in tree.values():
+                yield from figures(child)
+
+
+def test_structure(report: Any) -> None:
+    assert report["format"] == 1
+    assert {"device", "versions", "commit", "data", "config", "command", "created"} <= set(report)
+    assert {"pcamx", "python", "torch", "deepspeed", "dali", "numpy"} <= set(report["versions"])
+    assert tuple(report["stages"]) == STAGES
+    assert set(report["baselines"]) == {"centre", "untrained"}
+    untrained, centre = report["baselines"]["untrained"], report["baselines"]["centre"]
+    for name, found in {**report["stages"], "untrained": untrained}.items():
+        assert {"auroc", "accuracy", "kappa", "kappa_by_part"} <= set(found["classification"])
+        decoder = {"decoder"} if name in ("3", "untrained") else set()
+        assert set(found["localization"]) == {"cam", "positive_cam"} | decoder
+    assert set(centre["localization"]) == {"cam", "positive_cam", "decoder"}
+    for maps in (x["localization"] for x in [*report["stages"].values(), untrained, centre]):
+        for measured in maps.values():
+            assert set(MEASURES) < set(measured)
+            assert 0 < measured["threshold"] < 1
+    for stage in STAGES:
+        assert report["stages"][stage]["seconds"] > 0
+        assert report["stages"][stage]["ranks"] == 2
+        assert report["stages"][stage]["epochs"] == (2 if stage == "3" else 1)
+    assert report["config"]["data"]["canvas"] == 32
+    assert report["data"]["splits"]["valid"]["films"] == 14
+
+
+def test_every_figure_lies_in_its_interval(report: Any) -> None:
+    found = list(figures(report))
+    assert len(found) > 40
+    for figure in found:
+        if figure["value"] is None:
+            assert figure["low"] is None and figure["high"] is None
+        else:
+            assert all(math.isfinite(figure[k]) for k in ("value", "low", "high"))
+            assert figure["low"] <= figure["value"] <= figure["high"]
+            assert figure["n"] > 0
+
+
+def test_twice_gives_the_same_figures(run: Path, report: Any) -> None:
+    again = evaluate(run)
+    for part in ("stages", "baselines", "data", "config"):
+        assert json.loads(json.dumps(again[part])) == report[part]
+
+
+def test_page_and_picture(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "</html>" in page and "http://" not in page.replace("http://www.w3.org", "")
+    with Image.open(run / "figure2.png") as picture:
+        assert picture.width > 300
+    assert not list(run.glob("*.tmp")) and not list(run.glob(".*.tmp"))
+
+
+class ByHand:
+    """Stage 3's network over single films, with nothing of scoring.py or metrics."""
+
+    def __init__(self, run: Path) -> None:
+        self.config = configs.load(run / "config.yaml")
+        self.store: Store = read_store(Path(self.config.data.store))
+        self.network = Network(self.config, decoder=True)
+        state = checkpoint.load_weights(run / "stage3/weights.pt").state
+        self.network.load_state_dict(state)
+        self.network.eval()
+
+    @torch.no_grad()
+    def positive_cam(self, film: Film) -> tuple[np.ndarray, float]:
+        """Map at 32 x 32, min-max scaled, and the probability of abnormal."""
+        (grey,) = decode_batches(
+            self.store, [film], [[0]], 32, device=torch.device("cpu"), threads=1
+        )
+        image = (grey.float() - self.store.mean) / self.store.std
+        h = self.network.encoder(image)[-1][0].double()
+        w = self.network.head.weight[1].double()
+        small = sum(max(float(w[k]), 0.0) * h[k] for k in range(128))
+        large = F.interpolate(
+            small[None, None], size=(32, 32), mode="bilinear", align_corners=False
+        )[0, 0].numpy()
+        probability = float(self.network(image).softmax(1)[0, 1])
+        return (large - large.min()) / (large.max() - large.min()), probability
+
+    def lesion(self, film: Film) -> np.ndarray:
+        mask = lesion_canvas(self.store.folder / film.mark, film, 32)
+        return np.asarray(mask[0].numpy(), bool)
+
+
+def iou(cam: np.ndarray, lesion: np.ndarray, threshold: float) -> float:
+    above = cam >= threshold
+    return float((above & lesion).sum() / (above | lesion).sum())
+
+
+def test_positive_cam_of_stage_3_by_hand(run: Path, report: Any) -> None:
+    hand = ByHand(run)
+    marked = [film for film in hand.store.split("valid") if film.mark]
+    found = report["stages"]["3"]["localization"]["positive_cam"]
+    maps = [(hand.positive_cam(film)[0], hand.lesion(film)) for film in marked]
+    pointing = [lesion[np.unravel_index(cam.argmax(), cam.shape)] for cam, lesion in maps]
+    energy = [cam[lesion].sum() / cam.sum() for cam, lesion in maps]
+    miou = [iou(cam, lesion, found["threshold"]) for cam, lesion in maps]
+    assert found["pointing"]["n"] == found["miou"]["n"] == len(marked) > 2
+    assert found["pointing"]["value"] == pytest.approx(np.mean(pointing), abs=1e-9)
+    assert found["energy"]["value"] == pytest.approx(np.mean(energy), rel=1e-4)
+    assert found["miou"]["value"] == pytest.approx(np.mean(miou), abs=1e-3)
+
+
+def test_accuracy_of_stage_3_by_hand(run: Path, report: Any) -> None:
+    hand = ByHand(run)
+    films = hand.store.split("valid")
+    right = [(hand.positive_cam(film)[1] > 0.5) == bool(film.label) for film in films]
+    found = report["stages"]["3"]["classification"]
+    assert found["accuracy"]["value"] == pytest.approx(np.mean(right))
+    scores = [(hand.positive_cam(film)[1], film.label) for film in films]
+    pairs = [(p > n) + (p == n) / 2 for p, a in scores if a for n, b in scores if not b]
+    assert found["auroc"]["value"] == pytest.approx(np.mean(pairs))
+
+
+def test_thresholds_come_from_the_marked_training_films_only(run: Path, report: Any) -> None:
+    hand = ByHand(run)
+    train = hand.store.split("train")
+    chosen = [train[i] for i in choose_marked(train, 6, seed=0)]
+    assert report["data"]["marked_used"] == len(chosen) == 6
+    maps = [(hand.positive_cam(film)[0], hand.lesion(film)) for film in chosen]
+    means = {k / 20: np.mean([iou(c, m, k / 20) for c, m in maps]) for k in range(1, 20)}
+    found = report["stages"]["3"]["localization"]["positive_cam"]
+    assert found["threshold_tuned"] is True
+    assert means[found["threshold"]] == pytest.approx(max(means.values()), abs=1e-3)
+
+
+def test_no_network_sees_marks_of_validation_films(run: Path, report: Any, tmp_path: Path) -> None:
+    """Without those marks all but the localization stays, and that says n 0."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = configs.load(copy / "config.yaml")
+    folder = Path(shutil.copytree(config.data.store, tmp_path / "store"))
+    stores.change(folder, stores.no_validation_marks)
+    _use_store(copy, folder)
+    found = evaluate(copy)
+    for stage in STAGES:
+        ours, theirs = found["stages"][stage], report["stages"][stage]
+        assert ours["classification"] == theirs["classification"]
+        for name, maps in ours["localization"].items():
+            assert maps["threshold"] == theirs["localization"][name]["threshold"]
+            for measure in MEASURES:
+                assert maps[measure] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_no_marks_at_all(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "figure2.png").unlink()
+    prepare(phantoms / "MURA-v1.1", tmp_path / "store", table=None, marks=None)
+    _use_store(copy, tmp_path / "store")
+    found = evaluate(copy)
+    for tree in (*found["stages"].values(), *found["baselines"].values()):
+        for maps in tree["localization"].values():
+            assert maps["threshold_tuned"] is False
+            assert all(maps[m]["value"] is None and maps[m]["n"] == 0 for m in MEASURES)
+    assert "</html>" in (copy / "report.html").read_text()
+
+
+def test_stage_that_is_not_finished_is_left_out_and_named(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "stage3/weights.pt").unlink()
+    found = evaluate(copy)
+    assert tuple(found["stages"]) == ("1", "2")
+    assert found["unfinished"] == [3]
+
+
+def test_one_class_in_the_validation_split(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = configs.load(copy / "config.yaml")
+    folder = Path(shutil.copytree(config.data.store, tmp_path / "store"))
+    stores.change(folder, stores.abnormal_validation_only)
+    _use_store(copy, folder)
+    found = evaluate(copy)["stages"]["1"]["classification"]
+    assert found["auroc"]["value"] is None
+    assert found["accuracy"]["value"] is not None
+
+
+def _use_store(run: Path, folder: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    old = configs.load(run / "config.yaml").data.store
+    (run / "config.yaml").write_text(text.replace(old, str(folder)))

@@ -1,0 +1,138 @@
+"""The launchers a person uses: deepspeed, torchrun and plain python."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import processes
+import stores
+
+from pcamx import checkpoint
+
+
+def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> None:
+    """On two ranks, from another working directory, with paths relative to that."""
+    folder, ended = launched
+    assert ended.code == 0, ended.text
+    assert "Traceback" not in ended.text and "Warning" not in ended.text
+    for stage in (1, 2, 3):
+        weights = checkpoint.load_weights(folder / f"run/stage{stage}/weights.pt")
+        assert (weights.stage, weights.world) == (stage, 2)
+        assert weights.seconds > 0
+    assert sorted(p.name for p in folder.iterdir()) == ["run", "run.yaml"]
+
+
+def test_p_is_carried_into_the_next_stage(launched: tuple[Path, processes.Ended]) -> None:
+    run = launched[0] / "run"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = {n: [x for x in lines if (x["kind"], x["stage"]) == ("train", n)] for n in (1, 2, 3)}
+    for stage in (1, 2, 3):
+        # Nothing after the last step, validation least of all, has changed P.
+        weights = checkpoint.load_weights(run / f"stage{stage}/weights.pt")
+        assert weights.accuracy == steps[stage][-1]["p"]
+    for stage in (2, 3):
+        # A batch of 8 of the 32 films moves P by a quarter of the way to the batch's accuracy.
+        before = checkpoint.load_weights(run / f"stage{stage - 1}/weights.pt").accuracy
+        right = (steps[stage][0]["p"] - 0.75 * before) / 0.25 * 8
+        assert abs(right - round(right)) < 1e-9
+        assert 0 <= round(right) <= 8
+        # Lambda of the first step comes from that P: (e^q - 1) / (e - 1), q = 2 P - 1.
+        q = min(max(2 * before - 1, 0), 1)
+        assert abs(steps[stage][0]["lam"] - (2.718281828459045**q - 1) / 1.718281828459045) < 1e-6
+
+
+def test_ctrl_c_under_deepspeed(tmp_path: Path, write_config: Any) -> None:
+    write_config(tmp_path)
+    ended = processes.command(
+        processes.BIN / "deepspeed",
+        *("--num_gpus", 2, "--master_port", processes.free_port(), "--log_level", "error"),
+        *(processes.DRIVE, "--stage", "all", "--config", "run.yaml"),
+        cwd=tmp_path,
+        PCAMX_TEST_STOP="0 0 2 SIGINT group",
+    )
+    assert ended.code != 0
+    assert (tmp_path / "run/stage1/checkpoints/latest").read_text() == "step00000003"
+    said = [line for line in ended.text.splitlines() if line.startswith("pcamx:")]
+    assert said == [
+        "pcamx: stopped in stage 1, epoch 1, after step 3; checkpoint saved; continue with: "
+        f"deepspeed --num_gpus 2 {processes.TRAIN} --stage all --config run.yaml --resume"
+    ]
+
+
+def test_torchrun(tmp_path: Path, write_config: Any, store_folder: Path) -> None:
+    """And a validation split of one class, for which there is no AUROC."""
+    shutil.copytree(store_folder, tmp_path / "store")
+    stores.change(tmp_path / "store", stores.abnormal_validation_only)
+    write_config(tmp_path, {"stages.stage1.epochs": 1, "data.store": "store"})
+    ended = processes.command(
+        processes.BIN / "torchrun",
+        *("--nproc_per_node", 2, "--master_port", processes.free_port()),
+        *(processes.TRAIN, "--stage", 1, "--config", "run.yaml"),
+        cwd=tmp_path,
+    ).ok()
+    assert "Traceback" not in ended.text
+    assert checkpoint.load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["kind"] == "valid" and "accuracy" in last and "auroc" not in last
+
+
+def test_plain_python_alone_resumes_and_ends(tmp_path: Path, write_config: Any) -> None:
+    """No launcher, no MPI; stopped at the end of an epoch, then continued, then nothing to do."""
+    write_config(tmp_path)
+    words = ("--stage", 1, "--config", "run.yaml")
+    env = {"PCAMX_TEST_STOP": "0 0 3 SIGINT"}
+    stopped = processes.command(sys.executable, processes.DRIVE, *words, cwd=tmp_path, **env)
+    assert stopped.code == 130
+    assert f"continue with: python {processes.TRAIN} --stage 1 --config" in stopped.text
+    assert "stage 1, epoch 1, after validation; checkpoint saved" in stopped.text
+    again = (sys.executable, processes.TRAIN, *words, "--resume")
+    processes.command(*again, cwd=tmp_path).ok()
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if x["kind"] == "train"] == list(range(1, 9))
+    assert [(x["epoch"], x["step"]) for x in lines if x["kind"] == "valid"] == [(1, 4), (2, 8)]
+    # One-cycle: a tenth of the peak at the first step, the peak after a fifth of the eight.
+    assert abs(lines[0]["lr"] - 1e-4) < 1e-12
+    done = processes.command(*again, cwd=tmp_path).ok()
+    assert "stage 1 is finished" in done.text
+
+
+def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any) -> None:
+    write_config(tmp_path)
+    code = (
+        "import runpy, sys, pcamx.trainer as t\n"
+        "def stop(*a, **k): raise KeyboardInterrupt\n"
+        "t.open_feed = stop\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    ended = processes.command(
+        *(sys.executable, "-c", code, processes.TRAIN, "--stage", 1, "--config", "run.yaml"),
+        cwd=tmp_path,
+        PYTHONPATH=str(processes.PROJECT),
+    )
+    assert ended.code == 130
+    assert ended.text.splitlines()[-1] == "pcamx: stopped before training began"
+    assert "Traceback" not in ended.text
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['torch'] = None\n"
+        "sys.argv = [sys.argv[1], '--help']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(processes.TRAIN)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--stage" in done.stdout

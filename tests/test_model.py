@@ -1,0 +1,186 @@
+"""Layers, sizes and receptive field of the network, and batch norm's running statistics."""
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcamx import config as configs
+from pcamx.config import Config
+from pcamx.model.decoder import Decoder
+from pcamx.model.encoder import CHANNELS, STRIDES, Encoder
+from pcamx.model.head import Head
+from pcamx.model.network import Network, running_statistics_untouched
+
+Layout = Literal["bottleneck", "basic"]
+LAYOUTS: list[Layout] = ["bottleneck", "basic"]
+
+
+def settings(layout: Layout = "bottleneck") -> Config:
+    stage = configs.Stage(epochs=1)
+    return Config(
+        run=configs.Run(folder="run"),
+        data=configs.Data(store="store"),
+        stages=configs.Stages(stage1=stage, stage2=stage, stage3=stage),
+        runtime=configs.Runtime(batch_size=8),
+        model=configs.Model(layout=layout),
+    )
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def main_path(encoder: Encoder) -> list[nn.Module]:
+    """Convolutions and pools in the order of the forward, without the shortcuts."""
+    kinds = (nn.Conv2d, nn.MaxPool2d)
+    named = encoder.named_modules()
+    return [m for name, m in named if isinstance(m, kinds) and "shortcut" not in name]
+
+
+def side(value: int | tuple[int, ...]) -> int:
+    return value if isinstance(value, int) else value[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_23_weighted_layers_and_the_last_has_128_filters(layout: Layout) -> None:
+    network = Network(settings(layout), decoder=False)
+    convolutions = [m for m in main_path(network.encoder) if isinstance(m, nn.Conv2d)]
+    assert network.head.weight.shape == (2, 128)
+    assert len(convolutions) + 1 == 23
+    assert convolutions[-1].out_channels == 128
+
+
+@pytest.mark.parametrize(("layout", "count"), [("bottleneck", 659_042), ("basic", 1_305_954)])
+def test_number_of_weights(layout: Layout, count: int) -> None:
+    network = Network(settings(layout), decoder=False)
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_feature_maps(layout: Layout) -> None:
+    encoder = Encoder(layout)
+    features = encoder(images(2, 1, 320, 320))
+    assert [tuple(f.shape) for f in features] == [
+        (2, K, 320 // stride, 320 // stride) for K, stride in zip(CHANNELS, STRIDES, strict=True)
+    ]
+    assert features[-1].shape[2:] == (20, 20)
+    for feature in features:
+        assert feature.amin() >= 0 and feature.amax() > 0
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("layout", "expected"), [("bottleneck", 131), ("basic", 387)])
+def test_receptive_field(layout: Layout, expected: int) -> None:
+    encoder = Encoder(layout).eval()
+    field, step = 1, 1
+    for layer in main_path(encoder):
+        assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
+        field += (side(layer.kernel_size) - 1) * step
+        step *= side(layer.stride)
+    assert (field, step) == (expected, 16)
+    assert f"{expected} px" in (Encoder.__doc__ or "")
+    for axis in (1, 0):
+        seen = gradient_field(encoder, canvas=160 if expected < 160 else 416).any(axis)
+        assert int(seen.sum()) == expected
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_cell_sees_the_pixels_around_where_upsampling_paints_it(layout: Layout) -> None:
+    canvas = 160 if layout == "bottleneck" else 416
+    for axis in (1, 0):
+        pixels = gradient_field(Encoder(layout).eval(), canvas).any(axis).nonzero()
+        cell = canvas // 32
+        # The cell is painted over pixels 16 i to 16 i + 15.
+        assert abs(float(pixels.double().mean()) - (16 * cell + 7.5)) <= 0.5
+
+
+def gradient_field(encoder: Encoder, canvas: int) -> Tensor:
+    """Which pixels the cell in the middle of the map sees, by the gradient: bool [H, W]."""
+    # Positive weights let no path cancel; the mean instead of the maximum lets every path pass.
+    pool = encoder.stem[2]
+    assert isinstance(pool, nn.MaxPool2d)
+    encoder.stem[2] = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding)
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data.fill_(1 / module.weight[0].numel())
+    image = torch.ones(1, 1, canvas, canvas, dtype=torch.float64, requires_grad=True)
+    encoder.double()(image)[-1][0, 0, canvas // 32, canvas // 32].backward()
+    assert image.grad is not None
+    return image.grad[0, 0] > 0
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 66)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_decoder_answers_in_float32_at_the_size_of_the_image(
+    size: tuple[int, int], autocast: bool
+) -> None:
+    encoder, decoder = Encoder("bottleneck"), Decoder()
+    decoder.answer.weight.data.mul_(1e3)  # far from a half
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        answer = decoder(encoder(images(2, 1, *size)), size)
+    assert answer.shape == (2, 1, *size) and answer.dtype == torch.float32
+    assert 0 <= answer.amin() < 0.1 and 0.9 < answer.amax() <= 1
+
+
+def test_explain_gives_both_maps_of_the_abnormal_class() -> None:
+    network = Network(settings(), decoder=True).eval()
+    network.head.bias.data.fill_(5)  # no map has a bias
+    image = images(2, 1, 64, 64)
+    logits, maps = network.explain(image)
+    features = network.encoder(image)[-1]
+    weight = network.head.weight[1]
+    for got, factors in ((maps.cam_BHW, weight), (maps.positive_cam_BHW, weight.relu())):
+        small = (features * factors[:, None, None]).sum(1, keepdim=True)
+        expected = nn.functional.interpolate(small, size=(64, 64), mode="bilinear")[:, 0]
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert maps.decoder_BHW is not None and maps.decoder_BHW.shape == (2, 64, 64)
+    assert not maps.cam_BHW.requires_grad
+    torch.testing.assert_close(logits, network(image))
+    assert Network(settings(), decoder=False).eval().explain(image)[1].decoder_BHW is None
+
+
+@pytest.mark.parametrize("mask_class", ["abnormal", "predicted", "label"])
+def test_class_whose_map_masks_the_image(mask_class: Literal["abnormal", "predicted"]) -> None:
+    head = Head(configs.Attention(mask_class=mask_class))
+    logits, labels = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 0, 1])
+    expected = {"abnormal": [1, 1, 1], "predicted": [0, 1, 0], "label": [0, 0, 1]}
+    assert head._mask_class(logits, labels).tolist() == expected[mask_class]
+
+
+def test_label_mask_needs_labels() -> None:
+    head = Head(configs.Attention(mask_class="label"))
+    with pytest.raises(ValueError, match="label"):
+        head(images(1, 128, 4, 4).relu(), images(1, 1, 64, 64))
+
+
+def buffers(module: nn.Module) -> list[Tensor]:
+    return [b.clone() for b in module.buffers()]
+
+
+def test_running_statistics_stay_exactly_as_they_are() -> None:
+    network = Network(settings(), decoder=True).train()
+    network(images(4, 1, 64, 64))
+    before = buffers(network)
+    with running_statistics_untouched(network):
+        network(images(4, 1, 64, 64, seed=1) + 3)
+    assert all(map(torch.equal, buffers(network), before))
+    network(images(4, 1, 64, 64, seed=1) + 3)
+    assert not all(map(torch.equal, buffers(network), before))
+
+
+def test_running_statistics_are_restored_after_an_exception() -> None:
+    norm = nn.BatchNorm2d(3)
+    with pytest.raises(RuntimeError, match="inside"), running_statistics_untouched(norm):
+        raise RuntimeError("inside")
+    norm(images(4, 3, 5, 5))
+    assert norm.num_batches_tracked == 1 and norm.running_mean.any()  # type: ignore[union-attr]
+
+
+def test_the_batch_normalises_inside_in_training_and_running_statistics_in_evaluation() -> None:
+    norm, x = nn.BatchNorm2d(3), images(4, 3, 5, 5) * 2 + 7
+    with running_statistics_untouched(norm):
+        out = norm(x)
+        torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(norm.eval()(x), x / (1 + norm.eps) ** 0.5)

@@ -1,0 +1,222 @@
+"""What each stage's forward promises, on films of 64 px."""
+
+import copy
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcamx import config as configs
+from pcamx import ops
+from pcamx.config import Attention, Config, Objective
+from pcamx.model.network import running_statistics_untouched
+from pcamx.stages import Stage, build_stage
+from pcamx.types import Batch
+
+
+def settings(
+    *,
+    mask_class: Literal["abnormal", "predicted", "label"] = "abnormal",
+    mask_grad: bool = True,
+    layout: Literal["bottleneck", "basic"] = "bottleneck",
+    objective: Objective | None = None,
+) -> Config:
+    stage = configs.Stage(epochs=1)
+    return Config(
+        run=configs.Run(folder="run"),
+        data=configs.Data(store="store"),
+        stages=configs.Stages(stage1=stage, stage2=stage, stage3=stage),
+        runtime=configs.Runtime(batch_size=8),
+        model=configs.Model(layout=layout),
+        attention=Attention(mask_class=mask_class, mask_grad=mask_grad),
+        objective=objective or Objective(),
+    )
+
+
+def make(number: int, config: Config | None = None, *, images: int = 40, p: float = 0.8) -> Stage:
+    torch.manual_seed(0)
+    stage = build_stage(number, config or settings(), images)
+    # A head whose maps are far from flat, so that a mask shows.
+    stage.network.head.weight.data.mul_(5)
+    stage.accuracy.value.fill_(p)
+    return stage.train()
+
+
+def films(count: int = 6, size: int = 64, *, marked_every: int = 4) -> Batch:
+    """Noise; the odd films have a bright square, and by default half of those are marked."""
+    generator = torch.Generator().manual_seed(1)
+    image = 0.3 * torch.randn(count, 1, size, size, generator=generator)
+    label = torch.arange(count) % 2
+    lesion = torch.zeros_like(image)
+    for b in range(1, count, 2):
+        y, x = torch.randint(0, size - size // 5, (2,), generator=generator).tolist()
+        lesion[b, :, y : y + size // 5, x : x + size // 5] = 1
+    image += 3 * lesion
+    marked = torch.arange(count) % marked_every == 1
+    return Batch(image, label, lesion * marked[:, None, None, None], marked)
+
+
+class Masked:
+    """Images and logits of the masked pass, the only one that calls the network whole."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.images: list[Tensor] = []
+        self.logits: list[Tensor] = []
+        stage.network.register_forward_hook(self._note)
+
+    def _note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.images.append(inputs[0])
+        self.logits.append(output)
+
+
+@pytest.mark.parametrize("mask_class", ["abnormal", "predicted", "label"])
+def test_the_mask_knows_the_label_only_where_it_is_asked_to(
+    mask_class: Literal["abnormal", "predicted", "label"],
+) -> None:
+    stage, batch = make(2, settings(mask_class=mask_class)), films()
+    seen = Masked(stage)
+    flipped = batch._replace(label_B=1 - batch.label_B)
+    area, other_area = (stage(b).telemetry["area"] for b in (batch, flipped))
+    same = [torch.equal(*seen.images), torch.equal(*seen.logits), torch.equal(area, other_area)]
+    assert same == [mask_class != "label"] * 3
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_masked_pass_leaves_the_running_statistics(number: int) -> None:
+    stage, batch = make(number), films()
+    other = copy.deepcopy(stage)
+    stage(batch)
+    other.network(batch.image_B1HW)  # the first pass alone
+    ours = {n: b for n, b in stage.network.named_buffers() if not n.startswith("decoder.")}
+    assert len(ours) > 60
+    for name, buffer in ours.items():
+        assert torch.equal(buffer, other.network.get_buffer(name)), name
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_loss_is_put_together_as_printed(number: int) -> None:
+    config = settings(objective=Objective(schedule="rescaled", lesion_weight=0.3))
+    stage, batch = make(number, config, p=0.8), films()
+    seen = Masked(stage)
+    output = stage(batch)
+    told = {name: value.double() for name, value in output.telemetry.items()}
+    l1 = F.cross_entropy(output.logits_BC, batch.label_B)
+    torch.testing.assert_close(told["l1"], l1.double())
+    expected = told["l1"]
+    if number > 1:
+        l2 = F.cross_entropy(seen.logits[0], batch.label_B)
+        torch.testing.assert_close(told["l2"], l2.double())
+        assert told["lam"].item() == pytest.approx(0.478454, abs=1e-6)  # of P = 0.8
+        expected = (1 - told["lam"]) * told["l1"] + told["lam"] * told["l2"]
+    if number > 2:
+        assert told["l3"] > 0
+        expected = expected + 0.3 * told["l3"]
+    torch.testing.assert_close(output.loss.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(told["loss"], output.loss.double())
+    assert not any(value.requires_grad for value in output.telemetry.values())
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_lambda_uses_p_from_before_the_step_and_p_takes_the_step_in(number: int) -> None:
+    stage, batch = make(number, images=12, p=1.0), films(6)
+    output = stage(batch)
+    right = (output.logits_BC.argmax(1) == batch.label_B).double().mean()
+    assert right < 1
+    expected = 1.0 + 6 / 12 * (right.item() - 1.0)
+    assert stage.accuracy.value.item() == pytest.approx(expected, abs=1e-12)
+    assert output.telemetry["p"].item() == stage.accuracy.value.item()
+    assert number == 1 or output.telemetry["lam"] == 1
+    stage(batch)
+    assert output.telemetry["p"].item() == pytest.approx(expected, abs=1e-12)  # a copy
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_evaluation_leaves_p_and_running_statistics(number: int) -> None:
+    stage, batch = make(number, p=0.8).eval(), films()
+    before = [b.clone() for b in stage.buffers()]
+    with torch.no_grad():
+        stage.network(batch.image_B1HW)
+        stage.network.explain(batch.image_B1HW)
+        stage(batch)
+    assert stage.accuracy.value == 0.8
+    assert all(map(torch.equal, stage.buffers(), before))
+
+
+def gradients(stage: Stage, loss: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the head's weight and of the first convolution."""
+    stem = stage.network.encoder.stem[0]
+    assert isinstance(stem, nn.Sequential)
+    kernel = stem[0].weight
+    assert isinstance(kernel, Tensor)
+    return torch.autograd.grad(loss, [stage.network.head.weight, kernel])  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("mask_grad", [True, False])
+def test_gradients_flow_through_the_mask_where_asked(mask_grad: bool) -> None:
+    """At lambda = 1 only L2 speaks: from the mask held still, and through it."""
+    stage, batch = make(2, settings(mask_grad=mask_grad), p=1.0), films()
+    network = stage.network
+    with torch.no_grad(), running_statistics_untouched(network):
+        features = network.encoder(batch.image_B1HW)[-1]
+        abnormal = torch.ones(len(features), dtype=torch.int64)
+        image = ops.attend(features, network.head.weight, abnormal, batch.image_B1HW).image_B1HW
+    with running_statistics_untouched(network):
+        still = gradients(stage, F.cross_entropy(network(image), batch.label_B))
+    head, stem = (
+        (ours - fixed).abs()
+        for ours, fixed in zip(gradients(stage, stage(batch).loss), still, strict=True)
+    )
+    noise = 1e-5 * still[0].abs().max()
+    assert head[0].max() < noise  # the normal class's weights make no mask
+    assert head[1, network.head.weight[1] < 0].max() < noise  # nor do negative ones
+    if mask_grad:
+        assert head[1].max() > 100 * noise and stem.max() > 1e-3 * still[1].abs().max()
+    else:
+        assert head.max() < noise and stem.max() < 1e-4 * still[1].abs().max()
+
+
+def test_flat_maps_are_counted_and_leave_the_image() -> None:
+    stage, batch = make(2), films()
+    stage.network.head.weight.data[1] = -1  # no positive weight: every map is zero
+    seen = Masked(stage)
+    output = stage(batch)
+    assert output.telemetry["flat"] == len(batch.label_B) and output.telemetry["area"] == 1
+    assert torch.equal(seen.images[0], batch.image_B1HW)
+    assert make(2)(batch).telemetry["flat"] == 0
+
+
+@pytest.mark.parametrize("layout", ["bottleneck", "basic"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("any_marked", [True, False])
+def test_every_parameter_has_a_finite_gradient(
+    number: int, layout: Literal["bottleneck", "basic"], any_marked: bool
+) -> None:
+    """A rank without marked films too: one rank's missing gradient would hang the others."""
+    stage, batch = make(number, settings(layout=layout)), films()
+    if not any_marked:
+        nobody = torch.zeros_like(batch.marked_B)
+        batch = batch._replace(marked_B=nobody, lesion_B1HW=torch.zeros_like(batch.image_B1HW))
+    stage(batch).loss.backward()
+    assert (stage.network.decoder is None) == (number < 3)
+    for name, parameter in stage.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        if any_marked or "decoder" not in name:
+            assert parameter.grad.any(), name
+        else:
+            assert not parameter.grad.any(), name
+
+
+def test_stage_3_learns_the_marks_and_does_not_collapse_to_zero() -> None:
+    batch = films(8, marked_every=2)
+    stage = make(3, p=0.5)
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
+    for _ in range(40):
+        output = stage(batch)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    told = stage(batch).telemetry
+    assert told["lesion_answer"] > 0.6
+    assert told["other_answer"] < 0.25
