@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml
 # Draws films with known lesions, trains the three stages, measures them.
 demo: install
 	rm -rf runs/demo
-	$(BIN)/pcamx phantom runs/demo/phantom --train 1200 --valid 400 --size 128
+	$(BIN)/pcamx phantom runs/demo/phantom --train 1200 --valid 600 --size 128
 	$(BIN)/pcamx prepare runs/demo/phantom/MURA-v1.1 --marks runs/demo/phantom/marks --out runs/demo/store
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/deepspeed --num_gpus $(RANKS) --log_level error \
 		launch/train.py --stage all --config configs/demo.yaml

@@ -151,7 +151,7 @@ def initialize(stage: nn.Module, config: Config, lr: float, steps: int, *, unive
         optimizer=optimizer,
         config=settings,
         lr_scheduler=lambda inner: OneCycleLR(
-            inner, max_lr=lr, total_steps=steps, pct_start=0.2, div_factor=10, cycle_momentum=False
+            inner, max_lr=lr, total_steps=steps, pct_start=0.1, div_factor=10, cycle_momentum=False
         ),
         dist_init_required=False,
     )
