@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 # A GPU machine uses all its GPUs; a machine without one runs two ranks on its CPU.
 GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
 RANKS := $(if $(filter-out 0,$(GPUS)),$(GPUS),2)
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: install demo test lint clean
 
@@ -23,12 +22,12 @@ demo: install
 	rm -rf runs/demo
 	$(BIN)/pcamx phantom runs/demo/phantom --train 1200 --valid 600 --size 128
 	$(BIN)/pcamx prepare runs/demo/phantom/MURA-v1.1 --marks runs/demo/phantom/marks --out runs/demo/store
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/deepspeed --num_gpus $(RANKS) --log_level error \
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/deepspeed --num_gpus $(RANKS) --log_level error \
 		launch/train.py --stage all --config configs/demo.yaml
 	$(BIN)/pcamx evaluate runs/demo
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: install
 	$(BIN)/ruff check .

@@ -144,7 +144,7 @@ def initialize(stage: nn.Module, config: Config, lr: float, steps: int, *, unive
     optimizer = torch.optim.AdamW(
         _parameter_groups(stage, config.runtime.weight_decay),
         lr=lr,
-        fused=torch.cuda.is_available(),
+        fused=True,
     )
     engine, *_ = deepspeed.initialize(
         model=stage,

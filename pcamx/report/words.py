@@ -67,13 +67,13 @@ def measured(report: Mapping[str, Any]) -> str:
 
 
 def found(report: Mapping[str, Any]) -> str:
-    """Pointing of the first and the last stage, and of the baselines."""
+    """Pointing of every stage, and of the baselines."""
     groups = rows.localization(report)
     trained = [g for g in groups if g.title.startswith("stage")]
     said = [
         f"{row.figures['pointing'].text()} {row.figures['pointing'].interval()}".strip()
         + f" for the {row.name} of {group.title}"
-        for group in (*trained[:1], *trained[1:][-1:])
+        for group in trained
         for row in group.rows
         if row.name != rows.MAPS["cam"] and row.figures["pointing"].value is not None
     ]
