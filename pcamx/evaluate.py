@@ -56,7 +56,7 @@ def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
     valid, tuning = store.split("valid"), _tuning_films(config, store)
     on_valid, on_tuning = (
         score(explainers, _batches(config, store, films, device, track, what))
-        for films, what in ((valid, "evaluating"), (tuning, "tuning thresholds"))
+        for films, what in ((valid, "evaluating films"), (tuning, "tuning thresholds on films"))
     )
     report = _describe(config, store, len(tuning), device)
     figures = {
@@ -124,7 +124,7 @@ def _batches(
     batches = eval_batches(
         store, films, data.canvas, batch_size=_BATCH, device=device, threads=data.threads
     )
-    return track(batches, what, -(-len(films) // _BATCH))
+    return track(batches, f"{what}, {_BATCH} at a time", -(-len(films) // _BATCH))
 
 
 def _figures(

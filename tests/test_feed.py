@@ -162,7 +162,7 @@ def test_eval_batches_are_in_order_and_plain(store: Store) -> None:
         eval_batches(store, films, CANVAS, batch_size=8, device=CPU, threads=1, track=track)
     )
     assert [len(batch.label_B) for batch in batches] == [8, 8, 5]
-    assert seen == [("decoding films", 3)]
+    assert seen == [("decoding films, 8 at a time", 3)]
     whole = Batch(*map(torch.cat, zip(*batches, strict=True)))
     assert whole.label_B.tolist() == [film.label for film in films]
     assert whole.marked_B.tolist() == [bool(film.mark) for film in films]

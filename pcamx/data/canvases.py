@@ -88,7 +88,7 @@ def _decode_into(
         store, films, chunks, data.canvas, device=share_N1HW.device, threads=data.threads
     )
     row = 0
-    for canvas_B1HW in track(decoded, "decoding films", len(chunks)):
+    for canvas_B1HW in track(decoded, f"decoding films, {CHUNK} at a time", len(chunks)):
         share_N1HW[row : row + len(canvas_B1HW)] = canvas_B1HW
         row += len(canvas_B1HW)
 

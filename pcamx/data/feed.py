@@ -180,7 +180,7 @@ def eval_batches(
     """
     batches = [range(i, min(i + batch_size, len(films))) for i in range(0, len(films), batch_size)]
     decoded = decode_batches(store, films, batches, canvas, device=device, threads=threads)
-    shown = track(decoded, "decoding films", len(batches))
+    shown = track(decoded, f"decoding films, {batch_size} at a time", len(batches))
     for canvas_B1HW, batch in zip(shown, batches, strict=True):
         share = [films[i] for i in batch]
         lesion_B1HW = torch.zeros(len(share), 1, canvas, canvas, dtype=torch.uint8)
