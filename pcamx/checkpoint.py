@@ -25,8 +25,6 @@ from pcamx.config import Config
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
 
-_KEEP = 2
-
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
@@ -84,7 +82,7 @@ def open_folder(folder: Path) -> None:
 def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
     """Write a checkpoint of model, optimizer, schedule, P, statistics and RNG; all ranks call it.
 
-    ``latest`` names it only when every file is there; older ones go, the newest two stay.
+    ``latest`` names it only when every file is there; the one it named before stays, others go.
     Raises PcamxError where the disk refuses; the earlier checkpoint is then intact.
     """
     tag = f"step{progress.done:08d}"
@@ -100,17 +98,29 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
             facts = dataclasses.asdict(progress) | {"world": ranks.world}
             text = json.dumps(facts | {"files": _digests(root / tag)}, indent=1)
             write_text(root / tag / "progress.json", text)
+            previous = _named(root)
             write_text(root / "latest", tag)
-            for old in sorted(p for p in root.iterdir() if p.is_dir())[:-_KEEP]:
-                shutil.rmtree(old)
+            for old in root.iterdir():
+                if old.is_dir() and old.name not in (tag, previous):
+                    shutil.rmtree(old)
     except (OSError, RuntimeError, PcamxError) as error:
         if isinstance(error, RuntimeError) and lost_rank(error):
             raise
         shutil.rmtree(root / tag, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise PcamxError(
-            f"cannot write checkpoint {root / tag}: {reason}; make room, then --resume"
+            f"cannot write checkpoint {root / tag}: {_refusal(error)}; make room, then --resume"
         ) from None
+
+
+def _named(root: Path) -> str:
+    """The checkpoint that ``latest`` names, "" without one."""
+    latest = root / "latest"
+    return latest.read_text(encoding="utf-8").strip() if latest.is_file() else ""
+
+
+def _refusal(error: Exception) -> str:
+    """Why a write failed; torch's own words are about its file format, not about the disk."""
+    return getattr(error, "strerror", None) or "the disk is full or refused the write"
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -143,7 +153,7 @@ def latest(folder: Path) -> tuple[str, Progress, int] | None:
         return None
     tag = "unreadable"
     try:
-        tag = (root / "latest").read_text(encoding="utf-8").strip()
+        tag = _named(root)
         facts = json.loads((root / tag / "progress.json").read_text(encoding="utf-8"))
         world, files = facts.pop("world"), facts.pop("files")
         progress, found = Progress(**facts), _digests(root / tag)
@@ -174,17 +184,21 @@ def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
         raise PcamxError(f"{root / tag}: does not fit this model ({reason})") from None
     if not loaded:
         raise PcamxError(f"{root / tag}: DeepSpeed found no checkpoint there")
-    # After a change in the number of ranks there is no file of this rank's own; rank 0's statistics
-    # came with the model.
-    own = root / tag / f"rank_{ranks.rank}.pt"
+    _restore_rank(engine, root / tag.removesuffix("_universal"), ranks)
     if tag.endswith("_universal"):
         dist.barrier()
         if ranks.rank == 0:
             shutil.rmtree(root / tag)
-        return
-    if not own.is_file():
-        return
-    state = torch.load(own, map_location="cpu", weights_only=True)
+
+
+def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks) -> None:
+    """Statistics, P and random state of this rank; of rank 0 for a rank that was not there.
+
+    Always: a universal checkpoint holds parameters alone, no buffers.
+    """
+    own = checkpoint / f"rank_{ranks.rank}.pt"
+    file = own if own.is_file() else checkpoint / "rank_0.pt"
+    state = torch.load(file, map_location="cpu", weights_only=True)
     buffers = dict(engine.module.named_buffers())
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
@@ -203,7 +217,7 @@ def save_weights(path: Path, weights: Weights) -> None:
     except (OSError, RuntimeError) as error:
         with suppress(OSError):
             temporary.unlink()
-        raise PcamxError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+        raise PcamxError(f"cannot write {path}: {_refusal(error)}") from None
 
 
 def load_weights(path: Path) -> Weights:

@@ -24,6 +24,11 @@ def _in_range(key: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"{key}: {value} is outside [{low:g}, {high:g}]")
 
 
+def _not_empty(key: str, value: str) -> None:
+    if not value.strip():
+        raise ConfigError(f"{key}: names no folder")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """Where a run lives and what makes it repeatable."""
@@ -33,6 +38,7 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _not_empty("run.folder", self.folder)
         _in_range("run.seed", self.seed, 0, 2**31 - 1)
 
 
@@ -52,6 +58,7 @@ class Data:
     """CPU threads of the decoder, per rank."""
 
     def __post_init__(self) -> None:
+        _not_empty("data.store", self.store)
         _in_range("data.canvas", self.canvas, 32, 4096)
         if self.canvas % 16:
             raise ConfigError(f"data.canvas: {self.canvas} is not a multiple of 16")
@@ -147,6 +154,14 @@ class Stages:
     stage1: Stage
     stage2: Stage
     stage3: Stage
+
+    def __post_init__(self) -> None:
+        for number in (1, 2, 3):
+            start = getattr(self, f"stage{number}").init_from
+            if start in [f"stage{later}" for later in range(number, 4)]:
+                raise ConfigError(
+                    f"stages.stage{number}.init_from: {start} does not come before stage {number}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

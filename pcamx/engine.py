@@ -150,12 +150,20 @@ def initialize(stage: nn.Module, config: Config, lr: float, steps: int, *, unive
         model=stage,
         optimizer=optimizer,
         config=settings,
-        lr_scheduler=lambda inner: OneCycleLR(
-            inner, max_lr=lr, total_steps=steps, pct_start=0.1, div_factor=10, cycle_momentum=False
-        ),
+        lr_scheduler=lambda inner: _one_cycle(inner, lr, steps),
         dist_init_required=False,
     )
     return engine
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
+    """A tenth of the steps up to ``lr``, the others down to almost nothing."""
+    # OneCycleLR divides by zero where either way has fewer than two steps.
+    steps = max(steps, 3)
+    up = max(0.1, 2 / steps)
+    return OneCycleLR(
+        optimizer, max_lr=lr, total_steps=steps, pct_start=up, div_factor=10, cycle_momentum=False
+    )
 
 
 def _parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pcamx import __version__, checkpoint, metrics
+from pcamx import __version__, checkpoint, metrics, preflight
 from pcamx import config as configs
 from pcamx.checkpoint import Weights
 from pcamx.config import Config
@@ -47,6 +47,7 @@ def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
         raise PcamxError(f"{run}: not a run's folder, config.yaml is not there")
     config = configs.load(run / "config.yaml")
     store = read_store(Path(config.data.store))
+    preflight.check_store(run, store)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     weights = _finished(run)
     networks = {f"stage {n}": _network(config, run, w, device) for n, w in weights.items()}
@@ -54,6 +55,8 @@ def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
     explainers["centre"] = centre_maps
     explainers["untrained"] = network_maps(_untrained(config, device))
     valid, tuning = store.split("valid"), _tuning_films(config, store)
+    if not valid:
+        raise PcamxError(f"{store.folder}: no film is in the valid split; prepare it anew")
     on_valid, on_tuning = (
         score(explainers, _batches(config, store, films, device, track, what))
         for films, what in ((valid, "evaluating films"), (tuning, "tuning thresholds on films"))
@@ -70,12 +73,13 @@ def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
     }
     report["unfinished"] = [n for n in (1, 2, 3) if n not in weights and _begun(run, n)]
     report["baselines"] = {name: figures[name] for name in ("centre", "untrained")}
+    checkpoint.write_text(run / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     shown = choose_films(valid, on_valid[f"stage {max(weights)}"], seed=config.run.seed)
     panels = draw_panels(networks, store, _batches(config, store, shown, device, silent, ""), shown)
     write_page(report, read_metrics(run / "metrics.jsonl"), panels, run / "report.html")
+    (run / "figure2.png").unlink(missing_ok=True)
     if panels:
         save_png(panels, run / "figure2.png")
-    checkpoint.write_text(run / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
 
 

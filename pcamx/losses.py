@@ -25,6 +25,11 @@ def confidence(accuracy: Tensor, schedule: Literal["rescaled", "paper"]) -> Tens
     return torch.expm1(q) / (math.e - 1)
 
 
+def ranks() -> int:
+    """Number of ranks; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def over_ranks(*values: Tensor) -> list[Tensor]:
     """Sum scalars over all ranks in one all-reduce; float64, so counts stay exact."""
     total = torch.stack([v.detach().double() for v in values])
@@ -76,6 +81,5 @@ def lesion_loss(
         loss_B = share * inside_B + (1 - share) * outside_B
     else:
         loss_B = error_BN.mean(1)
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
     total = marked_total.clamp(min=1).to(loss_B.dtype)
-    return torch.where(marked_B, loss_B, torch.zeros_like(loss_B)).sum() * ranks / total
+    return torch.where(marked_B, loss_B, torch.zeros_like(loss_B)).sum() * ranks() / total

@@ -9,6 +9,11 @@ from pcamx.data.order import choose_marked, steps_per_epoch
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 
+_FREE = ("data.threads", "data.feed", "runtime.log_every", "runtime.save_every")
+"""Keys that change no figure, and so may change within a run."""
+STORE_SEEN = "store.sha256"
+"""In the run's folder: fingerprint of the store it is trained on."""
+
 
 def check(config: Config, store: Store, numbers: list[int], *, world: int, resume: bool) -> None:
     """Check the run's folder, the batch, the films and the starting weights; writes nothing.
@@ -16,6 +21,7 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
     Raises PcamxError for what stands in the way of stages ``numbers`` on ``world`` ranks.
     """
     _check_folder(config, numbers, resume)
+    check_store(Path(config.run.folder), store)
     engine.deepspeed_config(config, world)
     _check_films(config, store, numbers)
     for number in numbers:
@@ -26,6 +32,15 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
         trained_first = [checkpoint.stage_folder(config, n) for n in numbers if n < number]
         if path is not None and path.parent not in trained_first:
             checkpoint.load_start(path, config, number)
+
+
+def check_store(run: Path, store: Store) -> None:
+    """Refuse a store that was prepared anew since the run began: its splits may be others."""
+    seen = run / STORE_SEEN
+    if seen.is_file() and seen.read_text(encoding="utf-8").strip() != store.fingerprint():
+        raise PcamxError(
+            f"{store.folder} was prepared anew since {run} began; set run.folder to a new folder"
+        )
 
 
 def start_weights(config: Config, number: int) -> Path | None:
@@ -45,7 +60,11 @@ def _check_folder(config: Config, numbers: list[int], resume: bool) -> None:
         raise PcamxError(f"run.folder: {folder} is a file; set it to a new folder")
     there = [n for n in (1, 2, 3) if checkpoint.stage_folder(config, n).exists()]
     if there and (folder / "config.yaml").is_file():
-        changed = configs.differences(config, configs.load(folder / "config.yaml"))
+        changed = [
+            line
+            for line in configs.differences(config, configs.load(folder / "config.yaml"))
+            if line.split(":")[0] not in _FREE
+        ]
         if changed:
             raise PcamxError(
                 f"{folder} holds a run with another config ({'; '.join(changed[:3])}); "

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcamx.config import Config
-from pcamx.losses import RunningAccuracy, confidence, lesion_loss, over_ranks
+from pcamx.losses import RunningAccuracy, confidence, lesion_loss, over_ranks, ranks
 from pcamx.model.network import Network, running_statistics_untouched
 from pcamx.ops import Attended
 from pcamx.types import Batch, StageOutput
@@ -97,18 +97,22 @@ class Stage3(Stage2):
             marked_total=marked,
         )
         loss = loss + objective.lesion_weight * l3
-        telemetry |= _answers(answer_B1HW, batch)
+        telemetry |= _answers(answer_B1HW, batch, marked)
         telemetry |= {"loss": loss, "l3": l3, "p": self.accuracy.value}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
 
-def _answers(answer_B1HW: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Mean answer on lesion pixels and on the others of marked images: 0 and 0 is a collapse."""
+def _answers(answer_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:
+    """Mean answer on lesion pixels and on the others of marked images: 0 and 0 is a collapse.
+
+    Weighted by this rank's share of the marked images, so that the mean over ranks is theirs.
+    """
     lesion = batch.lesion_B1HW
     other = (1 - lesion) * batch.marked_B[:, None, None, None]
+    share = batch.marked_B.sum() * ranks() / marked_total.clamp(min=1)
     return {
-        "lesion_answer": (answer_B1HW * lesion).sum() / lesion.sum().clamp(min=1),
-        "other_answer": (answer_B1HW * other).sum() / other.sum().clamp(min=1),
+        "lesion_answer": share * (answer_B1HW * lesion).sum() / lesion.sum().clamp(min=1),
+        "other_answer": share * (answer_B1HW * other).sum() / other.sum().clamp(min=1),
     }
 
 

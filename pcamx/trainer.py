@@ -122,6 +122,8 @@ class StageRun:
         if self.ranks.rank == 0:
             checkpoint.open_folder(self.folder)
             checkpoint.write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
+            seen = self.folder.parent / preflight.STORE_SEEN
+            checkpoint.write_text(seen, self.store.fingerprint() + "\n")
             self.history.forget(self.number, self.progress.done)
 
     def _init_from(self, stage: Stage) -> None:

@@ -28,4 +28,4 @@ class StageOutput(NamedTuple):
 
     loss: Tensor  # scalar, float32: minimise this
     logits_BC: Tensor  # full-image branch
-    telemetry: dict[str, Tensor]  # detached scalars by name: l1, l2, l3, p, lam, area, flat
+    telemetry: dict[str, Tensor]  # detached scalars by name, as metrics.jsonl has them

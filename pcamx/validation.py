@@ -20,20 +20,24 @@ def validate(network: Network, config: Config, store: Store, ranks: Ranks) -> di
 
     AUROC is left out where the split holds one class only. Every rank must call it.
     """
-    share = store.split("valid")[ranks.rank :: ranks.world]
+    films = store.split("valid")
+    share = films[ranks.rank :: ranks.world]
+    # Under ZeRO-3 each forward gathers weights from all ranks, so all must make as many of them.
+    padding = films[: -(-len(films) // ranks.world) - len(share)]
     scores: list[tuple[float, int]] = []
     for batch in eval_batches(
         store,
-        share,
+        (*share, *padding),
         config.data.canvas,
         batch_size=max(1, config.runtime.batch_size // ranks.world),
         device=ranks.device,
         threads=config.data.threads,
+        lesions=False,
     ):
         probability_B = network(batch.image_B1HW).float().softmax(1)[:, ABNORMAL]
         scores += zip(probability_B.tolist(), batch.label_B.tolist(), strict=True)
     shares: list[Any] = [None] * ranks.world
-    dist.all_gather_object(shares, scores)
+    dist.all_gather_object(shares, scores[: len(share)])
     score, label = map(torch.tensor, zip(*(pair for s in shares for pair in s), strict=True))
     found = {"auroc": auroc(score, label).value, "accuracy": accuracy(score, label).value}
     return {name: value for name, value in found.items() if value is not None}

@@ -122,13 +122,25 @@ def test_resume_after_kill_gives_the_same_bits(case: Case, stopped: Path) -> Non
 
 
 def test_fewer_ranks_go_on_through_a_universal_checkpoint(case: Case, stopped: Path) -> None:
-    ended = processes.train(1, stopped, case.stage, "--resume").ok()
     run = stopped.parent / "run"
+    # What a kill may leave: a half-written checkpoint of a later step, which no rotation may prefer.
+    leftover = run / f"stage{case.stage}/checkpoints/step99999999"
+    leftover.mkdir()
+    ended = processes.train(1, stopped, case.stage, "--resume").ok()
+    assert not leftover.exists()
+    named = (leftover.parent / "latest").read_text()
+    assert (leftover.parent / named / "progress.json").is_file()
     assert "after step 2, now on 1 ranks instead of 2" in ended.text
     assert steps_of(run, case.stage) == steps_of(case.straight, case.stage)
     assert weights_of(run, case.stage).world == 1
     assert all(loss < 5 for loss in losses_of(run, case.stage))
     assert not list((run / f"stage{case.stage}/checkpoints").glob("*universal*"))
+    # Every step of this run counts batches, and P began at 1/2: a reset would show in both.
+    state = weights_of(run, case.stage).state
+    counted = [
+        int(v) for k, v in state.items() if k.endswith("encoder.stem.0.1.num_batches_tracked")
+    ]
+    assert counted == [len(steps_of(run, case.stage))]
 
 
 def test_another_number_of_ranks_without_zero(tmp_path: Path, write_config: Any) -> None:

@@ -163,3 +163,17 @@ def test_batch_that_the_ranks_cannot_share(tmp_path: Path, write_config: Any) ->
     config = configs.load(write_config(tmp_path))
     with pytest.raises(PcamxError, match="runtime.batch_size: 8 cannot be split over 3 ranks"):
         engine.deepspeed_config(config, 3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 200])
+def test_the_schedule_holds_for_any_number_of_steps(steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = engine._one_cycle(optimizer, 0.5, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.05) and max(rates) <= 0.5
+    if steps == 200:
+        assert rates.index(max(rates)) == 19 and rates[-1] < 1e-3

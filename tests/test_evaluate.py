@@ -236,3 +236,28 @@ def _use_store(run: Path, folder: Path) -> None:
     text = (run / "config.yaml").read_text()
     old = configs.load(run / "config.yaml").data.store
     (run / "config.yaml").write_text(text.replace(old, str(folder)))
+    (run / "store.sha256").unlink()
+
+
+def test_store_prepared_anew_is_refused(run: Path, tmp_path: Path) -> None:
+    copy, folder = tmp_path / "run", tmp_path / "store"
+    shutil.copytree(run, copy)
+    shutil.copytree(configs.load(copy / "config.yaml").data.store, folder)
+    seen = (copy / "store.sha256").read_text()
+    _use_store(copy, folder)
+    (copy / "store.sha256").write_text(seen)
+    before = (copy / "report.json").read_bytes()
+    stores.change(folder, stores.no_validation_marks)
+    with pytest.raises(PcamxError, match="store was prepared anew since .*run began"):
+        evaluate(copy)
+    assert (copy / "report.json").read_bytes() == before
+
+
+def test_no_validation_film(run: Path, tmp_path: Path) -> None:
+    copy, folder = tmp_path / "run", tmp_path / "store"
+    shutil.copytree(run, copy)
+    shutil.copytree(configs.load(copy / "config.yaml").data.store, folder)
+    stores.change(folder, lambda row: None if row["split"] == "valid" else row)
+    _use_store(copy, folder)
+    with pytest.raises(PcamxError, match="no film is in the valid split"):
+        evaluate(copy)

@@ -136,3 +136,19 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--stage" in done.stdout
+
+
+def test_zero_3_validates_where_the_ranks_have_unequal_shares(
+    tmp_path: Path, write_config: Any, store_folder: Path
+) -> None:
+    shutil.copytree(store_folder, tmp_path / "store")
+    kept = iter(range(1000))
+    stores.change(
+        tmp_path / "store",
+        lambda row: None if row["split"] == "valid" and next(kept) >= 9 else row,
+    )
+    # 5 and 4 films in batches of 4: two batches on one rank, one on the other.
+    changes = {"data.store": str(tmp_path / "store"), "runtime.zero_stage": 3}
+    processes.train(2, write_config(tmp_path, changes | {"stages.stage1.epochs": 1}), 1).ok()
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["kind"] == "valid" and 0 <= json.loads(lines[-1])["accuracy"] <= 1

@@ -173,7 +173,7 @@ def test_folders_that_cannot_be(root: Path, tmp_path: Path) -> None:
         tmp_path / "out",
     )
     refused("No such file", root, tmp_path / "out", table=tmp_path / "none.csv")
-    refused("--workers 0", root, tmp_path / "out", workers=0)
+    refused("workers is 0", root, tmp_path / "out", workers=0)
     before = snapshot(root)
     refused("not empty and not a store", root, root / "a")
     refused("is a file", root, root / "labels.csv")

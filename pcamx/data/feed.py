@@ -171,11 +171,13 @@ def eval_batches(
     batch_size: int,
     device: torch.device,
     threads: int,
+    lesions: bool = True,
     track: Track = silent,
 ) -> Iterator[Batch]:
     """Yield ``films`` in order, not augmented; the last batch may be shorter.
 
-    ``lesion_B1HW`` and ``marked_B`` are filled for every film that has a mark.
+    ``lesion_B1HW`` and ``marked_B`` are filled for every film that has a mark; without ``lesions``
+    no mark is read.
     Raises PcamxError if a film or mask cannot be read.
     """
     batches = [range(i, min(i + batch_size, len(films))) for i in range(0, len(films), batch_size)]
@@ -185,7 +187,7 @@ def eval_batches(
         share = [films[i] for i in batch]
         lesion_B1HW = torch.zeros(len(share), 1, canvas, canvas, dtype=torch.uint8)
         for k, film in enumerate(share):
-            if film.mark:
+            if film.mark and lesions:
                 lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, canvas)
         image, lesion = augment(
             canvas_B1HW,
@@ -195,5 +197,5 @@ def eval_batches(
             store.std,
         )
         label_B = torch.tensor([film.label for film in share])
-        marked_B = torch.tensor([bool(film.mark) for film in share])
+        marked_B = torch.tensor([bool(film.mark) and lesions for film in share])
         yield Batch(image, to_device(label_B, device), lesion, to_device(marked_B, device))

@@ -65,7 +65,7 @@ def prepare(
     if not root.is_dir():
         raise PcamxError(f"{root}: no such folder; name the folder that holds the films")
     if workers is not None and workers < 1:
-        raise PcamxError(f"--workers {workers}: give 1 or more, or leave it out for all cores")
+        raise PcamxError(f"workers is {workers}: it must be 1 or more")
     if out == root:
         raise PcamxError(f"--out {out} is the data folder itself; choose a folder for the store")
     entries = _list(root, table)
@@ -157,7 +157,7 @@ def _verify(root: Path, entries: Sequence[Entry], workers: int | None) -> Iterat
     except BrokenProcessPool:
         raise PcamxError(
             f"{paths[done]}: a checking process died on this film or one soon after it; look at "
-            "them, or pass fewer --workers if memory ran out"
+            "them, or close other programs if memory ran out"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -5,6 +5,7 @@ the whole run on a bad file and does not say which one it was.
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -70,6 +71,10 @@ class Store:
     films: tuple[Film, ...]
     mean: float
     std: float
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest: which films there are, their labels, splits and marks."""
+        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
 
     def split(self, name: str) -> tuple[Film, ...]:
         """The films of one split, in the manifest's order."""
