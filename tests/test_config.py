@@ -179,3 +179,18 @@ def test_shipped_configs_load(path: Path) -> None:
     paper = path.stem == "paper"
     assert config.attention.mask_class == ("label" if paper else "abnormal")
     assert config.objective.schedule == ("paper" if paper else "rescaled")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("init_from: stage1", "init_from: stage2", "stages.stage2.init_from: stage2 does not come"),
+        ("init_from: stage1", "init_from: stage3", "stages.stage2.init_from: stage3 does not come"),
+        ("folder: runs/test", "folder: ''", "run.folder: names no folder"),
+        ("store: stores/test", "store: ' '", "data.store: names no folder"),
+    ],
+)
+def test_starts_and_folders_that_make_no_sense(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert said in refusal(written(tmp_path, GOOD.replace(old, new)))

@@ -21,6 +21,7 @@ from pcamx.data.lesion import lesion_canvas
 from pcamx.data.order import choose_marked
 from pcamx.data.prepare import prepare
 from pcamx.data.store import Film, Store, read_store
+from pcamx.errors import PcamxError
 from pcamx.evaluate import evaluate
 from pcamx.model.network import Network
 
