@@ -123,7 +123,7 @@ def test_resume_after_kill_gives_the_same_bits(case: Case, stopped: Path) -> Non
 
 def test_fewer_ranks_go_on_through_a_universal_checkpoint(case: Case, stopped: Path) -> None:
     run = stopped.parent / "run"
-    # What a kill may leave: a half-written checkpoint of a later step, which no rotation may prefer.
+    # What a kill may leave: a half-written checkpoint of a later step.
     leftover = run / f"stage{case.stage}/checkpoints/step99999999"
     leftover.mkdir()
     ended = processes.train(1, stopped, case.stage, "--resume").ok()
