@@ -6,6 +6,7 @@ which would change with every Triton: it is where the planned number of programs
 fit on a multiprocessor at once. Keep a tenth of headroom, by both Tritons that pyproject allows.
 """
 
+import ast
 import json
 import re
 import subprocess
@@ -154,6 +155,29 @@ def taken(variant: Variant, target: int) -> dict[str, Any]:
         "local": found["LOCAL"],
         "shared": compiled.metadata.shared,
     }
+
+
+def excess(variant: Variant, row: dict[str, Any]) -> list[str]:
+    """One line for each budget that the compiled variant breaks."""
+    lines = {
+        "registers": variant.registers,
+        "stack": 0,  # where spilled registers go
+        "local": 0,
+        "shared": variant.shared(row["target"]),
+    }
+    return [
+        f"{name}: {row[name]}, at most {line} let {variant.programs} programs of "
+        f"{variant.num_warps} warps run at once without spilling"
+        for name, line in lines.items()
+        if row[name] > line
+    ]
+
+
+def kernels(text: str) -> list[str]:
+    """Names of the kernels launched in the source of a module: `name[grid](...)`."""
+    calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    heads = (func.value for func in calls if isinstance(func, ast.Subscript))
+    return [head.id for head in heads if isinstance(head, ast.Name)]
 
 
 def main(out: Path) -> None:
