@@ -143,16 +143,16 @@ def attend_mask_kernel(
     tl.store(partial_ptr + b * PARTS + part, tl.sum(sum_p, 0))
 
     if arrived_last(counter_ptr + b, PARTS):
-        sum_p = tl.zeros([BLOCK_PARTS], ACC)
+        sum_parts = tl.zeros([BLOCK_PARTS], ACC)
         for p0 in range(0, PARTS, BLOCK_PARTS):
             parts = p0 + tl.arange(0, BLOCK_PARTS)
-            sum_p += tl.load(
+            sum_parts += tl.load(
                 partial_ptr + b * PARTS + parts,
                 mask=parts < PARTS,
                 other=0.0,
                 cache_modifier=".cg",  # other multiprocessors wrote it
             )
-        tl.store(area_ptr + b, tl.where(flat, 1.0, tl.sum(sum_p, 0) / (H * W)))
+        tl.store(area_ptr + b, tl.where(flat, 1.0, tl.sum(sum_parts, 0) / (H * W)))
 
 
 @triton.jit
