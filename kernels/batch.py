@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pcamx.kernels.launch import device_of
+
 BLOCK_H, BLOCK_W = 8, 32
 """Pixels of one program: near in both directions, so a turned film stays in L1; two a thread,
 for eight would take 160 registers."""
@@ -158,7 +160,9 @@ def gather_affine_normalise(
     masked = lesion_M1HW is not None
     lesion_B1HW = torch.empty_like(image_B1HW, dtype=torch.float32) if masked else zero
     tiles = triton.cdiv(H, BLOCK_H) * triton.cdiv(W, BLOCK_W)
-    if B * tiles:
+    if B * tiles == 0:
+        return image_B1HW, lesion_B1HW.expand(image_B1HW.shape)
+    with device_of(canvas_N1HW):
         batch_kernel[(B * tiles,)](
             canvas_N1HW,
             canvas_N1HW if lesion_M1HW is None else lesion_M1HW,

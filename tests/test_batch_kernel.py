@@ -1,6 +1,7 @@
 """The batch kernel against `augment` and, for the size of errors, against float64 by hand."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor
 
 from pcamx.config import Augment
 from pcamx.data.augment import Warp, augment, draw, identity
-from pcamx.kernels import batch
 from pcamx.kernels.batch import gather_affine_normalise
 
 MEAN, STD = 51.3, 47.7
@@ -113,7 +113,7 @@ def test_matches_augment_and_errs_no_more(side: int, device: torch.device) -> No
     clear = (share - 0.5).abs() > 1e-4  # on the threshold itself the last bit decides
     assert torch.equal(mask[clear], (share >= 0.5).float()[clear])
     assert torch.equal(mask[clear], their_mask[clear])
-    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+    assert ((mask == 0) | (mask == 1)).all()
 
 
 def test_films_that_are_not_square(device: torch.device) -> None:
@@ -219,7 +219,7 @@ def test_the_batch_does_not_change_a_film(device: torch.device) -> None:
     assert torch.equal(together[2:3], alone)
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "canvas_N1HW": films(2, 6),
     "row_B": torch.tensor([0, 1, 1]),
     "theta_B23": identity(3).theta_B23,
@@ -254,11 +254,11 @@ GOOD = {
         ({"gain_B": torch.ones(3, device="meta")}, "device"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gather_affine_normalise(**(GOOD | change))
 
 
 def test_what_fits_is_accepted() -> None:
     image, _ = gather_affine_normalise(**GOOD)
-    assert image.isfinite().all() and batch.WARPS == 4
+    assert image.isfinite().all()

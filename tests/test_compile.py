@@ -2,14 +2,14 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import aot
 import processes
 import pytest
 
-CASES = [(variant, target) for variant in aot.VARIANTS for target in aot.TARGETS]
+CASES = [(case, target) for case in aot.CASES for target in aot.TARGETS]
+FITS = {"num_warps": 4, "registers": 64, "stack": 0, "local": 0, "shared": 28160}
 
 
 @pytest.fixture(scope="session")
@@ -28,37 +28,43 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "target"), CASES, ids=[f"{v.name}, sm_{target}" for v, target in CASES]
+    ("case", "target"), CASES, ids=[f"{case.name}, sm_{target}" for case, target in CASES]
 )
-def test_variant_stays_within_its_budget(
-    compiled: dict[str, Any], variant: aot.Variant, target: int
+def test_kernels_stay_within_their_budget(
+    compiled: dict[str, Any], case: aot.Case, target: int
 ) -> None:
-    (row,) = (r for r in compiled["rows"] if (r["name"], r["target"]) == (variant.name, target))
-    assert aot.excess(variant, row) == [], f"{variant.name}, sm_{target}, {compiled['triton']}"
+    rows = compiled["rows"][f"{case.name}, sm_{target}"]
+    assert rows.keys() == case.plan.keys()
+    too_much = [
+        f"{kernel}, {line} (Triton {compiled['triton']})"
+        for kernel, programs in case.plan.items()
+        for line in aot.excess(rows[kernel], programs, target)
+    ]
+    assert too_much == []
 
 
 def test_every_kernel_is_in_the_table() -> None:
-    """A kernel that no variant compiles would have no budget at all."""
-    launched = {
-        name
-        for path in Path(processes.PROJECT, "kernels").glob("*.py")
-        for name in aot.kernels(path.read_text(encoding="utf-8"))
-    }
-    listed = {variant.kernel.fn.__name__ for variant in aot.VARIANTS}
-    assert launched and launched == listed
+    """One that no case launches would have no budget."""
+    sources = (processes.PROJECT / "kernels").glob("*.py")
+    launched = {name for path in sources for name in aot.launched(path.read_text("utf-8"))}
+    assert launched and launched == {kernel for case in aot.CASES for kernel in case.plan}
 
 
 def test_spills_are_seen(compiled: dict[str, Any]) -> None:
+    """The batch kernel with 24 registers a thread."""
     assert compiled["starved"]["registers"] <= 24
-    assert any("stack" in line for line in aot.excess(aot.STARVED, compiled["starved"]))
+    (line,) = aot.excess(compiled["starved"], 8, aot.TARGETS[0])
+    assert line.startswith("stack")
 
 
 def test_the_lines_are_those_of_the_planned_occupancy() -> None:
-    """Worked out by hand: 8 programs of 4 warps are 1024 threads, 64 registers each."""
-    variant = aot.Variant("by hand", None, "", num_warps=4, programs=8)
-    assert variant.registers == 64
-    assert [variant.shared(target) for target in aot.TARGETS] == [19968, 28160, 28160]
-    fits = {"target": 90, "registers": 64, "stack": 0, "local": 0, "shared": 28160}
-    assert aot.excess(variant, fits) == []
-    for more in fits.keys() - {"target"}:
-        assert len(aot.excess(variant, fits | {more: fits[more] + 1})) == 1
+    """By hand: 8 programs of 4 warps are 1024 threads with 64 registers each; 228 KB / 8 - 1 KB."""
+    assert aot.excess(FITS, 8, 90) == []
+    assert [aot.shared_line(8, target) for target in aot.TARGETS] == [19968, 28160, 28160]
+    assert aot.registers_line(3, 4) == 168 and aot.registers_line(1, 4) == 255
+
+
+@pytest.mark.parametrize("more", ["registers", "stack", "local", "shared"])
+def test_one_more_is_too_much(more: str) -> None:
+    (line,) = aot.excess(FITS | {more: FITS[more] + 1}, 8, 90)
+    assert line.startswith(more)
