@@ -148,7 +148,7 @@ def attend_backward(
                 COLS=min((cells + 1) * W // w + 4 + 15, W),
                 ROWS_BLOCK=ROWS_BLOCK,
                 COLS_BLOCK=COLS_BLOCK,
-                num_warps=4,
+                num_warps=8,
             )
     if grad_raw_Bhw is None:
         return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
