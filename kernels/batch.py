@@ -129,36 +129,22 @@ def gather_affine_normalise(
     without masks the lesions are zeros that share one element, not to be written into. Carries
     no gradient. Raises ValueError for shapes, dtypes, layouts or devices that do not fit.
     """
-    _check(canvas_N1HW, "canvas", row_B, "row")
-    if (lesion_M1HW is None) != (lesion_row_B is None):
-        raise ValueError("lesion_M1HW and lesion_row_B go together; got only one of them")
+    _check_planes(canvas_N1HW, "canvas", row_B, "row")
     if lesion_M1HW is not None and lesion_row_B is not None:
-        _check(lesion_M1HW, "lesion", lesion_row_B, "lesion_row")
-        if lesion_M1HW.shape[1:] != canvas_N1HW.shape[1:]:
-            raise ValueError(
-                f"lesions {list(lesion_M1HW.shape)} on canvases {list(canvas_N1HW.shape)}"
-            )
+        _check_planes(lesion_M1HW, "lesion", lesion_row_B, "lesion_row")
+    _check_fit(canvas_N1HW, row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {dtype}: expected float32 or bfloat16")
-    if std <= 0:
+    if not std > 0:
         raise ValueError(f"std {std}: expected a positive number of grey levels")
-    B, (N, _, H, W) = len(row_B), canvas_N1HW.shape
-    small = {"theta": (theta_B23, [B, 2, 3]), "gain": (gain_B, [B])}
-    if lesion_row_B is not None:
-        small["lesion_row"] = lesion_row_B, [B]
-    for name, (tensor, shape) in small.items():
-        if list(tensor.shape) != shape:
-            raise ValueError(f"expected {name} {shape}, got {list(tensor.shape)}")
-        if name != "lesion_row" and tensor.dtype != torch.float32:
-            raise ValueError(f"expected {name} float32, got {tensor.dtype}")
-    given = (row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)
-    if any(tensor is not None and tensor.device != canvas_N1HW.device for tensor in given):
-        raise ValueError(f"expected all tensors on the canvases' device, {canvas_N1HW.device}")
 
+    B, (N, _, H, W) = len(row_B), canvas_N1HW.shape
     image_B1HW = canvas_N1HW.new_empty((B, 1, H, W), dtype=dtype)
-    zero = canvas_N1HW.new_zeros((), dtype=torch.float32)
-    masked = lesion_M1HW is not None
-    lesion_B1HW = torch.empty_like(image_B1HW, dtype=torch.float32) if masked else zero
+    lesion_B1HW = (
+        canvas_N1HW.new_zeros((), dtype=torch.float32)
+        if lesion_M1HW is None
+        else torch.empty_like(image_B1HW, dtype=torch.float32)
+    )
     tiles = triton.cdiv(H, BLOCK_H) * triton.cdiv(W, BLOCK_W)
     if B * tiles == 0:
         return image_B1HW, lesion_B1HW.expand(image_B1HW.shape)
@@ -179,7 +165,7 @@ def gather_affine_normalise(
             W / H,
             float(mean),
             float(std),
-            LESION=masked,
+            LESION=lesion_M1HW is not None,
             BLOCK_H=BLOCK_H,
             BLOCK_W=BLOCK_W,
             num_warps=WARPS,
@@ -187,7 +173,7 @@ def gather_affine_normalise(
     return image_B1HW, lesion_B1HW.expand(image_B1HW.shape)
 
 
-def _check(planes: Tensor, name: str, row_B: Tensor, row: str) -> None:
+def _check_planes(planes: Tensor, name: str, row_B: Tensor, row: str) -> None:
     """Raise ValueError unless ``planes`` are uint8 [*, 1, H, W] and the rows int64 [B]."""
     if planes.dim() != 4 or planes.shape[1] != 1 or planes.dtype != torch.uint8:
         raise ValueError(
@@ -195,7 +181,33 @@ def _check(planes: Tensor, name: str, row_B: Tensor, row: str) -> None:
         )
     if not planes.is_contiguous():
         raise ValueError(f"expected {name} contiguous, got strides {planes.stride()}")
-    if planes[0:1].numel() >= 2**31:
+    if planes.shape[2] * planes.shape[3] >= 2**31:
         raise ValueError(f"expected {name} under 2^31 pixels each, got {list(planes.shape)}")
     if row_B.dim() != 1 or row_B.dtype != torch.int64:
         raise ValueError(f"expected {row} int64 [B], got {row_B.dtype} {list(row_B.shape)}")
+
+
+def _check_fit(
+    canvas_N1HW: Tensor,
+    row_B: Tensor,
+    theta_B23: Tensor,
+    gain_B: Tensor,
+    lesion_M1HW: Tensor | None,
+    lesion_row_B: Tensor | None,
+) -> None:
+    """Raise ValueError unless all are of one batch, canvas and device."""
+    B = len(row_B)
+    for name, tensor, shape in (("theta", theta_B23, [B, 2, 3]), ("gain", gain_B, [B])):
+        if list(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise ValueError(
+                f"expected {name} float32 {shape}, got {tensor.dtype} {list(tensor.shape)}"
+            )
+    if (lesion_M1HW is None) != (lesion_row_B is None):
+        raise ValueError("lesion_M1HW and lesion_row_B go together; got only one of them")
+    if lesion_M1HW is not None and lesion_M1HW.shape[1:] != canvas_N1HW.shape[1:]:
+        raise ValueError(f"lesions {list(lesion_M1HW.shape)} on canvases {list(canvas_N1HW.shape)}")
+    if lesion_row_B is not None and len(lesion_row_B) != B:
+        raise ValueError(f"expected lesion_row [{B}], got {list(lesion_row_B.shape)}")
+    given = (row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)
+    if any(tensor is not None and tensor.device != canvas_N1HW.device for tensor in given):
+        raise ValueError(f"expected all tensors on the canvases' device, {canvas_N1HW.device}")
