@@ -6,6 +6,7 @@ makes the map, one the masked image. Backward: one takes the gradient to the map
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -15,8 +16,8 @@ from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, a
 from pcamx.kernels.class_activation import BLOCK_K, BLOCK_N, counters, launch_backward
 from pcamx.kernels.launch import device_of, empty_like_map, flatten_map, map_dtype
 
-PIXELS, STEPS = 1024, 4  # one program masks STEPS times PIXELS of an image, 8 a thread at a time
-ROWS_BLOCK, COLS_BLOCK = 8, 128  # pixels a program of the backward pass looks at at a time
+PIXELS, STEPS = 1024, 4  # a program masks STEPS times PIXELS of an image, 8 a thread at a time
+ROWS_BLOCK, COLS_BLOCK = 8, 128  # pixels that a program of the backward pass takes in at once
 LOG2_E = 1 / math.log(2)
 
 
@@ -79,7 +80,7 @@ def attend(
 
 
 @attend.register_fake
-def _outputs_fake(
+def _(
     features_BKhw: Tensor,
     weight_CK: Tensor,
     class_index_B: Tensor,
@@ -157,7 +158,7 @@ def attend_backward(
 
 
 @attend_backward.register_fake
-def _backward_fake(
+def _(
     grad_masked_B1HW: Tensor | None,
     grad_cam_Bhw: Tensor | None,
     grad_area_B: Tensor | None,
@@ -178,7 +179,7 @@ def _backward_fake(
     return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape), grad_image_B1HW
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.omega, ctx.sigma, ctx.mask_grad = inputs
     _, cam_Bhw, _, span_B = output
     ctx.mark_non_differentiable(span_B)
@@ -186,7 +187,13 @@ def _save(ctx, inputs, output):
     ctx.save_for_backward(*tensors, cam_Bhw, span_B)
 
 
-def _backward(ctx, grad_masked_B1HW, grad_cam_Bhw, grad_area_B, _):
+def _backward(
+    ctx: Any,
+    grad_masked_B1HW: Tensor | None,
+    grad_cam_Bhw: Tensor | None,
+    grad_area_B: Tensor | None,
+    _: None,
+) -> tuple[Tensor | None, ...]:
     to_features, to_weight, _, to_image = ctx.needs_input_grad[:4]
     to_map = ctx.mask_grad and (to_features or to_weight)
     grads = attend_backward(

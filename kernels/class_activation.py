@@ -4,6 +4,8 @@ Shapes: B batch, K channels, C classes, N = h w the map's cells. Features come i
 contiguous or channels_last; sums are float32 (float64 for float64 features).
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -146,7 +148,7 @@ def class_activation_bwd_kernel(
 
 def counters(weight_CK: Tensor) -> int:
     """How many zeros `launch_backward` counts on."""
-    return triton.cdiv(weight_CK.shape[1], BLOCK_K)
+    return -(-weight_CK.shape[1] // BLOCK_K)
 
 
 def launch_backward(
@@ -247,12 +249,12 @@ def _(
     return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape)
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.positive = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad_cam_Bhw):
+def _backward(ctx: Any, grad_cam_Bhw: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     return (*class_activation_backward(grad_cam_Bhw, *tensors, ctx.positive), None, None)
 
