@@ -297,6 +297,44 @@ def test_saved_for_backward_is_small(device: str) -> None:
     assert sum(kept) == 2 * (4 * 4 + 1) * 4  # the map and its span, of 32 KB of images
 
 
+FREE = """new_empty empty empty_like empty_strided fill_ promote_types
+    permute flatten transpose view as_strided detach"""  # fill_: the NaN of these tests
+INTERPRETED = " copy_ set_"  # what the interpreter does to its arguments
+
+
+class Counted:
+    """A kernel that writes down its launches."""
+
+    def __init__(self, kernel: Any, names: list[str]) -> None:
+        self.kernel, self.names = kernel, names
+
+    def __getitem__(self, grid: tuple[int]) -> Any:
+        self.names.append(self.kernel.__name__)
+        return self.kernel[grid]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_launches(monkeypatch: pytest.MonkeyPatch, layout: str, device: str) -> None:
+    from pcamx.kernels import attend, class_activation
+
+    inputs = case((2, 5, 3, 4), (8, 9), torch.float32, device, layout)
+    leaves = [t.requires_grad_() for t in inputs[:2]]
+    names: list[str] = []
+    for module in (attend, class_activation):
+        for name in [n for n in dir(module) if n.endswith("_kernel")]:
+            monkeypatch.setattr(module, name, Counted(getattr(module, name), names))
+    with torch.profiler.profile() as forward:
+        out = ops.attend(*leaves, *inputs[2:4], impl="triton")
+    assert names == ["attend_map_kernel", "attend_mask_kernel"]
+    with torch.profiler.profile() as backward:
+        torch.autograd.grad(out.image_B1HW, leaves, inputs.grads[0])
+    assert names[2:] == ["attend_bwd_kernel", "class_activation_bwd_kernel"]
+    events = [*forward.events(), *backward.events()]
+    called = {e.name.removeprefix("aten::") for e in events if e.name.startswith("aten::")}
+    assert called - set((FREE + INTERPRETED * (device == "cpu")).split()) == set()
+    assert "new_empty" in called
+
+
 def runs_equal(device: str, runs: int) -> None:
     inputs = case((3, 40, 4, 7), (64, 75), torch.bfloat16, device, "nhwc")
     first = attended(inputs, "triton")
