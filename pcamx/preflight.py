@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from pcamx import checkpoint, engine
 from pcamx import config as configs
 from pcamx.config import Config
@@ -23,6 +25,8 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
     _check_folder(config, numbers, resume)
     check_store(Path(config.run.folder), store)
     engine.deepspeed_config(config, world)
+    if config.attention.impl == "triton" and not torch.cuda.is_available():
+        raise PcamxError("attention.impl: triton needs an NVIDIA GPU; set it to auto")
     _check_films(config, store, numbers)
     for number in numbers:
         folder = checkpoint.stage_folder(config, number)

@@ -14,6 +14,9 @@ import torch
 import yaml
 
 torch.set_num_threads(1)
+# Before anything imports a kernel: Triton's interpreter runs them where no GPU does.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 WriteConfig = Callable[..., Path]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import processes
+import pytest
 import stores
+import torch
 
 from pcamx import checkpoint
 
@@ -152,3 +154,10 @@ def test_zero_3_validates_where_the_ranks_have_unequal_shares(
     processes.train(2, write_config(tmp_path, changes | {"stages.stage1.epochs": 1}), 1).ok()
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["kind"] == "valid" and 0 <= json.loads(lines[-1])["accuracy"] <= 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_triton_without_a_gpu_is_said_before_stage_1(tmp_path: Path, write_config: Any) -> None:
+    ended = processes.train(1, write_config(tmp_path, {"attention.impl": "triton"}), "all")
+    assert ended.code == 2 and not (tmp_path / "run").exists()
+    assert "pcamx: error: attention.impl: triton needs an NVIDIA GPU" in ended.text

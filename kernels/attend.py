@@ -1,0 +1,213 @@
+"""Positive CAM > min-max > bilinear upsampling > mask > masked image in Triton, 2 + 2 launches.
+
+Shapes: B batch, K channels, C classes, N = h w the map's cells, H W the image. Forward: one kernel
+makes the map, one the masked image. Backward: one takes the gradient to the map, one (that of
+`class_activation`) on to features and weight. Upsampling and mask are computed anew backward.
+"""
+
+import math
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
+from pcamx.kernels.class_activation import BLOCK_K, BLOCK_N, counters, launch_backward
+from pcamx.kernels.launch import device_of, empty_like_map, flatten_map, map_dtype
+
+PIXELS, STEPS = 1024, 4  # a program masks STEPS times PIXELS of an image, 8 a thread at a time
+ROWS_BLOCK, COLS_BLOCK = 8, 128  # pixels that a program of the backward pass takes in at once
+LOG2_E = 1 / math.log(2)
+
+
+@torch.library.custom_op("pcamx::attend", mutates_args=())
+def attend(
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    omega: float,
+    sigma: float,
+    mask_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.attend`, and the span max - min [B] of each map, 0 where it is flat."""
+    masked_B1HW, cam_Bhw, area_B, span_B = _outputs(features_BKhw, image_B1HW)
+    B, (h, w), (H, W) = len(cam_Bhw), cam_Bhw.shape[1:], image_B1HW.shape[2:]
+    if B == 0:
+        return masked_B1HW, cam_Bhw, area_B, span_B
+    C, K = weight_CK.shape
+    features_BKN = flatten_map(features_BKhw)
+    counter_B = span_B.new_empty(B, dtype=torch.int32)
+    parts = triton.cdiv(H * W, PIXELS * STEPS)
+    with device_of(features_BKhw):
+        attend_map_kernel[(B,)](
+            features_BKN,
+            weight_CK.contiguous(),
+            class_index_B.contiguous(),
+            cam_Bhw,
+            span_B,
+            counter_B,
+            *features_BKN.stride(),
+            C=C,
+            K=K,
+            N=h * w,
+            BLOCK_K=BLOCK_K,
+            BLOCK_N=BLOCK_N,
+            num_warps=4,
+        )
+        attend_mask_kernel[(B * parts,)](
+            image_B1HW.contiguous(),
+            cam_Bhw,
+            span_B,
+            masked_B1HW,
+            span_B.new_empty(B, parts),
+            counter_B,
+            area_B,
+            h=h,
+            w=w,
+            H=H,
+            W=W,
+            SLOPE=omega * LOG2_E,
+            SIGMA=sigma,
+            PIXELS=PIXELS,
+            STEPS=STEPS,
+            PARTS=parts,
+            BLOCK_PARTS=128,
+            num_warps=4,
+        )
+    return masked_B1HW, cam_Bhw, area_B, span_B
+
+
+@attend.register_fake
+def _(
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    omega: float,
+    sigma: float,
+    mask_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(features_BKhw, image_B1HW)
+
+
+def _outputs(features_BKhw: Tensor, image_B1HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, _, h, w = features_BKhw.shape
+    cam_Bhw = features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
+    masked_B1HW = image_B1HW.new_empty(image_B1HW.shape)
+    return masked_B1HW, cam_Bhw, cam_Bhw.new_empty(B), cam_Bhw.new_empty(B)
+
+
+@torch.library.custom_op("pcamx::attend_backward", mutates_args=())
+def attend_backward(
+    grad_masked_B1HW: Tensor | None,
+    grad_cam_Bhw: Tensor | None,
+    grad_area_B: Tensor | None,
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    cam_Bhw: Tensor,
+    span_B: Tensor,
+    omega: float,
+    sigma: float,
+    to_map: bool,
+    to_image: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients to features, weight (if ``to_map``) and image (if ``to_image``), or empty."""
+    B, (h, w), (H, W) = len(cam_Bhw), cam_Bhw.shape[1:], image_B1HW.shape[2:]
+    grad_image_B1HW = image_B1HW.new_empty(image_B1HW.shape if to_image else 0)
+    if to_image and grad_masked_B1HW is None:
+        grad_image_B1HW.zero_()
+    grad_raw_Bhw = torch.empty_like(cam_Bhw) if to_map else None
+    counter = span_B.new_empty(counters(weight_CK), dtype=torch.int32)
+    cells = min(32, triton.next_power_of_2(w))
+    if B > 0:
+        with device_of(features_BKhw):
+            attend_bwd_kernel[(B * h * triton.cdiv(w, cells),)](
+                None if grad_masked_B1HW is None else grad_masked_B1HW.contiguous(),
+                None if grad_cam_Bhw is None else grad_cam_Bhw.contiguous(),
+                None if grad_area_B is None else grad_area_B.contiguous(),
+                image_B1HW.contiguous(),
+                cam_Bhw,
+                span_B,
+                grad_image_B1HW if to_image else None,
+                grad_raw_Bhw,
+                counter,
+                h=h,
+                w=w,
+                H=H,
+                W=W,
+                OMEGA=omega,
+                SLOPE=omega * LOG2_E,
+                SIGMA=sigma,
+                COUNTERS=len(counter),
+                BLOCK_COUNTERS=triton.next_power_of_2(len(counter)),
+                CELLS=cells,
+                ROWS=2 * H // h + 4,
+                COLS=min((cells + 1) * W // w + 4 + 15, W),
+                ROWS_BLOCK=ROWS_BLOCK,
+                COLS_BLOCK=COLS_BLOCK,
+                num_warps=8,
+            )
+    if grad_raw_Bhw is None:
+        return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
+    of_map = launch_backward(grad_raw_Bhw, features_BKhw, weight_CK, class_index_B, counter, True)
+    return *of_map, grad_image_B1HW
+
+
+@attend_backward.register_fake
+def _(
+    grad_masked_B1HW: Tensor | None,
+    grad_cam_Bhw: Tensor | None,
+    grad_area_B: Tensor | None,
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    cam_Bhw: Tensor,
+    span_B: Tensor,
+    omega: float,
+    sigma: float,
+    to_map: bool,
+    to_image: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_image_B1HW = image_B1HW.new_empty(image_B1HW.shape if to_image else 0)
+    if not to_map:
+        return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
+    return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape), grad_image_B1HW
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.omega, ctx.sigma, ctx.mask_grad = inputs
+    _, cam_Bhw, _, span_B = output
+    ctx.mark_non_differentiable(span_B)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, cam_Bhw, span_B)
+
+
+def _backward(
+    ctx: Any,
+    grad_masked_B1HW: Tensor | None,
+    grad_cam_Bhw: Tensor | None,
+    grad_area_B: Tensor | None,
+    _: None,
+) -> tuple[Tensor | None, ...]:
+    to_features, to_weight, _, to_image = ctx.needs_input_grad[:4]
+    to_map = ctx.mask_grad and (to_features or to_weight)
+    grads = attend_backward(
+        grad_masked_B1HW,
+        grad_cam_Bhw,
+        grad_area_B,
+        *ctx.saved_tensors,
+        ctx.omega,
+        ctx.sigma,
+        to_map,
+        to_image,
+    )
+    of_features, of_weight = grads[:2] if to_map else (None, None)
+    return of_features, of_weight, None, grads[2] if to_image else None, None, None, None
+
+
+attend.register_autograd(_backward, setup_context=_save)

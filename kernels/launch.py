@@ -1,0 +1,50 @@
+"""What the launchers of the kernels share."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETED: bool = triton.knobs.runtime.interpret
+"""Whether the kernels were built for Triton's interpreter, which runs them on the CPU."""
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernels can run on tensors of ``device``."""
+    return device.type == "cuda" or (device.type == "cpu" and INTERPRETED)
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device; this makes it the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def map_dtype(features_BKhw: Tensor) -> torch.dtype:
+    """Dtype of maps and of every sum: float32, or float64 for float64 features."""
+    return torch.promote_types(features_BKhw.dtype, torch.float32)
+
+
+def flatten_map(features_BKhw: Tensor) -> Tensor:
+    """[B, K, h w], a view of contiguous and of channels_last features, a copy of any other."""
+    if features_BKhw.is_contiguous(memory_format=torch.channels_last):
+        return features_BKhw.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+    return features_BKhw.contiguous().flatten(2)
+
+
+def empty_like_map(features_BKhw: Tensor) -> Tensor:
+    """Uninitialised, in the layout that `flatten_map` can view: the features' where it can."""
+    if features_BKhw.is_contiguous(memory_format=torch.channels_last):
+        return torch.empty_like(features_BKhw, memory_format=torch.channels_last)
+    return torch.empty_like(features_BKhw, memory_format=torch.contiguous_format)
+
+
+@triton.jit
+def arrived_last(counter_ptr, programs):
+    """Count this program in; true for the one that finds the results of all others written.
+
+    That one adds up partial sums in a fixed order, so that no result depends on who came first.
+    """
+    tl.debug_barrier()  # every thread's stores, before one thread releases them
+    return tl.atomic_add(counter_ptr, 1, sem="acq_rel", scope="gpu") == programs - 1

@@ -1,0 +1,70 @@
+"""Every kernel compiled for sm_80, sm_90 and sm_100 without a GPU stays within its budget."""
+
+import json
+import sys
+from typing import Any
+
+import aot
+import processes
+import pytest
+
+CASES = [(case, target) for case in aot.CASES for target in aot.TARGETS]
+FITS = {"num_warps": 4, "registers": 64, "stack": 0, "local": 0, "shared": 28160}
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of tests/aot.py: in a process of its own, for here the kernels are interpreted."""
+    folder = tmp_path_factory.mktemp("aot")
+    processes.command(
+        *(sys.executable, processes.PROJECT / "tests/aot.py", folder / "rows.json"),
+        cwd=processes.PROJECT,
+        PYTHONPATH=str(processes.PROJECT),
+        TRITON_CACHE_DIR=str(folder / "cache"),
+        TRITON_INTERPRET="0",
+    ).ok()
+    report: dict[str, Any] = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+    return report
+
+
+@pytest.mark.parametrize(
+    ("case", "target"), CASES, ids=[f"{case.name}, sm_{target}" for case, target in CASES]
+)
+def test_kernels_stay_within_their_budget(
+    compiled: dict[str, Any], case: aot.Case, target: int
+) -> None:
+    rows = compiled["rows"][f"{case.name}, sm_{target}"]
+    assert rows.keys() == case.plan.keys()
+    too_much = [
+        f"{kernel}, {line} (Triton {compiled['triton']})"
+        for kernel, programs in case.plan.items()
+        for line in aot.excess(rows[kernel], programs, target)
+    ]
+    assert too_much == []
+
+
+def test_every_kernel_is_in_the_table() -> None:
+    """One that no case launches would have no budget."""
+    sources = (processes.PROJECT / "kernels").glob("*.py")
+    launched = {name for path in sources for name in aot.launched(path.read_text("utf-8"))}
+    assert launched and launched == {kernel for case in aot.CASES for kernel in case.plan}
+
+
+def test_spills_are_seen(compiled: dict[str, Any]) -> None:
+    """The batch kernel with 24 registers a thread."""
+    assert compiled["starved"]["registers"] <= 24
+    (line,) = aot.excess(compiled["starved"], 8, aot.TARGETS[0])
+    assert line.startswith("stack")
+
+
+def test_the_lines_are_those_of_the_planned_occupancy() -> None:
+    """By hand: 8 programs of 4 warps are 1024 threads with 64 registers each; 228 KB / 8 - 1 KB."""
+    assert aot.excess(FITS, 8, 90) == []
+    assert [aot.shared_line(8, target) for target in aot.TARGETS] == [19968, 28160, 28160]
+    assert aot.registers_line(3, 4) == 168 and aot.registers_line(1, 4) == 255
+
+
+@pytest.mark.parametrize("more", ["registers", "stack", "local", "shared"])
+def test_one_more_is_too_much(more: str) -> None:
+    (line,) = aot.excess(FITS | {more: FITS[more] + 1}, 8, 90)
+    assert line.startswith(more)
