@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A GPU machine uses all its GPUs; a machine without one runs two ranks on its CPU.
-GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
-RANKS := $(if $(filter-out 0,$(GPUS)),$(GPUS),2)
+# Two CPU ranks, or the GPUs found: 1, 2, 4 or 8, which share the demo's batch of 32 evenly.
+RANKS := $(shell n=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU '); \
+	if [ $$n -eq 0 ]; then echo 2; elif [ $$n -ge 8 ]; then echo 8; \
+	elif [ $$n -ge 4 ]; then echo 4; elif [ $$n -ge 2 ]; then echo 2; else echo 1; fi)
 
 .PHONY: install demo test lint clean
 
