@@ -89,5 +89,18 @@ def _command_again() -> str:
     return f"{launcher} {world} {command}" if here == world else f"your launcher and {command}"
 
 
+def _leave(code: int) -> None:
+    """Exit with ``code``.
+
+    After an error gloo's and DALI's threads still run, and taking them down as usual sometimes ends
+    in std::terminate (signal 6) instead of ``code``.
+    """
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(0)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())
