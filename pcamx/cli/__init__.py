@@ -1,0 +1,33 @@
+"""The `pcamx` command: everything around training, which is launch/train.py."""
+
+import argparse
+import sys
+
+from pcamx import __version__
+from pcamx.cli import evaluate, phantom, prepare
+from pcamx.errors import PcamxError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pcamx", description="Bone X-ray classification whose decision rests on the lesion."
+    )
+    parser.add_argument("--version", action="version", version=f"pcamx {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subcommand in (phantom, prepare, evaluate):
+        subcommand.add(commands)
+    return parser
+
+
+def main() -> int:
+    """Run the command; 0, or 2 with one line for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args()
+    try:
+        options.command(options)
+    except PcamxError as error:
+        print(f"pcamx: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pcamx: stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0

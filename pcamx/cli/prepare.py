@@ -1,0 +1,50 @@
+"""`pcamx prepare`: check the films once and write the store."""
+
+import argparse
+from pathlib import Path
+
+from pcamx.cli.command import Commands, command
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    sub = command(
+        commands,
+        "prepare",
+        run,
+        "check every film of a data set once and write the store that training reads",
+        "pcamx prepare MURA-v1.1 --out store --marks marks.json",
+    )
+    sub.add_argument("root", type=Path, metavar="ROOT", help="a MURA-v1.1 folder, or any other")
+    sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder to write")
+    sub.add_argument(
+        "--table",
+        type=Path,
+        metavar="CSV",
+        help="path, label, split and, if known, patient, study, part of each film; "
+        "for data that is not MURA-v1.1",
+    )
+    sub.add_argument(
+        "--marks", type=Path, metavar="PATH", help="COCO .json or a folder of mask images"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from pcamx.data.prepare import prepare
+    from pcamx.report.console import track
+
+    found = prepare(
+        options.root, options.out, table=options.table, marks=options.marks, track=track
+    )
+    for split, (normal, abnormal) in found.counts.items():
+        print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
+    print(f"marked: {found.marked}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
+    dropped = {
+        "marks on films labelled normal, not used": found.marks_on_normal,
+        "empty marks, not used": found.marks_empty,
+        "marks on quarantined films, not used": found.marks_on_quarantined,
+        f"films left out, see {options.out / 'quarantine.csv'}": found.quarantined,
+    }
+    for what, count in dropped.items():
+        if count:
+            print(f"{count} {what}")

@@ -1,0 +1,34 @@
+"""One tree of frozen dataclasses, one YAML file a run, no merging."""
+
+from pcamx.config.file import as_tree, differences, dump, load
+from pcamx.config.tree import (
+    Attention,
+    Augment,
+    Config,
+    ConfigError,
+    Data,
+    Model,
+    Objective,
+    Run,
+    Runtime,
+    Stage,
+    Stages,
+)
+
+__all__ = [
+    "Attention",
+    "Augment",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Model",
+    "Objective",
+    "Run",
+    "Runtime",
+    "Stage",
+    "Stages",
+    "as_tree",
+    "differences",
+    "dump",
+    "load",
+]

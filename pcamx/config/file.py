@@ -1,0 +1,134 @@
+"""The YAML file of a run, read into the tree and written back.
+
+A key that is unknown, missing, given twice or of the wrong type is an error that names the key.
+"""
+
+import dataclasses
+import difflib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pcamx.config.tree import Config, ConfigError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice; PyYAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"line {line}: key '{key}' is given twice")
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def _check(value: Any, kind: Any, key: str) -> Any:
+    """Return ``value`` as ``kind`` or raise a ConfigError that names ``key``."""
+    if dataclasses.is_dataclass(kind):
+        return _build(value, typing.cast(type, kind), key + ".")
+    if typing.get_origin(kind) is Literal:
+        allowed = typing.get_args(kind)
+        # `True in (0, 1)` holds in Python, so the type is compared as well.
+        if not any(value == a and type(value) is type(a) for a in allowed):
+            near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"{key}: {value!r} is not one of {', '.join(map(str, allowed))}{hint}"
+            )
+        return value
+    if kind is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{key}: too large a number") from None
+    if type(value) is not kind:
+        hint = ""
+        if kind is float and isinstance(value, str) and "e" in value.lower():
+            hint = f"; YAML reads {value} as text, write it with a point: 1.0e-4"
+        raise ConfigError(f"{key}: {value!r} is not {_NAMES[kind]}{hint}")
+    if kind is float and value != value:
+        raise ConfigError(f"{key}: not a number")
+    return value
+
+
+_NAMES: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+}
+
+
+def _build(tree: Any, cls: type, prefix: str) -> Any:
+    """Make a ``cls`` out of a parsed YAML mapping; ``prefix`` is the dotted path so far."""
+    where = prefix[:-1] or "the file"
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected keys below it, found {tree!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in tree:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(fields)}"
+            raise ConfigError(f"unknown key {prefix}{name}; {hint}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING
+        if name not in tree and required:
+            raise ConfigError(f"missing key {prefix}{name}")
+    values = {name: _check(tree[name], hints[name], prefix + name) for name in tree}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        # Stage does not know which of the three it is.
+        known = str(error).startswith(where.split(".")[0] + ".")
+        raise error if known or not prefix else ConfigError(f"{prefix}{error}") from None
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a run's YAML file.
+
+    Raises ConfigError with the file's name and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(
+            f"{path}: {reason}; --config takes a YAML file such as configs/demo.yaml"
+        ) from None
+    try:
+        config: Config = _build(yaml.load(text, Loader=_StrictLoader), Config, "")  # noqa: S506
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML lets the last two through: a date that does not exist, brackets 1000 deep.
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def as_tree(config: Config) -> dict[str, Any]:
+    """The resolved config as nested plain dicts."""
+    return dataclasses.asdict(config)
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML, every default written out; `load` reads it back."""
+    return yaml.safe_dump(as_tree(config), sort_keys=False)
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """Dotted keys in which two configs differ, with both values."""
+
+    def walk(a: Any, b: Any, prefix: str) -> list[str]:
+        if isinstance(a, dict):
+            return [line for k in a for line in walk(a[k], b[k], f"{prefix}.{k}" if prefix else k)]
+        return [] if a == b else [f"{prefix}: {a!r} here, {b!r} there"]
+
+    return walk(as_tree(ours), as_tree(theirs), "")
