@@ -1,6 +1,7 @@
-"""The attention path in plain PyTorch: the truth that every kernel is measured against.
+"""The operations in plain PyTorch: the truth that every kernel is measured against.
 
-Shapes: B batch, K channels, C classes, h w the map, H W the image.
+Shapes: B batch, K channels, C classes, h w the map, H W the image; N canvases, M lesion masks,
+P planes (film and mask).
 Maps are float32, or float64 where the features are (for gradient checks).
 """
 
@@ -63,3 +64,42 @@ def attend(
     mask_B1HW = torch.where(flat_B[:, None, None, None], torch.ones_like(mask_B1HW), mask_B1HW)
     masked_B1HW = (image_B1HW.to(mask_B1HW.dtype) * mask_B1HW).to(image_B1HW.dtype)
     return masked_B1HW, map_Bhw, mask_B1HW.mean((1, 2, 3))
+
+
+@torch.no_grad()
+def gather_affine_normalise(
+    canvas_N1HW: Tensor,
+    row_B: Tensor,
+    theta_B23: Tensor,
+    gain_B: Tensor,
+    mean: float,
+    std: float,
+    lesion_M1HW: Tensor | None,
+    lesion_row_B: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Gather > bilinear warp > gain, clipped to [0, 255] > (grey - mean) / std; lesions >= 1/2.
+
+    One resampling serves film and mask. A film that is not warped keeps its greys to the bit,
+    whatever the films beside it. Returns image and lesion, float32.
+    """
+    planes_BPHW = canvas_N1HW.index_select(0, row_B)
+    if lesion_M1HW is not None and lesion_row_B is not None:
+        planes_BPHW = torch.cat([planes_BPHW, lesion_M1HW.index_select(0, lesion_row_B)], 1)
+    planes_BPHW = planes_BPHW.float()
+    warped_B = (theta_B23 != torch.eye(2, 3, device=theta_B23.device)).flatten(1).any(1)
+    grid_BHW2 = _grid(theta_B23, *planes_BPHW.shape[-2:])
+    warped_BPHW = F.grid_sample(planes_BPHW, grid_BHW2, align_corners=False)
+    planes_BPHW = torch.where(warped_B[:, None, None, None], warped_BPHW, planes_BPHW)
+    grey_B1HW = (planes_BPHW[:, :1] * gain_B[:, None, None, None]).clamp_(0, 255)
+    image_B1HW = grey_B1HW.sub_(mean).div_(std)
+    if lesion_M1HW is None:
+        return image_B1HW, image_B1HW.new_zeros(()).expand(image_B1HW.shape)
+    return image_B1HW, (planes_BPHW[:, 1:] >= 0.5).float()
+
+
+def _grid(theta_B23: Tensor, H: int, W: int) -> Tensor:
+    """`affine_grid` element by element: a matrix product may round by batch size, or to TF32."""
+    y, x = ((2 * torch.arange(n, device=theta_B23.device) + 1) / n - 1 for n in (H, W))
+    t = theta_B23[:, :, :, None, None]
+    rows = (t[:, i, 0] * x + t[:, i, 1] * y[:, None] + t[:, i, 2] for i in (0, 1))
+    return torch.stack([*rows], -1)

@@ -126,7 +126,13 @@ def _batches(
 ) -> Any:
     data = config.data
     batches = eval_batches(
-        store, films, data.canvas, batch_size=_BATCH, device=device, threads=data.threads
+        store,
+        films,
+        data.canvas,
+        batch_size=_BATCH,
+        device=device,
+        threads=data.threads,
+        impl=config.attention.impl,
     )
     return track(batches, f"{what}, {_BATCH} at a time", -(-len(films) // _BATCH))
 

@@ -1,10 +1,9 @@
-"""One function per operation of the paper; the only door to what lies in ``kernels/``.
+"""One function per operation; the only door to what lies in ``kernels/``.
 
-Shapes: B batch, K channels, C classes, h w the map, H W the image.
+Shapes: B batch, K channels, C classes, h w the map, H W the image; N canvases, M lesion masks.
 """
 
-from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +21,7 @@ class Attended(NamedTuple):
     area_B: Tensor  # mean of the mask; exactly 1 where the map was flat
 
 
-def _check(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, impl: Impl) -> None:
-    if impl not in ("auto", "triton", "reference"):
-        raise ValueError(f"impl {impl!r}: there are 'auto', 'triton' and 'reference'")
+def _check(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor) -> None:
     if features_BKhw.dim() != 4 or weight_CK.dim() != 2 or class_index_B.dim() != 1:
         raise ValueError(
             "expected features [B, K, h, w], weight [C, K], class_index [B]; got "
@@ -38,15 +35,17 @@ def _check(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, impl
         raise ValueError(f"{len(class_index_B)} classes for {len(features_BKhw)} images")
 
 
-def _kernels(impl: Impl, tensor: Tensor) -> tuple[ModuleType, ModuleType] | None:
-    """The modules whose kernels run on ``tensor``, or None for the reference.
+def _kernels(impl: Impl, tensor: Tensor) -> Any:
+    """The registered operators whose kernels run on ``tensor``, or None for the reference.
 
     Triton is imported here and no earlier, so that the reference also works without it.
     """
+    if impl not in ("auto", "triton", "reference"):
+        raise ValueError(f"impl {impl!r}: there are 'auto', 'triton' and 'reference'")
     if impl == "reference" or (impl == "auto" and not tensor.is_cuda):
         return None
     try:
-        from pcamx.kernels import attend, class_activation, launch
+        from pcamx.kernels import attend, batch, launch  # noqa: F401
     except ImportError as error:
         raise ValueError(f"Triton: {error}; impl 'reference' does without") from error
     if not launch.runs_on(tensor.device):
@@ -54,7 +53,7 @@ def _kernels(impl: Impl, tensor: Tensor) -> tuple[ModuleType, ModuleType] | None
             f"impl 'triton' needs CUDA tensors, got {tensor.device.type}; on a CPU only Triton's "
             "interpreter runs it (TRITON_INTERPRET=1 before the start)"
         )
-    return class_activation, attend
+    return torch.ops.pcamx
 
 
 def class_activation(
@@ -73,11 +72,11 @@ def class_activation(
 
     Raises ValueError for shapes that do not fit, or triton where it cannot run.
     """
-    _check(features_BKhw, weight_CK, class_index_B, impl)
+    _check(features_BKhw, weight_CK, class_index_B)
     kernels = _kernels(impl, features_BKhw)
     with torch.autocast(features_BKhw.device.type, enabled=False):
         if kernels is not None:
-            cam_Bhw: Tensor = kernels[0].class_activation(
+            cam_Bhw: Tensor = kernels.class_activation(
                 features_BKhw, weight_CK, class_index_B, positive
             )
             return cam_Bhw
@@ -105,7 +104,7 @@ def attend(
 
     Raises ValueError for shapes that do not fit, or triton where it cannot run.
     """
-    _check(features_BKhw, weight_CK, class_index_B, impl)
+    _check(features_BKhw, weight_CK, class_index_B)
     if image_B1HW.dim() != 4 or image_B1HW.shape[:2] != (len(features_BKhw), 1):
         raise ValueError(
             f"expected image [{len(features_BKhw)}, 1, H, W], got {list(image_B1HW.shape)}"
@@ -114,7 +113,7 @@ def attend(
     with torch.autocast(features_BKhw.device.type, enabled=False):
         if kernels is not None:
             tensors = features_BKhw, weight_CK, class_index_B, image_B1HW
-            return Attended(*kernels[1].attend(*tensors, omega, sigma, mask_grad)[:3])
+            return Attended(*kernels.attend(*tensors, omega, sigma, mask_grad)[:3])
         return Attended(
             *reference.attend(
                 features_BKhw,
@@ -126,3 +125,85 @@ def attend(
                 mask_grad=mask_grad,
             )
         )
+
+
+def gather_affine_normalise(
+    canvas_N1HW: Tensor,
+    row_B: Tensor,
+    theta_B23: Tensor,
+    gain_B: Tensor,
+    mean: float,
+    std: float,
+    *,
+    lesion_M1HW: Tensor | None = None,
+    lesion_row_B: Tensor | None = None,
+    impl: Impl = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Films ``row_B`` of the canvases, warped by theta, times gain, standardised; lesions alike.
+
+    ``theta_B23`` takes a point of the output to the point of the canvas that it shows, in the
+    coordinates of `torch.nn.functional.affine_grid`, align_corners=False; bilinear, black outside.
+    Grey times gain is clipped to [0, 255], then (grey - mean) / std; a mask is lesion from 1/2 on.
+    A film that is not warped keeps its greys to the bit.
+
+    Canvases and masks are uint8 and contiguous, masks in {0, 1}; rows int64, theta and gain
+    float32, all on one device. Returns image [B, 1, H, W] and lesion in {0, 1}, both float32 and
+    without gradient; without masks the lesions are zeros that share one element, not to be written
+    into. ``impl`` as `class_activation`. A row that does not exist is NaN from Triton, which does
+    not ask the device, and PyTorch's error from the reference.
+
+    Raises ValueError for shapes, dtypes, layouts or devices that do not fit, or triton where it
+    cannot run.
+    """
+    _check_planes(canvas_N1HW, "canvas", row_B, "row")
+    if (lesion_M1HW is None) != (lesion_row_B is None):
+        raise ValueError("lesion_M1HW and lesion_row_B go together; got only one of them")
+    if lesion_M1HW is not None and lesion_row_B is not None:
+        _check_planes(lesion_M1HW, "lesion", lesion_row_B, "lesion_row")
+    _check_fit(canvas_N1HW, row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)
+    if not std > 0:
+        raise ValueError(f"std {std}: expected a positive number of grey levels")
+    given = canvas_N1HW, row_B, theta_B23, gain_B, float(mean), float(std)
+    kernels = _kernels(impl, canvas_N1HW)
+    with torch.no_grad(), torch.autocast(canvas_N1HW.device.type, enabled=False):
+        made = reference if kernels is None else kernels
+        image_B1HW, lesion_B1HW = made.gather_affine_normalise(*given, lesion_M1HW, lesion_row_B)
+        return image_B1HW, lesion_B1HW
+
+
+def _check_planes(planes: Tensor, name: str, row_B: Tensor, row: str) -> None:
+    """Raise ValueError unless ``planes`` are uint8 [*, 1, H, W] and the rows int64 [B]."""
+    if planes.dim() != 4 or planes.shape[1] != 1 or planes.dtype != torch.uint8:
+        raise ValueError(
+            f"expected {name} uint8 [*, 1, H, W], got {planes.dtype} {list(planes.shape)}"
+        )
+    if not planes.is_contiguous():
+        raise ValueError(f"expected {name} contiguous, got strides {planes.stride()}")
+    if planes.shape[2] * planes.shape[3] >= 2**31:
+        raise ValueError(f"expected {name} under 2^31 pixels each, got {list(planes.shape)}")
+    if row_B.dim() != 1 or row_B.dtype != torch.int64:
+        raise ValueError(f"expected {row} int64 [B], got {row_B.dtype} {list(row_B.shape)}")
+
+
+def _check_fit(
+    canvas_N1HW: Tensor,
+    row_B: Tensor,
+    theta_B23: Tensor,
+    gain_B: Tensor,
+    lesion_M1HW: Tensor | None,
+    lesion_row_B: Tensor | None,
+) -> None:
+    """Raise ValueError unless all are of one batch, canvas and device."""
+    B = len(row_B)
+    for name, tensor, shape in (("theta", theta_B23, [B, 2, 3]), ("gain", gain_B, [B])):
+        if list(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise ValueError(
+                f"expected {name} float32 {shape}, got {tensor.dtype} {list(tensor.shape)}"
+            )
+    if lesion_M1HW is not None and lesion_M1HW.shape[1:] != canvas_N1HW.shape[1:]:
+        raise ValueError(f"lesions {list(lesion_M1HW.shape)} on canvases {list(canvas_N1HW.shape)}")
+    if lesion_row_B is not None and len(lesion_row_B) != B:
+        raise ValueError(f"expected lesion_row [{B}], got {list(lesion_row_B.shape)}")
+    given = (row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)
+    if any(tensor is not None and tensor.device != canvas_N1HW.device for tensor in given):
+        raise ValueError(f"expected all tensors on the canvases' device, {canvas_N1HW.device}")

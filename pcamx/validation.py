@@ -33,6 +33,7 @@ def validate(network: Network, config: Config, store: Store, ranks: Ranks) -> di
         device=ranks.device,
         threads=config.data.threads,
         lesions=False,
+        impl=config.attention.impl,
     ):
         probability_B = network(batch.image_B1HW).float().softmax(1)[:, ABNORMAL]
         scores += zip(probability_B.tolist(), batch.label_B.tolist(), strict=True)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pcamx.config import Augment
-from pcamx.data.augment import Warp, augment, compose, draw, identity
+from pcamx.data.augment import Warp, compose, draw, identity
+from pcamx.ops import gather_affine_normalise
 
 OFF = Augment(flip=False, rotate=0.0, scale=0.0, shift=0.0, brightness=0.0)
 
@@ -23,6 +24,22 @@ def theta(
 def canvas(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def augment(
+    film_B1HW: torch.Tensor, lesion_B1HW: torch.Tensor | None, warp: Warp, mean: float, std: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The films one after the other."""
+    row_B = torch.arange(len(film_B1HW))
+    return gather_affine_normalise(
+        film_B1HW,
+        row_B,
+        *warp,
+        mean,
+        std,
+        lesion_M1HW=lesion_B1HW,
+        lesion_row_B=None if lesion_B1HW is None else row_B,
+    )
 
 
 def warped(image: torch.Tensor, matrix: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
@@ -144,3 +161,11 @@ def test_without_lesions_the_film_is_the_same_and_masks_are_zero() -> None:
     film, none = augment(image, None, warp, 60.0, 40.0)
     assert torch.equal(film, augment(image, torch.zeros_like(image), warp, 60.0, 40.0)[0])
     assert none.shape == film.shape and none.count_nonzero() == 0
+
+
+def test_a_film_not_warped_is_exact_beside_one_that_is() -> None:
+    """Else its bits would depend on the share of the batch that its rank has."""
+    image = canvas(2, 1, 33, 33)
+    warp = Warp(torch.cat([theta(), theta(flip=-1)]), torch.ones(2))
+    film, _ = augment(image, None, warp, 51.3, 47.7)
+    assert torch.equal(film[0], (image[0].float() - 51.3) / 47.7)

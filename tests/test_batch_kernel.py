@@ -1,4 +1,4 @@
-"""The batch kernel against `augment` and, for the size of errors, against float64 by hand."""
+"""The batch kernel against the reference and, for the size of errors, float64 by hand."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.library import opcheck
 
 from pcamx.config import Augment
-from pcamx.data.augment import Warp, augment, draw, identity
-from pcamx.kernels.batch import gather_affine_normalise
+from pcamx.data.augment import Warp, draw, identity
+from pcamx.ops import Impl, gather_affine_normalise
 
 MEAN, STD = 51.3, 47.7
 STRONG = Augment(flip=True, rotate=60.0, scale=0.4, shift=0.3, brightness=0.9)
@@ -52,22 +53,21 @@ def kernel(
     device: torch.device,
     lesion: Tensor | None = None,
     lesion_rows: list[int] | None = None,
-    dtype: torch.dtype = torch.float32,
+    impl: Impl = "triton",
 ) -> tuple[Tensor, Tensor]:
-    """The kernel's batch, back on the CPU."""
+    """The batch, back on the CPU."""
     index = (
         None if lesion_rows is None else torch.tensor(lesion_rows, dtype=torch.int64, device=device)
     )
     image, mask = gather_affine_normalise(
         canvas.to(device),
         torch.tensor(rows, dtype=torch.int64, device=device),
-        warp.theta_B23.to(device),
-        warp.gain_B.to(device),
+        *warp.on(device),
         MEAN,
         STD,
         lesion_M1HW=None if lesion is None else lesion.to(device),
         lesion_row_B=index,
-        dtype=dtype,
+        impl=impl,
     )
     return image.cpu(), mask.cpu()
 
@@ -97,12 +97,12 @@ def standard(grey_B1HW: Tensor, gain_B: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("side", [1, 7, 33, 70])
-def test_matches_augment_and_errs_no_more(side: int, device: torch.device) -> None:
+def test_matches_the_reference_and_errs_no_more(side: int, device: torch.device) -> None:
     canvas, lesion = films(5, side), masks(3, side)
     rows, lesion_rows = [4, 0, 4, 2], [2, 2, 0, 1]  # rows repeated, not in order
     warp = draw(STRONG, 4, seed=side, epoch=1, step=2)
     image, mask = kernel(canvas, rows, warp, device, lesion, lesion_rows)
-    theirs, their_mask = augment(canvas[rows], lesion[lesion_rows], warp, MEAN, STD)
+    theirs, their_mask = kernel(canvas, rows, warp, device, lesion, lesion_rows, "reference")
     truth = standard(by_hand(canvas[rows], warp.theta_B23), warp.gain_B)
     share = by_hand(lesion[lesion_rows], warp.theta_B23)
 
@@ -180,15 +180,6 @@ def test_empty_batch(device: torch.device) -> None:
     assert image.shape == mask.shape == (0, 1, 9, 9)
 
 
-def test_bfloat16_rounds_the_same_batch(device: torch.device) -> None:
-    canvas, warp = films(2, 21), draw(STRONG, 2, seed=5, epoch=0, step=0)
-    image, _ = kernel(canvas, [0, 1], warp, device, dtype=torch.bfloat16)
-    full, _ = kernel(canvas, [0, 1], warp, device)
-    assert image.dtype == torch.bfloat16
-    # One unit in the last place: the interpreter cuts off where a GPU rounds.
-    torch.testing.assert_close(image.float(), full, atol=0, rtol=2**-7)
-
-
 def test_rows_beyond_two_to_the_31st_byte(device: torch.device) -> None:
     """Memory that nobody touches costs nothing; only the last film is written.
 
@@ -253,7 +244,7 @@ GOOD: dict[str, Any] = {
         ({"lesion_M1HW": masks(2, 6).bool()}, "lesion uint8"),
         ({"lesion_row_B": torch.tensor([0, 1])}, "expected lesion_row"),
         ({"std": 0.0}, "std"),
-        ({"dtype": torch.float16}, "dtype"),
+        ({"impl": "cuda"}, "impl 'cuda'"),
         ({"gain_B": torch.ones(3, device="meta")}, "device"),
     ],
 )
@@ -265,3 +256,24 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
 def test_what_fits_is_accepted() -> None:
     image, _ = gather_affine_normalise(**GOOD)
     assert image.isfinite().all()
+
+
+@pytest.mark.parametrize("lesions", [True, False])
+def test_operator_is_registered_whole(lesions: bool, device: torch.device) -> None:
+    masked = (masks(2, 6).to(device), torch.tensor([0, 1, 1], device=device))
+    given = (films(2, 6).to(device), torch.tensor([0, 1, 1], device=device))
+    warp = draw(STRONG, 3, seed=0, epoch=0, step=0).on(device)
+    kernel(films(1, 6), [0], identity(1), device)  # registers it
+    operator = torch.ops.pcamx.gather_affine_normalise.default
+    opcheck(operator, (*given, *warp, MEAN, STD, *(masked if lesions else (None, None))))
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_compiles_into_one_graph_without_gradient(impl: Impl, device: torch.device) -> None:
+    given = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in GOOD.items()}
+    given["gain_B"].requires_grad_()
+    compiled = torch.compile(
+        lambda: gather_affine_normalise(**given, impl=impl), fullgraph=True, backend="aot_eager"
+    )
+    for one, other in zip(compiled(), gather_affine_normalise(**given, impl=impl), strict=True):
+        assert torch.equal(one, other) and not one.requires_grad and not other.requires_grad

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from pcamx.config import Config, Data, Objective, Run, Runtime, Stage, Stages
+from pcamx.config import Attention, Config, Data, Objective, Run, Runtime, Stage, Stages
 from pcamx.data.feed import Feed, eval_batches, open_feed
 from pcamx.data.lesion import lesion_canvas
 from pcamx.data.store import Film, Store
@@ -87,6 +87,18 @@ def test_same_batches_resident_streamed_resumed_and_shared(store: Store, stage: 
     ranks = [list(feed(store, "stream", stage, rank, 2).epoch(1)) for rank in (0, 1)]
     joined = [Batch(*map(torch.cat, zip(*pair, strict=True))) for pair in zip(*ranks, strict=True)]
     assert same(whole, joined)
+
+
+@pytest.mark.parametrize("kind", ["stream", "resident"])
+def test_batches_by_the_kernel(store: Store, kind: str) -> None:
+    """On Triton's interpreter; its last bits differ from the reference's, which shows who ran."""
+    with_triton = dataclasses.replace(config(kind), attention=Attention(impl="triton"))
+    ours = next(open_feed(with_triton, store, stage=3, device=CPU).epoch(0))
+    reference = next(feed(store, kind, 3).epoch(0))
+    torch.testing.assert_close(ours.image_B1HW, reference.image_B1HW, rtol=0, atol=1e-3)
+    assert not torch.equal(ours.image_B1HW, reference.image_B1HW)
+    assert (ours.lesion_B1HW != reference.lesion_B1HW).float().mean() < 1e-3
+    assert all(torch.equal(a, b) for a, b in zip(ours[1::2], reference[1::2], strict=True))
 
 
 def test_what_a_batch_holds(store: Store) -> None:

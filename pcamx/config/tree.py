@@ -97,7 +97,7 @@ class Attention:
     mask_grad: bool = True
     """Whether gradients flow through the mask into features and weights."""
     impl: Literal["auto", "triton", "reference"] = "auto"
-    """Which implementation of the attention path runs."""
+    """Which implementation of the attention path, and of making batches, runs."""
 
     def __post_init__(self) -> None:
         _in_range("attention.omega", self.omega, 1e-3, 1e4)

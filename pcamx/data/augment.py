@@ -1,8 +1,8 @@
-"""Random flips, turns, zooms, shifts and gains of a training film, on the film's device.
+"""Random flips, turns, zooms, shifts and gains of training films, drawn on the CPU.
 
-Shapes: B batch, H W the canvas (square, so normalised coordinates need no aspect). Coordinates
-are those of `torch.nn.functional.grid_sample`, align_corners=False: the canvas spans [-1, 1],
-x to the right, y down.
+`ops.gather_affine_normalise` carries them out. Shapes: B batch. Coordinates are those of
+`torch.nn.functional.grid_sample`, align_corners=False: the canvas, a square, spans [-1, 1], x to
+the right, y down.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from pcamx.config import Augment
 from pcamx.data.order import Stream, generator
@@ -20,7 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class Warp(NamedTuple):
-    """What happens to each film of a batch; float32, on the CPU.
+    """What happens to each film of a batch; float32.
 
     ``theta_B23`` takes a point of the output to the point of the canvas whose grey it shows.
     """
@@ -31,6 +30,10 @@ class Warp(NamedTuple):
     def columns(self, part: slice) -> "Warp":
         """The share of one rank."""
         return Warp(self.theta_B23[part], self.gain_B[part])
+
+    def on(self, device: torch.device) -> "Warp":
+        """The same on ``device``, without waiting for it."""
+        return Warp(to_device(self.theta_B23, device), to_device(self.gain_B, device))
 
 
 def identity(batch_size: int) -> Warp:
@@ -71,38 +74,3 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-@torch.no_grad()
-def augment(
-    canvas_B1HW: Tensor, lesion_B1HW: Tensor | None, warp: Warp, mean: float, std: float
-) -> tuple[Tensor, Tensor]:
-    """Warp uint8 films and their uint8 {0, 1} lesion masks alike, then standardise the films.
-
-    One bilinear resampling serves both; outside the film is black, a mask is lesion from 1/2 on.
-    Grey levels times the gain are clipped to [0, 255], then (grey - mean) / std; the identity
-    warp gives exactly (grey - mean) / std. Without masks the lesions come back as zeros that
-    share one element (`expand`): read them, do not write into them.
-
-    Returns (image_B1HW, lesion_B1HW in {0, 1}), both float32 on the films' device.
-    """
-    planes = canvas_B1HW if lesion_B1HW is None else torch.cat([canvas_B1HW, lesion_B1HW], 1)
-    planes_BPHW = planes.float()
-    # The warp lies on the CPU, so this look costs no wait for the device.
-    if not torch.equal(warp.theta_B23, identity(len(planes)).theta_B23):
-        grid_BHW2 = _grid(to_device(warp.theta_B23, planes.device), planes.shape[-1])
-        planes_BPHW = grid_sample(planes_BPHW, grid_BHW2, align_corners=False)
-    gain_B = to_device(warp.gain_B, planes.device)
-    grey_B1HW = (planes_BPHW[:, :1] * gain_B[:, None, None, None]).clamp_(0, 255)
-    image_B1HW = grey_B1HW.sub_(mean).div_(std)
-    if lesion_B1HW is None:
-        return image_B1HW, image_B1HW.new_zeros(()).expand(image_B1HW.shape)
-    return image_B1HW, (planes_BPHW[:, 1:] >= 0.5).float()
-
-
-def _grid(theta_B23: Tensor, side: int) -> Tensor:
-    """`affine_grid` element by element: a matrix product may round by batch size, or to TF32."""
-    centre = (2 * torch.arange(side, device=theta_B23.device) + 1) / side - 1
-    x, y = centre[None, None, :], centre[None, :, None]
-    t = theta_B23[:, :, :, None, None]
-    return torch.stack([t[:, i, 0] * x + t[:, i, 1] * y + t[:, i, 2] for i in (0, 1)], -1)

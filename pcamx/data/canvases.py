@@ -18,8 +18,9 @@ from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
 
-Canvases = Callable[[IntArray], Iterator[Tensor]]
-"""From film indices [S, B] to S canvases, uint8 [B, 1, H, W] on the device."""
+Canvases = Callable[[IntArray], Iterator[tuple[Tensor, Tensor]]]
+"""From film indices [S, B] to S pairs on the device: canvases, uint8 [N, 1, H, W], and the rows
+[B] in them of the step's films."""
 
 CHUNK = 64  # films that the resident feed decodes at a time
 
@@ -27,10 +28,12 @@ CHUNK = 64  # films that the resident feed decodes at a time
 def stream(data: Data, store: Store, films: Sequence[Film], device: torch.device) -> Canvases:
     """Decode every batch when it is asked for."""
 
-    def canvases(order_SB: IntArray) -> Iterator[Tensor]:
-        return decode_batches(
+    def canvases(order_SB: IntArray) -> Iterator[tuple[Tensor, Tensor]]:
+        row_B = torch.arange(order_SB.shape[1], device=device)
+        decoded = decode_batches(
             store, films, order_SB.tolist(), data.canvas, device=device, threads=data.threads
         )
+        return ((canvas_B1HW, row_B) for canvas_B1HW in decoded)
 
     return canvases
 
@@ -68,9 +71,9 @@ def resident(
     film_N = np.arange(len(films))
     row_N = film_N % world * each + film_N // world
 
-    def canvases(order_SB: IntArray) -> Iterator[Tensor]:
+    def canvases(order_SB: IntArray) -> Iterator[tuple[Tensor, Tensor]]:
         row_SB = to_device(torch.from_numpy(row_N[order_SB]), device)
-        return (canvas_N1HW.index_select(0, row_B) for row_B in row_SB)
+        return ((canvas_N1HW, row_B) for row_B in row_SB)
 
     return canvases
 

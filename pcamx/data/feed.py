@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcamx import ops
 from pcamx.config import Config
-from pcamx.data.augment import augment, draw, identity, to_device
+from pcamx.data.augment import draw, identity, to_device
 from pcamx.data.canvases import Canvases, resident, stream
 from pcamx.data.decode import decode_batches
 from pcamx.data.lesion import lesion_canvas
@@ -71,8 +72,8 @@ class Feed:
             marked_per_batch=_marked_per_batch(config, lesions.mask_M1HW is not None),
         )[start_step:, self.columns]
         label_SB = to_device(torch.from_numpy(self.label_N[order_SB]), self.device)
-        row_SB = to_device(torch.from_numpy(lesions.row_N[order_SB]), self.device)
-        for i, canvas_B1HW in enumerate(self.canvases(order_SB)):
+        lesion_row_SB = to_device(torch.from_numpy(lesions.row_N[order_SB]), self.device)
+        for i, (canvas_N1HW, row_B) in enumerate(self.canvases(order_SB)):
             warp = draw(
                 config.augment,
                 config.runtime.batch_size,
@@ -80,11 +81,18 @@ class Feed:
                 epoch=epoch,
                 step=start_step + i,
             ).columns(self.columns)
-            lesion_B1HW, marked_B = None, torch.zeros_like(label_SB[i], dtype=torch.bool)
-            if lesions.mask_M1HW is not None:
-                lesion_B1HW = lesions.mask_M1HW.index_select(0, row_SB[i])
-                marked_B = row_SB[i] < len(lesions.marked)
-            image, lesion = augment(canvas_B1HW, lesion_B1HW, warp, self.store.mean, self.store.std)
+            shown = lesions.mask_M1HW is not None
+            image, lesion = ops.gather_affine_normalise(
+                canvas_N1HW,
+                row_B,
+                *warp.on(self.device),
+                self.store.mean,
+                self.store.std,
+                lesion_M1HW=lesions.mask_M1HW,
+                lesion_row_B=lesion_row_SB[i] if shown else None,
+                impl=config.attention.impl,
+            )
+            marked_B = lesion_row_SB[i] < (len(lesions.marked) if shown else 0)
             yield Batch(image, label_SB[i], lesion, marked_B)
 
 
@@ -172,12 +180,13 @@ def eval_batches(
     device: torch.device,
     threads: int,
     lesions: bool = True,
+    impl: ops.Impl = "auto",
     track: Track = silent,
 ) -> Iterator[Batch]:
     """Yield ``films`` in order, not augmented; the last batch may be shorter.
 
     ``lesion_B1HW`` and ``marked_B`` are filled for every film that has a mark; without ``lesions``
-    no mark is read.
+    no mark is read. ``impl`` as in `pcamx.ops`.
     Raises PcamxError if a film or mask cannot be read.
     """
     batches = [range(i, min(i + batch_size, len(films))) for i in range(0, len(films), batch_size)]
@@ -189,12 +198,16 @@ def eval_batches(
         for k, film in enumerate(share):
             if film.mark and lesions:
                 lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, canvas)
-        image, lesion = augment(
+        row_B = torch.arange(len(share), device=device)
+        image, lesion = ops.gather_affine_normalise(
             canvas_B1HW,
-            to_device(lesion_B1HW, device),
-            identity(len(share)),
+            row_B,
+            *identity(len(share)).on(device),
             store.mean,
             store.std,
+            lesion_M1HW=to_device(lesion_B1HW, device),
+            lesion_row_B=row_B,
+            impl=impl,
         )
         label_B = torch.tensor([film.label for film in share])
         marked_B = torch.tensor([bool(film.mark) and lesions for film in share])
