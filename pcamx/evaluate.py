@@ -4,11 +4,8 @@ Shapes: B batch, N films, M marked films, T thresholds, H W the canvas.
 """
 
 import datetime
-import importlib.metadata
 import json
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pcamx import __version__, checkpoint, metrics, preflight
+from pcamx import checkpoint, metrics, preflight, provenance
 from pcamx import config as configs
 from pcamx.checkpoint import Weights
 from pcamx.config import Config
@@ -193,46 +190,10 @@ def _describe(config: Config, store: Store, tuning: int, device: torch.device) -
     return {
         "format": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu(),
-        "versions": _versions(),
-        "commit": _commit(),
+        "device": provenance.device_name(device),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
         "command": shlex.join(sys.argv),
         "data": {"store": str(store.folder), "splits": splits, "marked_used": tuning},
         "config": configs.as_tree(config),
     }
-
-
-def _versions() -> dict[str, str]:
-    packages = {"torch": "torch", "deepspeed": "deepspeed", "dali": "nvidia-dali-cuda130"}
-    packages |= {"numpy": "numpy", "triton": "triton"}
-    found = {"pcamx": __version__, "python": platform.python_version()}
-    for name, package in packages.items():
-        try:
-            found[name] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _commit() -> str | None:
-    """The project's commit, with "+changes" where the working tree differs; None outside git."""
-    project = Path(__file__).resolve().parents[1]
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(project), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != project:
-            return None
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _cpu() -> str:
-    """Model of the processor and the number of cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {len(names) or '?'} cores"

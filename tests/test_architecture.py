@@ -19,7 +19,7 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx.stages",
     "pcamx.losses pcamx.metrics pcamx.model pcamx.data",
     "pcamx.ops",
-    "pcamx.config pcamx.types pcamx.errors pcamx.progress",
+    "pcamx.config pcamx.types pcamx.errors pcamx.progress pcamx.provenance",
     "pcamx.kernels",
     "pcamx",
 ]

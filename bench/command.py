@@ -1,0 +1,45 @@
+"""What the command lines of all benches share: where results go, and how a mistake is told."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pcamx.errors import PcamxError
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def parser(bench: str, text: str, example: str) -> argparse.ArgumentParser:
+    """Parser of `python -m bench.<bench>` with the options --json and --markdown."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m bench.{bench}", description=text, epilog=f"example: {example}"
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the record as JSON, too")
+    made.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help=f"write the tables there (default: bench/results/<device>_<yyyy-mm>_{bench}.md)",
+    )
+    return made
+
+
+def command_line(bench: str) -> str:
+    """The command as the user gave it, without the interpreter's path."""
+    return shlex.join(["python", "-m", f"bench.{bench}", *sys.argv[1:]])
+
+
+def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> int:
+    """Run a bench; 0, or 2 with one line for a mistake, or 130 after Ctrl-C."""
+    options = made.parse_args()
+    try:
+        run(options)
+    except PcamxError as error:
+        print(f"{made.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{made.prog}: stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
