@@ -65,7 +65,7 @@ def begin(bench: str, device: torch.device, extra: dict[str, str] | None = None)
     if device.type == "cuda":
         name += f", driver {provenance.driver() or 'unknown'}, CUDA {torch.version.cuda}"
     else:
-        name += f", {torch.get_num_threads()} threads of PyTorch"
+        name += f", {torch.get_num_threads()} used"
     return Record(name, provenance.versions(extra), provenance.commit(), command_line(bench))
 
 

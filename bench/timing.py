@@ -17,6 +17,7 @@ from bench.record import Row
 Call = Callable[[], object]
 ROUNDS = 5  # turns of the rivals on CUDA
 LEAST, MOST = 5, 1000  # turns on a CPU, one call each
+SECONDS = {"cuda": 0.1, "cpu": 0.5}  # of each call, on CUDA its device's
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}  # far beyond any cache
 
 
@@ -38,14 +39,12 @@ def quantiles(samples_ms: list[float]) -> Timing:
     return Timing(p50, p20, p80)
 
 
-def time_calls(
-    calls: Mapping[str, Call], device: torch.device, *, seconds: float = 0.3
-) -> dict[str, Timing]:
-    """Time each call for about ``seconds``, in alternation; each has run before and is warm.
+def time_calls(calls: Mapping[str, Call], device: torch.device) -> dict[str, Timing]:
+    """Time each call for about `SECONDS`, in alternation; each has run before and is warm.
 
-    On CUDA ``seconds`` are the device's; what the host adds beyond the device's work is hidden
-    as long as clearing L2 takes longer.
+    On CUDA the host's work is hidden as far as it is done while L2 is being cleared.
     """
+    seconds = SECONDS[device.type]
     samples: dict[str, list[float]] = {name: [] for name in calls}
     if device.type == "cuda":
         for _ in range(ROUNDS):
