@@ -5,7 +5,7 @@ Shapes: B batch, K channels, C classes, h w the map, H W the image.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from bench.case import (
     CLASSES,
     COMPILED,
     EAGER,
-    OURS,
-    REFERENCE,
     TWO_MATMULS,
     Case,
     Impl,
@@ -24,6 +22,7 @@ from bench.case import (
     Tensors,
     compiled,
     name_of,
+    ours,
     shape_of,
     subject,
     working_dtype,
@@ -36,11 +35,11 @@ from pcamx.kernels import reference
 def class_activation_case(size: Size, device: torch.device, *, positive: bool) -> Case:
     """The map alone, forward."""
     x = _inputs(size, device)
-    tensors = x.features_BKhw, x.weight_CK, x.class_index_B
-    ours = partial(ops.class_activation, positive=positive)
+    tensors, dtype = (x.features_BKhw, x.weight_CK, x.class_index_B), x.features_BKhw.dtype
+    operation = partial(ops.class_activation, positive=positive)
     eager = partial(rivals.class_activation, positive=positive)
     functions: dict[str, Callable[..., Tensor]] = {
-        **_ours(ours, device),
+        **ours(operation, device),
         EAGER: eager,
         COMPILED: compiled(eager),
     }
@@ -53,13 +52,13 @@ def class_activation_case(size: Size, device: torch.device, *, positive: bool) -
     others = Peers({}, {}) if positive else peers(*tensors)
     impls |= others.impls
     return Case(
-        name=name_of(f"class activation {'positive' if positive else 'plain'}", size, device),
+        name=name_of(f"class activation {'positive' if positive else 'plain'}", size, dtype),
         size=size,
         subject=subject(device),
         impls=impls,
         outputs=("map",),
         truth=lambda: (reference.class_activation(*_exact(tensors), positive=positive),),
-        bytes_moved=roofline.class_activation_bytes(shape_of(size), x.features_BKhw.itemsize),
+        bytes_moved=roofline.class_activation_bytes(shape_of(size), dtype.itemsize),
         inputs=tensors,
         missing=others.missing,
     )
@@ -74,7 +73,7 @@ def attend_case(size: Size, device: torch.device, *, learns: bool) -> Case:
         "up_wW": rivals.upsampling(shape.w, shape.W).T.contiguous().to(device, dtype),
     }
     functions = {
-        **_ours(ops.attend, device),
+        **ours(ops.attend, device),
         EAGER: rivals.attend,
         COMPILED: compiled(rivals.attend),
         TWO_MATMULS: compiled(partial(rivals.attend_two_matmuls, **ups)),
@@ -85,7 +84,7 @@ def attend_case(size: Size, device: torch.device, *, learns: bool) -> Case:
     if learns:
         bytes_moved += roofline.attend_backward_bytes(shape, dtype.itemsize, dtype.itemsize)
     return Case(
-        name=name_of(f"attend forward{' + backward' if learns else ''}", size, device),
+        name=name_of(f"attend forward{' + backward' if learns else ''}", size, dtype),
         size=size,
         subject=subject(device),
         impls={name: Impl(partial(run, function, x)) for name, function in functions.items()},
@@ -138,12 +137,6 @@ def _forward_and_backward(function: Callable[..., Tensors], x: Inputs) -> Tensor
     image_B1HW = function(*x[:4])[0]
     learning = x.features_BKhw, x.weight_CK
     return image_B1HW, *torch.autograd.grad(image_B1HW, learning, x.grad_B1HW)
-
-
-def _ours(function: Callable[..., Any], device: torch.device) -> dict[str, Callable[..., Any]]:
-    """The kernels where they can run, and the reference."""
-    found = {OURS: partial(function, impl="triton")} if subject(device) == OURS else {}
-    return found | {REFERENCE: partial(function, impl="reference")}
 
 
 def _exact(tensors: Tensors) -> Tensors:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +63,12 @@ def working_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def ours(function: Callable[..., Any], device: torch.device) -> dict[str, Callable[..., Any]]:
+    """One of `pcamx.ops` by the kernels, where the bench is about them, and by the reference."""
+    found = {OURS: partial(function, impl="triton")} if subject(device) == OURS else {}
+    return found | {REFERENCE: partial(function, impl="reference")}
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """torch.compile for each size on its own, with no silent way back to eager."""
     return torch.compile(function, fullgraph=True, dynamic=False)
@@ -73,7 +80,7 @@ def shape_of(size: Size) -> Shape:
     return Shape(size.batch, CHANNELS, cells, cells, size.pixels, size.pixels)
 
 
-def name_of(operation: str, size: Size, device: torch.device) -> str:
+def name_of(operation: str, size: Size, dtype: torch.dtype) -> str:
     """Name of a case: operation, batch, pixels, dtype; the chart takes it apart again."""
-    dtype = str(working_dtype(device)).removeprefix("torch.")
-    return f"{operation}, B {size.batch}, {size.pixels} px, {dtype}"
+    dtype_name = str(dtype).removeprefix("torch.")
+    return f"{operation}, B {size.batch}, {size.pixels} px, {dtype_name}"

@@ -30,8 +30,8 @@ COPY = "copy"
 GRAPHS_UP_TO = 256  # images: beyond, launches cost nothing beside the work
 HERE = {
     "cuda": "ours are the Triton kernels; the reference is what runs where they do not.",
-    "cpu": "A CPU: this is the reference in plain PyTorch, not the kernels, and not their speed; "
-    "peak memory and launches are not measured.",
+    "cpu": "A CPU: this is the reference in plain PyTorch, not the kernels, and not their speed. "
+    "Peak memory and launches are not measured, caches are not cleared.",
 }
 NOTES = """\
 Every impl was first held against float64; errors are relative to the output's largest value, of \

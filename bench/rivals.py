@@ -70,20 +70,17 @@ def normalise(map_Bhw: Tensor) -> Tensor:
 
 def training_batch(
     canvas_N1HW: Tensor,
-    lesion_M1HW: Tensor,
     row_B: Tensor,
     theta_B23: Tensor,
     gain_B: Tensor,
     mean: float,
     std: float,
-    dtype: torch.dtype,
+    *,
+    lesion_M1HW: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As `gather_affine_normalise` where film and mask share their row: image, lesion [B, 1, H, W].
-
-    Coordinates and sums are in theta's dtype, the image in ``dtype``.
-    """
+    """As `ops.gather_affine_normalise` where film and mask share their row; in theta's dtype."""
     planes_B2HW = torch.cat([canvas_N1HW[row_B], lesion_M1HW[row_B]], 1).to(theta_B23.dtype)
     grid_BHW2 = F.affine_grid(theta_B23, list(planes_B2HW.shape), align_corners=False)
     planes_B2HW = F.grid_sample(planes_B2HW, grid_BHW2, align_corners=False)
     grey_B1HW = (planes_B2HW[:, :1] * gain_B[:, None, None, None]).clamp(0, 255)
-    return ((grey_B1HW - mean) / std).to(dtype), (planes_B2HW[:, 1:] >= 0.5).float()
+    return (grey_B1HW - mean) / std, (planes_B2HW[:, 1:] >= 0.5).to(theta_B23.dtype)

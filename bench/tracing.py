@@ -35,7 +35,10 @@ def kept_bytes(call: Call, inputs: Iterable[Tensor]) -> int:
 
 
 def launches(call: Call, device: torch.device) -> int | None:
-    """Kernels, copies and fills that a call puts on a CUDA device; None on a CPU."""
+    """Kernels, copies and fills that a call puts on a CUDA device.
+
+    None on a CPU, and where the profiler may not look at the device.
+    """
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
@@ -45,7 +48,7 @@ def launches(call: Call, device: torch.device) -> int | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))
-        return count_launches(json.loads(path.read_text(encoding="utf-8")))
+        return count_launches(json.loads(path.read_text(encoding="utf-8"))) or None
 
 
 def count_launches(trace: dict[str, Any]) -> int:
