@@ -78,7 +78,7 @@ def attend_case(size: Size, device: torch.device, *, learns: bool) -> Case:
         COMPILED: compiled(rivals.attend),
         TWO_MATMULS: compiled(partial(rivals.attend_two_matmuls, **ups)),
     }
-    truth = partial(reference.attend, omega=rivals.OMEGA, sigma=rivals.SIGMA, mask_grad=True)
+    truth = partial(reference.attend, omega=rivals.OMEGA, sigma=rivals.SIGMA)
     run = _forward_and_backward if learns else _forward
     bytes_moved = roofline.attend_forward_bytes(shape, dtype.itemsize, dtype.itemsize)
     if learns:

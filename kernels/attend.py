@@ -13,11 +13,16 @@ import triton
 from torch import Tensor
 
 from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
-from pcamx.kernels.class_activation import BLOCK_K, BLOCK_N, counters, launch_backward
-from pcamx.kernels.launch import device_of, empty_like_map, flatten_map, map_dtype
+from pcamx.kernels.class_activation import (
+    counters,
+    empty_gradients,
+    launch_backward,
+    map_arguments,
+)
+from pcamx.kernels.launch import contiguous, device_of, empty_map
 
 PIXELS, STEPS = 1024, 4  # a program masks STEPS times PIXELS of an image, 8 a thread at a time
-ROWS_BLOCK, COLS_BLOCK = 8, 128  # pixels that a program of the backward pass takes in at once
+ROWS_BLOCK, COLS_BLOCK = 8, 64  # pixels that a program of the backward pass takes in at once
 LOG2_E = 1 / math.log(2)
 
 
@@ -29,33 +34,17 @@ def attend(
     image_B1HW: Tensor,
     omega: float,
     sigma: float,
-    mask_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `reference.attend`, and the span max - min [B] of each map, 0 where it is flat."""
     masked_B1HW, cam_Bhw, area_B, span_B = _outputs(features_BKhw, image_B1HW)
-    B, (h, w), (H, W) = len(cam_Bhw), cam_Bhw.shape[1:], image_B1HW.shape[2:]
+    (B, h, w), (H, W) = cam_Bhw.shape, image_B1HW.shape[2:]
     if B == 0:
         return masked_B1HW, cam_Bhw, area_B, span_B
-    C, K = weight_CK.shape
-    features_BKN = flatten_map(features_BKhw)
+    given, constants = map_arguments(features_BKhw, weight_CK, class_index_B)
     counter_B = span_B.new_empty(B, dtype=torch.int32)
     parts = triton.cdiv(H * W, PIXELS * STEPS)
     with device_of(features_BKhw):
-        attend_map_kernel[(B,)](
-            features_BKN,
-            weight_CK.contiguous(),
-            class_index_B.contiguous(),
-            cam_Bhw,
-            span_B,
-            counter_B,
-            *features_BKN.stride(),
-            C=C,
-            K=K,
-            N=h * w,
-            BLOCK_K=BLOCK_K,
-            BLOCK_N=BLOCK_N,
-            num_warps=4,
-        )
+        attend_map_kernel[(B,)](*given, cam_Bhw, span_B, counter_B, **constants)
         attend_mask_kernel[(B * parts,)](
             image_B1HW.contiguous(),
             cam_Bhw,
@@ -79,24 +68,18 @@ def attend(
     return masked_B1HW, cam_Bhw, area_B, span_B
 
 
-@attend.register_fake
-def _(
-    features_BKhw: Tensor,
-    weight_CK: Tensor,
-    class_index_B: Tensor,
-    image_B1HW: Tensor,
-    omega: float,
-    sigma: float,
-    mask_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(features_BKhw, image_B1HW)
-
-
 def _outputs(features_BKhw: Tensor, image_B1HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    B, _, h, w = features_BKhw.shape
-    cam_Bhw = features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
+    cam_Bhw = empty_map(features_BKhw)
+    B = len(cam_Bhw)
     masked_B1HW = image_B1HW.new_empty(image_B1HW.shape)
     return masked_B1HW, cam_Bhw, cam_Bhw.new_empty(B), cam_Bhw.new_empty(B)
+
+
+@attend.register_fake
+def _(
+    features_BKhw: Tensor, _: Tensor, __: Tensor, image_B1HW: Tensor, *___: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(features_BKhw, image_B1HW)
 
 
 @torch.library.custom_op("pcamx::attend_backward", mutates_args=())
@@ -116,9 +99,9 @@ def attend_backward(
     to_image: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients to features, weight (if ``to_map``) and image (if ``to_image``), or empty."""
-    B, (h, w), (H, W) = len(cam_Bhw), cam_Bhw.shape[1:], image_B1HW.shape[2:]
-    grad_image_B1HW = image_B1HW.new_empty(image_B1HW.shape if to_image else 0)
-    if to_image and grad_masked_B1HW is None:
+    (B, h, w), (H, W) = cam_Bhw.shape, image_B1HW.shape[2:]
+    grad_image_B1HW = _empty_gradient(image_B1HW, to_image)
+    if grad_masked_B1HW is None:
         grad_image_B1HW.zero_()
     grad_raw_Bhw = torch.empty_like(cam_Bhw) if to_map else None
     counter = span_B.new_empty(counters(weight_CK), dtype=torch.int32)
@@ -126,9 +109,9 @@ def attend_backward(
     if B > 0:
         with device_of(features_BKhw):
             attend_bwd_kernel[(B * h * triton.cdiv(w, cells),)](
-                None if grad_masked_B1HW is None else grad_masked_B1HW.contiguous(),
-                None if grad_cam_Bhw is None else grad_cam_Bhw.contiguous(),
-                None if grad_area_B is None else grad_area_B.contiguous(),
+                contiguous(grad_masked_B1HW),
+                contiguous(grad_cam_Bhw),
+                contiguous(grad_area_B),
                 image_B1HW.contiguous(),
                 cam_Bhw,
                 span_B,
@@ -157,30 +140,22 @@ def attend_backward(
     return *of_map, grad_image_B1HW
 
 
+def _empty_gradient(tensor: Tensor, wanted: bool) -> Tensor:
+    return tensor.new_empty(tensor.shape if wanted else 0)
+
+
 @attend_backward.register_fake
-def _(
-    grad_masked_B1HW: Tensor | None,
-    grad_cam_Bhw: Tensor | None,
-    grad_area_B: Tensor | None,
-    features_BKhw: Tensor,
-    weight_CK: Tensor,
-    class_index_B: Tensor,
-    image_B1HW: Tensor,
-    cam_Bhw: Tensor,
-    span_B: Tensor,
-    omega: float,
-    sigma: float,
-    to_map: bool,
-    to_image: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_image_B1HW = image_B1HW.new_empty(image_B1HW.shape if to_image else 0)
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    features_BKhw, weight_CK, _, image_B1HW = arguments[3:7]
+    to_map, to_image = arguments[-2:]
+    grad_image_B1HW = _empty_gradient(image_B1HW, to_image)
     if not to_map:
         return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
-    return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape), grad_image_B1HW
+    return *empty_gradients(features_BKhw, weight_CK), grad_image_B1HW
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.omega, ctx.sigma, ctx.mask_grad = inputs
+    *tensors, ctx.omega, ctx.sigma = inputs
     _, cam_Bhw, _, span_B = output
     ctx.mark_non_differentiable(span_B)
     ctx.set_materialize_grads(False)
@@ -195,7 +170,7 @@ def _backward(
     _: None,
 ) -> tuple[Tensor | None, ...]:
     to_features, to_weight, _, to_image = ctx.needs_input_grad[:4]
-    to_map = ctx.mask_grad and (to_features or to_weight)
+    to_map = to_features or to_weight
     grads = attend_backward(
         grad_masked_B1HW,
         grad_cam_Bhw,
@@ -207,7 +182,7 @@ def _backward(
         to_image,
     )
     of_features, of_weight = grads[:2] if to_map else (None, None)
-    return of_features, of_weight, None, grads[2] if to_image else None, None, None, None
+    return of_features, of_weight, None, grads[2] if to_image else None, None, None
 
 
 attend.register_autograd(_backward, setup_context=_save)

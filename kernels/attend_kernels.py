@@ -58,12 +58,12 @@ def attend_map_kernel(
     features_ptr,  # [B, K, N]
     weight_ptr,  # [C, K]
     class_ptr,  # [B]
-    cam_ptr,  # [B, N] normalised
-    span_ptr,  # [B] max - min; 0 where flat
-    counter_ptr,  # [B], for attend_mask_kernel
-    stride_b,
+    stride_b,  # of the features
     stride_k,
     stride_n,
+    cam_ptr,  # [B, N] normalised
+    span_ptr,  # [B] max - min; 0 where flat, NaN where the map holds one
+    counter_ptr,  # [B], for attend_mask_kernel
     C: tl.constexpr,
     K: tl.constexpr,
     N: tl.constexpr,
@@ -86,9 +86,12 @@ def attend_map_kernel(
         # fmt: on
         tl.store(cam_ptr + n, raw_n, mask=n < N)
         low_n = tl.minimum(low_n, tl.where(n < N, raw_n, float("inf")))
-        high_n = tl.maximum(high_n, tl.where(n < N, raw_n, float("-inf")))
+        raw_n = tl.where(n < N, raw_n, float("-inf"))
+        high_n = tl.maximum(high_n, raw_n, propagate_nan=tl.PropagateNan.ALL)
     low = tl.min(low_n, 0)
-    span = tl.max(high_n, 0) - low
+    # The maximum over a tile, unlike PyTorch's, passes over NaN.
+    lost = tl.max((high_n != high_n).to(tl.int32), 0) > 0
+    span = tl.where(lost, float("nan"), tl.max(high_n, 0) - low)
     flat = span <= 0
     tl.store(span_ptr + b, tl.where(flat, 0.0, span))
     tl.store(counter_ptr + b, 0)

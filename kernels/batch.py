@@ -4,12 +4,14 @@ Shapes: N canvases, M lesion masks, B batch, H W the canvas. Normalised coordina
 `torch.nn.functional.affine_grid`, align_corners=False: the canvas spans [-1, 1], x right, y down.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from pcamx.kernels.launch import device_of
+from pcamx.kernels.launch import contiguous, device_of
 
 BLOCK_H, BLOCK_W = 8, 32
 """Pixels of one program: near in both directions, so a turned film stays in L1; two a thread,
@@ -118,7 +120,7 @@ def gather_affine_normalise(
             canvas_N1HW,
             lesion_M1HW,
             row_B.contiguous(),
-            None if lesion_row_B is None else lesion_row_B.contiguous(),
+            contiguous(lesion_row_B),
             theta_B23.contiguous(),
             gain_B.contiguous(),
             image_B1HW,
@@ -138,17 +140,8 @@ def gather_affine_normalise(
 
 
 @gather_affine_normalise.register_fake
-def _(
-    canvas_N1HW: Tensor,
-    row_B: Tensor,
-    theta_B23: Tensor,
-    gain_B: Tensor,
-    mean: float,
-    std: float,
-    lesion_M1HW: Tensor | None,
-    lesion_row_B: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return _outputs(canvas_N1HW, row_B, lesion_M1HW)
+def _(canvas_N1HW: Tensor, row_B: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    return _outputs(canvas_N1HW, row_B, lesion_M1HW=given[-2])
 
 
 def _outputs(

@@ -11,15 +11,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pcamx.kernels.launch import arrived_last, device_of, empty_like_map, flatten_map, map_dtype
+from pcamx.kernels.launch import arrived_last, device_of, empty_like_map, empty_map, flatten_map
 
 BLOCK_K, BLOCK_N = 32, 128  # 32 values a thread at 4 warps: no spills; 64 bytes of bf16 channels
 
 
 @triton.jit
-def class_weight(weight_ptr, c, k, C: tl.constexpr, K: tl.constexpr, ACC: tl.constexpr):
+def class_weight(
+    weight_ptr, c, k, C: tl.constexpr, K: tl.constexpr, POSITIVE: tl.constexpr, ACC: tl.constexpr
+):
     """Row ``c`` of the weight [C, K] at channels ``k``; zeros for a class that is none."""
-    return tl.load(weight_ptr + c * K + k, mask=(k < K) & (c >= 0) & (c < C), other=0.0).to(ACC)
+    w_k = tl.load(weight_ptr + c * K + k, mask=(k < K) & (c >= 0) & (c < C), other=0.0).to(ACC)
+    if POSITIVE:
+        w_k = tl.where(w_k < 0, 0.0, w_k)
+    return w_k
 
 
 @triton.jit
@@ -42,9 +47,7 @@ def map_tile(
     sum_kn = tl.zeros([BLOCK_K, BLOCK_N], ACC)
     for k0 in range(0, K, BLOCK_K):
         k = k0 + tl.arange(0, BLOCK_K)
-        w_k = class_weight(weight_ptr, c, k, C, K, ACC)
-        if POSITIVE:
-            w_k = tl.where(w_k < 0, 0.0, w_k)
+        w_k = class_weight(weight_ptr, c, k, C, K, POSITIVE, ACC)
         h_kn = tl.load(
             features_ptr + k[:, None] * stride_k + n[None, :] * stride_n,
             mask=(k < K)[:, None] & (n < N)[None, :],
@@ -59,10 +62,10 @@ def class_activation_fwd_kernel(
     features_ptr,  # [B, K, N]
     weight_ptr,  # [C, K]
     class_ptr,  # [B]
-    cam_ptr,  # [B, N]
-    stride_b,
+    stride_b,  # of the features
     stride_k,
     stride_n,
+    cam_ptr,  # [B, N]
     C: tl.constexpr,
     K: tl.constexpr,
     N: tl.constexpr,
@@ -86,18 +89,18 @@ def class_activation_fwd_kernel(
 
 @triton.jit(do_not_specialize=["B"])
 def class_activation_bwd_kernel(
-    grad_cam_ptr,  # [B, N]
     features_ptr,  # [B, K, N]
     weight_ptr,  # [C, K]
     class_ptr,  # [B]
-    grad_features_ptr,  # [B, K, N], strides of the features
-    partial_ptr,  # [B, K] each image's gradient to its class's row
-    counter_ptr,  # [channel blocks], zeros
-    grad_weight_ptr,  # [C, K]
-    B,
-    stride_b,
+    stride_b,  # of the features and of their gradient
     stride_k,
     stride_n,
+    grad_cam_ptr,  # [B, N]
+    grad_features_ptr,  # [B, K, N]
+    grad_weight_ptr,  # [C, K]
+    partial_ptr,  # [B, K] each image's gradient to its class's row
+    counter_ptr,  # [channel blocks], zeros
+    B,
     C: tl.constexpr,
     K: tl.constexpr,
     N: tl.constexpr,
@@ -112,9 +115,7 @@ def class_activation_bwd_kernel(
     b = tl.program_id(0).to(tl.int64) // blocks
     block = tl.program_id(0) % blocks
     k = block * BLOCK_K + tl.arange(0, BLOCK_K)
-    w_k = class_weight(weight_ptr, tl.load(class_ptr + b), k, C, K, ACC)
-    if POSITIVE:
-        w_k = tl.where(w_k < 0, 0.0, w_k)
+    w_k = class_weight(weight_ptr, tl.load(class_ptr + b), k, C, K, POSITIVE, ACC)
     sum_kn = tl.zeros([BLOCK_K, BLOCK_N], ACC)
     for n0 in range(0, N, BLOCK_N):
         n = n0 + tl.arange(0, BLOCK_N)
@@ -141,9 +142,46 @@ def class_activation_bwd_kernel(
                 )
             grad_k = tl.sum(sum_bk, 0)
             if POSITIVE:
-                grad_k = tl.where(class_weight(weight_ptr, c, k, C, K, ACC) > 0, grad_k, 0.0)
+                grad_k = tl.where(class_weight(weight_ptr, c, k, C, K, True, ACC) > 0, grad_k, 0.0)
             grad_k = grad_k.to(grad_weight_ptr.dtype.element_ty)
             tl.store(grad_weight_ptr + c * K + k, grad_k, mask=k < K)
+
+
+def map_arguments(
+    features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor
+) -> tuple[tuple[Any, ...], dict[str, int]]:
+    """The first six arguments of every kernel that reads feature maps, and its constants."""
+    features_BKN = flatten_map(features_BKhw)
+    C, K = weight_CK.shape
+    given = features_BKN, weight_CK.contiguous(), class_index_B.contiguous(), *features_BKN.stride()
+    sizes = {"C": C, "K": K, "N": features_BKN.shape[2]}
+    return given, sizes | {"BLOCK_K": BLOCK_K, "BLOCK_N": BLOCK_N, "num_warps": 4}
+
+
+@torch.library.custom_op("pcamx::class_activation", mutates_args=())
+def class_activation(
+    features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, positive: bool
+) -> Tensor:
+    """As `reference.class_activation`, in one launch; two backward with the counter's zeros."""
+    cam_Bhw = empty_map(features_BKhw)
+    given, constants = map_arguments(features_BKhw, weight_CK, class_index_B)
+    programs = len(cam_Bhw) * triton.cdiv(constants["N"], BLOCK_N)
+    if programs > 0:
+        with device_of(features_BKhw):
+            class_activation_fwd_kernel[(programs,)](
+                *given, cam_Bhw, POSITIVE=positive, **constants
+            )
+    return cam_Bhw
+
+
+@class_activation.register_fake
+def _(features_BKhw: Tensor, *_: object) -> Tensor:
+    return empty_map(features_BKhw)
+
+
+def empty_gradients(features_BKhw: Tensor, weight_CK: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the gradients to features and weight."""
+    return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape)
 
 
 def counters(weight_CK: Tensor) -> int:
@@ -160,69 +198,25 @@ def launch_backward(
     positive: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients to features and weight in one launch; ``counter`` holds `counters` zeros."""
-    B, (C, K) = len(features_BKhw), weight_CK.shape
-    grad_features_BKhw = empty_like_map(features_BKhw)
+    grads = empty_gradients(features_BKhw, weight_CK)
+    B, K = len(features_BKhw), weight_CK.shape[1]
     if B == 0:
-        return grad_features_BKhw, weight_CK.new_zeros(C, K)
-    grad_weight_CK = weight_CK.new_empty(C, K)
-    features_BKN = flatten_map(features_BKhw)
+        return grads[0], grads[1].zero_()
+    given, constants = map_arguments(features_BKhw, weight_CK, class_index_B)
+    partial_BK = grad_cam_Bhw.new_empty(B, K)
     with device_of(features_BKhw):
         class_activation_bwd_kernel[(B * counters(weight_CK),)](
+            *given,
             grad_cam_Bhw.contiguous(),
-            features_BKN,
-            weight_CK.contiguous(),
-            class_index_B.contiguous(),
-            grad_features_BKhw,
-            grad_cam_Bhw.new_empty(B, K),
+            *grads,
+            partial_BK,
             counter,
-            grad_weight_CK,
             B,
-            *features_BKN.stride(),
-            C=C,
-            K=K,
-            N=features_BKN.shape[2],
             POSITIVE=positive,
             BLOCK_B=32,
-            BLOCK_K=BLOCK_K,
-            BLOCK_N=BLOCK_N,
-            num_warps=4,
+            **constants,
         )
-    return grad_features_BKhw, grad_weight_CK
-
-
-@torch.library.custom_op("pcamx::class_activation", mutates_args=())
-def class_activation(
-    features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, positive: bool
-) -> Tensor:
-    """As `reference.class_activation`, in one launch; two backward with the counter's zeros."""
-    B, _, h, w = features_BKhw.shape
-    C, K = weight_CK.shape
-    cam_Bhw = features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
-    if B == 0:
-        return cam_Bhw
-    features_BKN = flatten_map(features_BKhw)
-    with device_of(features_BKhw):
-        class_activation_fwd_kernel[(B * triton.cdiv(h * w, BLOCK_N),)](
-            features_BKN,
-            weight_CK.contiguous(),
-            class_index_B.contiguous(),
-            cam_Bhw,
-            *features_BKN.stride(),
-            C=C,
-            K=K,
-            N=h * w,
-            POSITIVE=positive,
-            BLOCK_K=BLOCK_K,
-            BLOCK_N=BLOCK_N,
-            num_warps=4,
-        )
-    return cam_Bhw
-
-
-@class_activation.register_fake
-def _(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, positive: bool) -> Tensor:
-    B, _, h, w = features_BKhw.shape
-    return features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
+    return grads
 
 
 @torch.library.custom_op("pcamx::class_activation_backward", mutates_args=())
@@ -239,14 +233,8 @@ def class_activation_backward(
 
 
 @class_activation_backward.register_fake
-def _(
-    grad_cam_Bhw: Tensor,
-    features_BKhw: Tensor,
-    weight_CK: Tensor,
-    class_index_B: Tensor,
-    positive: bool,
-) -> tuple[Tensor, Tensor]:
-    return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape)
+def _(_: Tensor, features_BKhw: Tensor, weight_CK: Tensor, *__: object) -> tuple[Tensor, Tensor]:
+    return empty_gradients(features_BKhw, weight_CK)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

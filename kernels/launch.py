@@ -21,9 +21,20 @@ def device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    """None stays None: a kernel is built without it."""
+    return None if tensor is None else tensor.contiguous()
+
+
 def map_dtype(features_BKhw: Tensor) -> torch.dtype:
     """Dtype of maps and of every sum: float32, or float64 for float64 features."""
     return torch.promote_types(features_BKhw.dtype, torch.float32)
+
+
+def empty_map(features_BKhw: Tensor) -> Tensor:
+    """Uninitialised map [B, h, w] of the features."""
+    B, _, h, w = features_BKhw.shape
+    return features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
 
 
 def flatten_map(features_BKhw: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def class_activation(
-    features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool = True
+    features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool
 ) -> Tensor:
     """Class activation map of each image's class, without bias.
 
@@ -45,18 +45,17 @@ def attend(
     weight_CK: Tensor,
     class_index_B: Tensor,
     image_B1HW: Tensor,
-    *,
     omega: float,
     sigma: float,
-    mask_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Positive CAM > min-max > bilinear upsampling > M = sigmoid(omega (A - sigma)) > x * M.
 
     A flat map gives an all-ones mask. Returns the masked image in the image's dtype, the
     normalised map and the mask's mean [B] (exactly 1 only for a flat map).
     """
-    map_Bhw = class_activation(features_BKhw, weight_CK, class_index_B)
-    map_Bhw, flat_B = normalise(map_Bhw if mask_grad else map_Bhw.detach())
+    map_Bhw, flat_B = normalise(
+        class_activation(features_BKhw, weight_CK, class_index_B, positive=True)
+    )
     up_B1HW = F.interpolate(
         map_Bhw[:, None], size=image_B1HW.shape[-2:], mode="bilinear", align_corners=False
     )

@@ -22,17 +22,38 @@ class Attended(NamedTuple):
 
 
 def _check(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor) -> None:
+    """Raise ValueError unless these are features, weight and classes of one batch."""
     if features_BKhw.dim() != 4 or weight_CK.dim() != 2 or class_index_B.dim() != 1:
         raise ValueError(
             "expected features [B, K, h, w], weight [C, K], class_index [B]; got "
             f"{list(features_BKhw.shape)}, {list(weight_CK.shape)}, {list(class_index_B.shape)}"
         )
+    _check_floating(features_BKhw, "features")
+    _check_floating(weight_CK, "weight")
+    if class_index_B.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"expected class_index int32 or int64, got {class_index_B.dtype}")
     if weight_CK.shape[1] != features_BKhw.shape[1]:
         raise ValueError(
             f"weight has {weight_CK.shape[1]} columns for {features_BKhw.shape[1]} channels"
         )
     if len(class_index_B) != len(features_BKhw):
         raise ValueError(f"{len(class_index_B)} classes for {len(features_BKhw)} images")
+    _check_device(features_BKhw, weight_CK, class_index_B)
+
+
+def _check_floating(tensor: Tensor, name: str) -> None:
+    if not tensor.is_floating_point():
+        raise ValueError(f"expected {name} of a floating dtype, got {tensor.dtype}")
+    if 0 in tensor.shape[1:]:
+        raise ValueError(f"{name} {list(tensor.shape)}: nothing but the batch may be empty")
+
+
+def _check_device(first: Tensor, *others: Tensor | None) -> None:
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise ValueError(
+                f"expected all tensors on one device, got {first.device} and {other.device}"
+            )
 
 
 def _kernels(impl: Impl, tensor: Tensor) -> Any:
@@ -66,23 +87,20 @@ def class_activation(
 ) -> Tensor:
     """Positive CAM, eq. (2) of Lu & Tong, or the plain CAM, eq. (1), where ``positive`` is false.
 
-    Features in any floating dtype and layout; returns the maps [B, h, w] in float32 (float64 for
+    Features in any floating dtype and layout; class_index int32 or int64, a class without a row in
+    the weight gives zeros. Returns the maps [B, h, w] in float32 (float64 for
     float64 features), differentiable to features and weight. Autocast does not reach inside.
     ``impl`` auto is triton on CUDA tensors and reference elsewhere.
 
-    Raises ValueError for shapes that do not fit, or triton where it cannot run.
+    Raises ValueError for shapes, dtypes or devices that do not fit, or triton where it cannot run.
     """
     _check(features_BKhw, weight_CK, class_index_B)
     kernels = _kernels(impl, features_BKhw)
     with torch.autocast(features_BKhw.device.type, enabled=False):
-        if kernels is not None:
-            cam_Bhw: Tensor = kernels.class_activation(
-                features_BKhw, weight_CK, class_index_B, positive
-            )
-            return cam_Bhw
-        return reference.class_activation(
-            features_BKhw, weight_CK, class_index_B, positive=positive
-        )
+        made = reference if kernels is None else kernels
+        given = features_BKhw, weight_CK, class_index_B
+        cam_Bhw: Tensor = made.class_activation(*given, positive=positive)
+        return cam_Bhw
 
 
 def attend(
@@ -102,29 +120,26 @@ def attend(
     gives an all-ones mask. Differentiable to features, weight and image; min and max carry no
     gradient, and with ``mask_grad`` false the mask carries none. ``impl`` as `class_activation`.
 
-    Raises ValueError for shapes that do not fit, or triton where it cannot run.
+    Raises ValueError for shapes, dtypes or devices that do not fit, or triton where it cannot run.
     """
     _check(features_BKhw, weight_CK, class_index_B)
     if image_B1HW.dim() != 4 or image_B1HW.shape[:2] != (len(features_BKhw), 1):
         raise ValueError(
             f"expected image [{len(features_BKhw)}, 1, H, W], got {list(image_B1HW.shape)}"
         )
+    _check_floating(image_B1HW, "image")
+    _check_device(features_BKhw, image_B1HW)
+    if not mask_grad:
+        features_BKhw, weight_CK = features_BKhw.detach(), weight_CK.detach()
     kernels = _kernels(impl, features_BKhw)
+    given = features_BKhw, weight_CK, class_index_B, image_B1HW, float(omega), float(sigma)
     with torch.autocast(features_BKhw.device.type, enabled=False):
-        if kernels is not None:
-            tensors = features_BKhw, weight_CK, class_index_B, image_B1HW
-            return Attended(*kernels.attend(*tensors, omega, sigma, mask_grad)[:3])
-        return Attended(
-            *reference.attend(
-                features_BKhw,
-                weight_CK,
-                class_index_B,
-                image_B1HW,
-                omega=omega,
-                sigma=sigma,
-                mask_grad=mask_grad,
-            )
-        )
+        if kernels is None:
+            return Attended(*reference.attend(*given))
+        masked_B1HW, cam_Bhw, area_B, _ = kernels.attend(*given)
+    if not (features_BKhw.requires_grad or weight_CK.requires_grad):
+        cam_Bhw, area_B = cam_Bhw.detach(), area_B.detach()  # the image is not in them
+    return Attended(masked_B1HW, cam_Bhw, area_B)
 
 
 def gather_affine_normalise(
@@ -204,6 +219,4 @@ def _check_fit(
         raise ValueError(f"lesions {list(lesion_M1HW.shape)} on canvases {list(canvas_N1HW.shape)}")
     if lesion_row_B is not None and len(lesion_row_B) != B:
         raise ValueError(f"expected lesion_row [{B}], got {list(lesion_row_B.shape)}")
-    given = (row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)
-    if any(tensor is not None and tensor.device != canvas_N1HW.device for tensor in given):
-        raise ValueError(f"expected all tensors on the canvases' device, {canvas_N1HW.device}")
+    _check_device(canvas_N1HW, row_B, theta_B23, gain_B, lesion_M1HW, lesion_row_B)

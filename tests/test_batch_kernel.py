@@ -16,9 +16,12 @@ MEAN, STD = 51.3, 47.7
 STRONG = Augment(flip=True, rotate=60.0, scale=0.4, shift=0.3, brightness=0.9)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=[GPU] if torch.cuda.is_available() else ["cpu", GPU])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The interpreter where TRITON_INTERPRET is set, and the real thing."""
+    """Triton's interpreter, or a GPU where there is one."""
     return torch.device(request.param)
 
 

@@ -68,7 +68,7 @@ def test_two_matmuls_are_the_interpolation(cells: int, pixels: int) -> None:
     classes = torch.tensor([1, 0, 1])
     found = []
     for function in (
-        partial(reference.attend, omega=rivals.OMEGA, sigma=rivals.SIGMA, mask_grad=True),
+        partial(reference.attend, omega=rivals.OMEGA, sigma=rivals.SIGMA),
         rivals.attend,
         partial(rivals.attend_two_matmuls, **ups),
     ):

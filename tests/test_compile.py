@@ -57,6 +57,11 @@ def test_spills_are_seen(compiled: dict[str, Any]) -> None:
     assert line.startswith("stack")
 
 
+def test_the_maximum_over_tiles_carries_nan(compiled: dict[str, Any]) -> None:
+    """A GPU's plain maximum drops NaN; the interpreter's does not, so its tests cannot tell."""
+    assert "max.NaN.f32" in compiled["maxima"]
+
+
 def test_the_lines_are_those_of_the_planned_occupancy() -> None:
     """By hand: 8 programs of 4 warps are 1024 threads with 64 registers each; 228 KB / 8 - 1 KB."""
     assert aot.excess(FITS, 8, 90) == []

@@ -91,10 +91,19 @@ def test_same_batches_resident_streamed_resumed_and_shared(store: Store, stage: 
 
 @pytest.mark.parametrize("kind", ["stream", "resident"])
 def test_batches_by_the_kernel(store: Store, kind: str) -> None:
-    """On Triton's interpreter; its last bits differ from the reference's, which shows who ran."""
-    with_triton = dataclasses.replace(config(kind), attention=Attention(impl="triton"))
-    ours = next(open_feed(with_triton, store, stage=3, device=CPU).epoch(0))
-    reference = next(feed(store, kind, 3).epoch(0))
+    """Its last bits differ from the reference's, which shows who ran."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # interpreted
+    ours, reference = (
+        next(
+            open_feed(
+                dataclasses.replace(config(kind), attention=Attention(impl=impl)),  # type: ignore[arg-type]
+                store,
+                stage=3,
+                device=device,
+            ).epoch(0)
+        )
+        for impl in ("triton", "reference")
+    )
     torch.testing.assert_close(ours.image_B1HW, reference.image_B1HW, rtol=0, atol=1e-3)
     assert not torch.equal(ours.image_B1HW, reference.image_B1HW)
     assert (ours.lesion_B1HW != reference.lesion_B1HW).float().mean() < 1e-3

@@ -4,6 +4,7 @@ Shapes: B batch, K channels, C classes, h w map, H W image. Memory that a kernel
 NaN, so that whatever it fails to write shows.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -83,7 +84,9 @@ class Results(NamedTuple):
 def attended(inputs: Case, impl: ops.Impl, **options: Any) -> Results:
     leaves = [t.detach().clone().requires_grad_() for t in (inputs[0], inputs[1], inputs[3])]
     out = ops.attend(leaves[0], leaves[1], inputs[2], leaves[2], impl=impl, **options)
-    return Results(*out, *torch.autograd.grad(out, leaves, inputs.grads, allow_unused=True))
+    learns = [(o, g) for o, g in zip(out, inputs.grads, strict=True) if o.requires_grad]
+    outs, grads = zip(*learns, strict=True)
+    return Results(*out, *torch.autograd.grad(outs, leaves, grads, allow_unused=True))
 
 
 def mapped(inputs: Case, impl: ops.Impl, positive: bool) -> list[Tensor]:
@@ -119,6 +122,7 @@ SIZES: list[tuple[Shape, Size]] = [
     ((2, 128, 8, 8), (64, 64)),
     ((1, 40, 20, 20), (64, 80)),  # more cells and pixels than a block, channels no multiple
     ((2, 5, 2, 40), (7, 130)),  # a row of cells longer than a block
+    ((1, 2, 1, 70), (3, 665)),  # its second block begins between two aligned columns of pixels
     ((2, 5, 9, 12), (4, 5)),  # the map is larger than the image
 ]
 IDS = ["x".join(map(str, shape + size)) for shape, size in SIZES]
@@ -218,6 +222,87 @@ def test_extreme_values(scale: float, omega: float, device: str) -> None:
     ]
     ours, torchs, truth = (run._replace(grad_features=run.grad_features * scale) for run in runs)
     within(ours, torchs, truth, slack=max(1, omega))
+
+
+@pytest.mark.parametrize("value", [6e4, 1e-7])
+def test_ends_of_float16(value: float, device: str) -> None:
+    """Sums of 32 channels at 6e4 pass what float16 holds; 1e-7 is one of its smallest numbers."""
+    inputs = case((2, 32, 5, 6), (20, 31), torch.float16, device)
+    shares = inputs.features_BKhw.float().clamp(0, 1)
+    features, grads = (value * shares).half(), tuple(1e-3 * value * g for g in inputs.grads)
+    inputs = inputs._replace(features_BKhw=features, grads=grads)
+    inputs = inputs._replace(grads=(grads[0].half(), *grads[1:]))
+    within(
+        attended(inputs, "triton"),
+        attended(inputs, "reference"),
+        attended(exact(inputs), "reference"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("impl", "where"), [("triton", 0), ("triton", 1), ("reference", 0)], ids=str
+)
+def test_nan_spoils_its_own_image(impl: ops.Impl, where: int, device: str) -> None:
+    """In a cell of its features, or in its class's weight (in the reference that spoils all)."""
+    inputs = case((4, 5, 12, 12), (30, 20), torch.float32, device)  # more cells than a block
+    features, weight = given = inputs.features_BKhw.clone(), inputs.weight_CK.clone()
+    given[where][1].view(-1)[0] = float("nan")
+    out = ops.attend(features, weight, inputs.class_index_B, inputs.image_B1HW, impl=impl)
+    spoilt = [o.isnan().flatten(1).all(1).tolist() for o in (*out[:2], out.area_B[:, None])]
+    assert spoilt == [[False, True, False, False]] * 3
+    kept = [0, 2, 3]
+    plain = ops.attend(*inputs[:4], impl=impl)
+    assert all(torch.equal(o[kept], p[kept]) for o, p in zip(out, plain, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("index", [-1, 3, 2**31 - 1])
+def test_class_that_is_none(index: int, dtype: torch.dtype, device: str) -> None:
+    inputs = case((3, 5, 4, 4), (9, 9), torch.float32, device)
+    classes = inputs.class_index_B.to(dtype)
+    classes[1] = index
+    inputs = inputs._replace(class_index_B=classes)
+    ours = mapped(inputs, "triton", True)
+    assert not ours[0][1].any() and not ours[1][1].any() and ours[0][[0, 2]].any()
+    within(ours, mapped(inputs, "reference", True), mapped(exact(inputs), "reference", True))
+
+
+def test_any_strides(device: str) -> None:
+    """Every input a view with gaps or turned axes, and gradients that are one number expanded."""
+    both = []
+    for impl in ("triton", "reference"):
+        features, weight, classes, image, _ = case((4, 6, 5, 4), (13, 9), torch.float64, device)
+        leaves = features.requires_grad_(), weight.requires_grad_(), image.requires_grad_()
+        views = leaves[0][::2, ::2].mT, leaves[1][:, ::2], classes[::2], leaves[2][::2].mT
+        assert not any(view.is_contiguous() for view in views)
+        out = ops.attend(*views, impl=impl)
+        both.append([*out, *torch.autograd.grad([o.sum() for o in out], leaves)])
+    torch.testing.assert_close(*both, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("mask_grad", [True, False])
+@pytest.mark.parametrize("learns", list(itertools.product([False, True], repeat=3)))
+def test_what_carries_a_gradient(learns: tuple[bool, ...], mask_grad: bool, device: str) -> None:
+    """An output does where one of the inputs that it depends on does, as in the reference."""
+    features, weight, classes, image, _ = case((2, 3, 2, 2), (5, 5), torch.float32, device)
+    for tensor, learn in zip((features, weight, image), learns, strict=True):
+        tensor.requires_grad_(learn)
+    of_map = mask_grad and any(learns[:2])
+    for impl in ("triton", "reference"):
+        out = ops.attend(features, weight, classes, image, mask_grad=mask_grad, impl=impl)
+        assert [o.requires_grad for o in out] == [of_map or learns[2], of_map, of_map]
+
+
+def test_no_second_derivative(device: str) -> None:
+    inputs = case((2, 3, 2, 2), (5, 5), torch.float32, device)
+    features = inputs.features_BKhw.requires_grad_()
+    for out in (
+        ops.attend(*inputs[:4], impl="triton").image_B1HW,
+        ops.class_activation(*inputs[:3], impl="triton"),
+    ):
+        (grad,) = torch.autograd.grad(out.square().sum(), features, create_graph=True)
+        with pytest.raises(RuntimeError, match=r"pcamx\.\w+_backward.* no autograd formula"):
+            grad.sum().backward()
 
 
 @pytest.mark.parametrize("used", [0, 1, 2])
@@ -333,8 +418,7 @@ def test_launches(monkeypatch: pytest.MonkeyPatch, layout: str, device: str) -> 
     assert "new_empty" in called
 
 
-def runs_equal(device: str, runs: int) -> None:
-    inputs = case((3, 40, 4, 7), (64, 75), torch.bfloat16, device, "nhwc")
+def runs_equal(inputs: Case, runs: int) -> None:
     first = attended(inputs, "triton")
     for _ in range(runs):
         for one, other in zip(first, attended(inputs, "triton"), strict=True):
@@ -342,22 +426,39 @@ def runs_equal(device: str, runs: int) -> None:
 
 
 def test_two_runs_give_the_same_bits(device: str) -> None:
-    runs_equal(device, 1)
+    runs_equal(case((3, 40, 4, 7), (64, 75), torch.bfloat16, device, "nhwc"), 1)
 
 
 @pytest.mark.gpu
 def test_a_hundred_runs_give_the_same_bits() -> None:
-    runs_equal("cuda", 100)
+    """Of as many programs as training has, whose order is another each time."""
+    runs_equal(case((256, 128, 20, 20), (320, 320), torch.bfloat16, "cuda", "nhwc"), 100)
 
 
 @pytest.mark.gpu
-def test_more_elements_than_int32_counts() -> None:
+def test_more_pixels_than_int32_counts() -> None:
     features, weight, classes, _, _ = case((1, 2, 20, 20), (1, 1), torch.float32, "cuda")
     B, side = 2100, 1024  # 2.2e9 pixels
-    image = torch.ones(B, 1, side, side, dtype=torch.bfloat16, device="cuda")
-    out = ops.attend(features.expand(B, -1, -1, -1), weight, classes.expand(B), image)
-    assert torch.equal(out.image_B1HW[0], out.image_B1HW[-1])
-    assert out.area_B[0] == out.area_B[-1]
+    image = torch.ones(B, 1, side, side, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    features = features.repeat(B, 1, 1, 1).requires_grad_()
+    out = ops.attend(features, weight, classes.expand(B), image, impl="triton")
+    grads = torch.autograd.grad(out.image_B1HW.sum(), (features, image))
+    for result in (*out, *grads):
+        assert torch.equal(result[0], result[-1]) and result[0].any()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_more_features_than_int32_counts(layout: torch.memory_format) -> None:
+    B, K, side = 8400, 64, 64  # 2.2e9 features
+    features = torch.ones(B, K, side, side, dtype=torch.bfloat16, device="cuda")
+    features = features.to(memory_format=layout).requires_grad_()
+    weight = torch.linspace(0.1, 1, K, device="cuda")[None]
+    classes = torch.zeros(B, dtype=torch.int64, device="cuda")
+    cam = ops.class_activation(features, weight, classes, impl="triton")
+    (grad,) = torch.autograd.grad(cam.sum(), features)
+    for result in (cam, grad):
+        assert torch.equal(result[0], result[-1]) and result[0].all()
 
 
 @pytest.mark.parametrize("mask_grad", [True, False])
@@ -384,19 +485,20 @@ def test_operators_are_registered_whole(name: str, device: str) -> None:
     leaves = features.requires_grad_(), weight.requires_grad_(), classes
     ops.class_activation(*leaves, impl="triton")  # registers them
     if name == "attend":
-        arguments: tuple[Any, ...] = (*leaves, image.requires_grad_(), 10.0, 0.5, True)
+        arguments: tuple[Any, ...] = (*leaves, image.requires_grad_(), 10.0, 0.5)
     else:
         arguments = (*leaves, True)
     opcheck(getattr(torch.ops.pcamx, name).default, arguments)
 
 
-def test_compiles_into_one_graph(device: str) -> None:
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_compiles_into_one_graph(impl: ops.Impl, device: str) -> None:
     features, weight, classes, image, grads = case((2, 4, 3, 3), (8, 8), torch.float32, device)
     leaves = features.requires_grad_(), weight.requires_grad_()
 
     def loss(features: Tensor, weight: Tensor) -> Tensor:
-        out = ops.attend(features * 2, weight, classes, image, impl="triton")
-        cam = ops.class_activation(features, weight, classes, impl="triton")
+        out = ops.attend(features * 2, weight, classes, image, impl=impl)
+        cam = ops.class_activation(features, weight, classes, impl=impl)
         return (out.image_B1HW * grads[0]).sum() + (cam * grads[1]).sum()
 
     eager = torch.autograd.grad(loss(*leaves), leaves)

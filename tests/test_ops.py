@@ -241,12 +241,22 @@ F, W, C, X = torch.rand(2, 3, 4, 4), torch.rand(2, 3), torch.tensor([0, 1]), tor
         ((F, W, C, X[:1]), "image"),
         ((F, W, C, X[:, 0]), "image"),
         ((F, W, C, X.expand(2, 3, 8, 8)), "image"),
+        ((F.long(), W, C, X), "features of a floating dtype, got torch.int64"),
+        ((F, W.int(), C, X), "weight of a floating dtype"),
+        ((F, W, C, X.byte()), "image of a floating dtype, got torch.uint8"),
+        ((F, W, C.float(), X), "class_index int32 or int64, got torch.float32"),
+        ((F, W, C.bool(), X), "class_index int32 or int64"),
+        ((F[:, :0], W[:, :0], C, X), "features .* but the batch may be empty"),
+        ((F[..., :0], W, C, X), "features .* but the batch may be empty"),
+        ((F, W, C, X[..., :0, :]), "image .* but the batch may be empty"),
+        ((F, W.to("meta"), C, X), "one device, got cpu and meta"),
+        ((F, W, C, X.to("meta")), "one device"),
     ],
 )
-def test_shapes_that_do_not_fit(arguments: tuple[Tensor, ...], words: str) -> None:
+def test_what_does_not_fit(arguments: tuple[Tensor, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         attend(*arguments)
-    if words != "image":
+    if arguments[3] is X:
         with pytest.raises(ValueError, match=words):
             class_activation(*arguments[:3])
 
