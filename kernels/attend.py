@@ -40,11 +40,11 @@ def attend(
     (B, h, w), (H, W) = cam_Bhw.shape, image_B1HW.shape[2:]
     if B == 0:
         return masked_B1HW, cam_Bhw, area_B, span_B
-    given, constants = map_arguments(features_BKhw, weight_CK, class_index_B)
+    given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
     counter_B = span_B.new_empty(B, dtype=torch.int32)
     parts = triton.cdiv(H * W, PIXELS * STEPS)
     with device_of(features_BKhw):
-        attend_map_kernel[(B,)](*given, cam_Bhw, span_B, counter_B, **constants)
+        attend_map_kernel[(B,)](*given, cam_Bhw, span_B, counter_B, **sizes)
         attend_mask_kernel[(B * parts,)](
             image_B1HW.contiguous(),
             cam_Bhw,

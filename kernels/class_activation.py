@@ -154,8 +154,8 @@ def map_arguments(
     features_BKN = flatten_map(features_BKhw)
     C, K = weight_CK.shape
     given = features_BKN, weight_CK.contiguous(), class_index_B.contiguous(), *features_BKN.stride()
-    sizes = {"C": C, "K": K, "N": features_BKN.shape[2]}
-    return given, sizes | {"BLOCK_K": BLOCK_K, "BLOCK_N": BLOCK_N, "num_warps": 4}
+    sizes = {"C": C, "K": K, "N": features_BKN.shape[2], "BLOCK_K": BLOCK_K, "BLOCK_N": BLOCK_N}
+    return given, sizes | {"num_warps": 4}
 
 
 @torch.library.custom_op("pcamx::class_activation", mutates_args=())
@@ -164,13 +164,11 @@ def class_activation(
 ) -> Tensor:
     """As `reference.class_activation`, in one launch; two backward with the counter's zeros."""
     cam_Bhw = empty_map(features_BKhw)
-    given, constants = map_arguments(features_BKhw, weight_CK, class_index_B)
-    programs = len(cam_Bhw) * triton.cdiv(constants["N"], BLOCK_N)
+    given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
+    programs = len(cam_Bhw) * triton.cdiv(sizes["N"], BLOCK_N)
     if programs > 0:
         with device_of(features_BKhw):
-            class_activation_fwd_kernel[(programs,)](
-                *given, cam_Bhw, POSITIVE=positive, **constants
-            )
+            class_activation_fwd_kernel[(programs,)](*given, cam_Bhw, POSITIVE=positive, **sizes)
     return cam_Bhw
 
 
@@ -202,7 +200,7 @@ def launch_backward(
     B, K = len(features_BKhw), weight_CK.shape[1]
     if B == 0:
         return grads[0], grads[1].zero_()
-    given, constants = map_arguments(features_BKhw, weight_CK, class_index_B)
+    given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
     partial_BK = grad_cam_Bhw.new_empty(B, K)
     with device_of(features_BKhw):
         class_activation_bwd_kernel[(B * counters(weight_CK),)](
@@ -214,7 +212,7 @@ def launch_backward(
             B,
             POSITIVE=positive,
             BLOCK_B=32,
-            **constants,
+            **sizes,
         )
     return grads
 

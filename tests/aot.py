@@ -103,10 +103,11 @@ def attentions(
     to_map: bool = True,
     to_image: bool = True,
     side_grads: bool = True,
+    image: torch.dtype | None = None,
     **changes: Any,
 ) -> Callable[[], object]:
     """Attention, forward and backward; with ``side_grads`` map and area have gradients too."""
-    given = (*maps(*args, **changes), torch.empty(2, 1, side, side, dtype=args[0]))
+    given = (*maps(*args, **changes), torch.empty(2, 1, side, side, dtype=image or args[0]))
 
     def launch() -> None:
         masked, cam, area, span = attend.attend(*given, 10.0, 0.5)
@@ -142,7 +143,11 @@ CASES = (
     Case("map fp32 odd", activations(F32, 37, 7, 5, layout=CONTIGUOUS), MAP_ODD),
     Case("attend bf16", attentions(BF16), ATTEND),
     Case("attend bf16 contiguous", attentions(BF16, layout=CONTIGUOUS), ATTEND),
-    Case("attend bf16 as trained", attentions(BF16, to_image=False, side_grads=False), ATTEND),
+    Case(
+        "attend as trained",
+        attentions(BF16, image=F32, to_image=False, side_grads=False),
+        ATTEND,
+    ),
     Case("attend bf16 image alone", attentions(BF16, to_map=False), IMAGE),
     Case("attend fp16", attentions(F16), ATTEND),
     Case("attend fp32", attentions(F32), ATTEND_F32),

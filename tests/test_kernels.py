@@ -154,6 +154,17 @@ def test_attend_of_half_the_bits(layout: str, dtype: torch.dtype, device: str) -
     assert ours.grad_features.is_contiguous(memory_format=kept)
 
 
+def test_attend_of_two_dtypes(device: str) -> None:
+    """As trained with autocast: bfloat16 features, the rest float32."""
+    inputs = case((2, 32, 8, 9), (32, 40), torch.float32, device, "nhwc")
+    inputs = inputs._replace(features_BKhw=inputs.features_BKhw.bfloat16())
+    within(
+        attended(inputs, "triton"),
+        attended(inputs, "reference"),
+        attended(exact(inputs), "reference"),
+    )
+
+
 @pytest.mark.parametrize("positive", [True, False])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
