@@ -44,7 +44,7 @@ def evaluate(run: Path, *, track: Track = silent) -> dict[str, Any]:
         raise PcamxError(f"{run}: not a run's folder, config.yaml is not there")
     config = configs.load(run / "config.yaml")
     store = read_store(Path(config.data.store))
-    preflight.check_store(run, store)
+    preflight.check_store(run, store.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     weights = _finished(run)
     networks = {f"stage {n}": _network(config, run, w, device) for n, w in weights.items()}

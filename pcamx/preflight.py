@@ -8,7 +8,7 @@ from pcamx import checkpoint, engine
 from pcamx import config as configs
 from pcamx.config import Config
 from pcamx.data.order import choose_marked, steps_per_epoch
-from pcamx.data.store import Store
+from pcamx.data.store import Store, fingerprint
 from pcamx.errors import PcamxError
 
 _FREE = ("data.threads", "data.feed", "runtime.log_every", "runtime.save_every")
@@ -23,7 +23,7 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
     Raises PcamxError for what stands in the way of stages ``numbers`` on ``world`` ranks.
     """
     _check_folder(config, numbers, resume)
-    check_store(Path(config.run.folder), store)
+    check_store(Path(config.run.folder), store.folder)
     engine.deepspeed_config(config, world)
     if config.attention.impl == "triton" and not torch.cuda.is_available():
         raise PcamxError("attention.impl: triton needs an NVIDIA GPU; set it to auto")
@@ -38,12 +38,12 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
             checkpoint.load_start(path, config, number)
 
 
-def check_store(run: Path, store: Store) -> None:
+def check_store(run: Path, store: Path) -> None:
     """Refuse a store that was prepared anew since the run began: its splits may be others."""
     seen = run / STORE_SEEN
-    if seen.is_file() and seen.read_text(encoding="utf-8").strip() != store.fingerprint():
+    if seen.is_file() and seen.read_text(encoding="utf-8").strip() != fingerprint(store):
         raise PcamxError(
-            f"{store.folder} was prepared anew since {run} began; set run.folder to a new folder"
+            f"{store} was prepared anew since {run} began; set run.folder to a new folder"
         )
 
 

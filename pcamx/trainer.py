@@ -13,7 +13,7 @@ from pcamx import config as configs
 from pcamx.checkpoint import Progress, Weights
 from pcamx.config import Config
 from pcamx.data.feed import Feed, open_feed
-from pcamx.data.store import Store, read_store
+from pcamx.data.store import Store, fingerprint, read_store
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 from pcamx.history import History
@@ -123,7 +123,7 @@ class StageRun:
             checkpoint.open_folder(self.folder)
             checkpoint.write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
             seen = self.folder.parent / preflight.STORE_SEEN
-            checkpoint.write_text(seen, self.store.fingerprint() + "\n")
+            checkpoint.write_text(seen, fingerprint(self.store.folder) + "\n")
             self.history.forget(self.number, self.progress.done)
 
     def _init_from(self, stage: Stage) -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [  # imports point down, or stay on their line
     "launch bench tests pcamx.cli pcamx.__main__",
     "pcamx.evaluate pcamx.panels pcamx.trainer",
+    "pcamx.pretrained",
     "pcamx.history pcamx.preflight pcamx.stopping pcamx.validation",
     "pcamx.engine pcamx.checkpoint pcamx.report pcamx.scoring",
     "pcamx.stages",
@@ -32,6 +33,7 @@ HOME = {  # everything else in pcamx, kernels and launch does without
     "yaml": "pcamx.config",
     "rich": "pcamx.report",
     "matplotlib": "pcamx.report",
+    "safetensors": "pcamx.pretrained",
 }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pcamx.errors import PcamxError
 
@@ -71,10 +72,6 @@ class Store:
     films: tuple[Film, ...]
     mean: float
     std: float
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the manifest: which films there are, their labels, splits and marks."""
-        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
 
     def split(self, name: str) -> tuple[Film, ...]:
         """The films of one split, in the manifest's order."""
@@ -189,11 +186,32 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read_store(folder: Path) -> Store:
-    """Read what `pcamx prepare` wrote; does not open the films.
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the manifest: which films there are, their labels, splits and marks.
 
-    Raises PcamxError if the folder is missing or no store, if the root is gone, or if a file
-    was changed by hand and no longer fits.
+    Raises PcamxError if it is gone.
+    """
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise PcamxError(
+            f"{folder / MANIFEST}: {error.strerror}; run pcamx prepare again"
+        ) from None
+
+
+class Head(NamedTuple):
+    """What store.json says of the films as a whole."""
+
+    root: Path
+    mean: float
+    std: float
+    films: int
+
+
+def read_head(folder: Path) -> Head:
+    """Read store.json alone: what standardises a film, also where the films are gone.
+
+    Raises PcamxError if the folder is missing, no store, or one of another format.
     """
     head_file = folder / HEAD
     if not head_file.is_file():
@@ -212,6 +230,16 @@ def read_store(folder: Path) -> Store:
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise PcamxError(f"{head_file}: damaged; run pcamx prepare again") from None
+    return Head(root, mean, std, films=count)
+
+
+def read_store(folder: Path) -> Store:
+    """Read what `pcamx prepare` wrote; does not open the films.
+
+    Raises PcamxError if the folder is missing or no store, if the root is gone, or if a file
+    was changed by hand and no longer fits.
+    """
+    root, mean, std, count = read_head(folder)
     if not root.is_dir():
         raise PcamxError(f"{root}: the films of store {folder} are gone; run pcamx prepare again")
     films = tuple(_films(folder))

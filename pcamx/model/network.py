@@ -5,14 +5,14 @@ Shapes: B batch, C classes, h w the map, H W the image.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcamx import ops
-from pcamx.config import Config
+from pcamx.config import Attention, Model
 from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import Encoder
 from pcamx.model.head import Head
@@ -27,10 +27,20 @@ class Maps(NamedTuple):
     decoder_BHW: Tensor | None
 
 
+class Architecture(Protocol):
+    """What of a run's config makes its network."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def attention(self) -> Attention: ...
+
+
 class Network(nn.Module):
     """Classifier with class activation maps; ``decoder`` adds the lesion decoder of stage 3."""
 
-    def __init__(self, config: Config, *, decoder: bool) -> None:
+    def __init__(self, config: Architecture, *, decoder: bool) -> None:
         super().__init__()
         self.encoder = Encoder(config.model.layout)
         self.head = Head(config.attention)
