@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pcamx import __version__
 from pcamx.config import Config
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
@@ -232,7 +233,8 @@ def load_weights(path: Path) -> Weights:
     except Exception as error:
         # torch.load raises pickle, zip, runtime and key errors alike for a foreign file.
         raise PcamxError(
-            f"{path}: not a stage's weights ({type(error).__name__}); expected a weights.pt"
+            f"{path}: not a stage's weights ({type(error).__name__}); expected a weights.pt "
+            f"of pcamx {__version__}"
         ) from None
 
 

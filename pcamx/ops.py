@@ -36,8 +36,9 @@ def _check(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor) -> N
         raise ValueError(
             f"weight has {weight_CK.shape[1]} columns for {features_BKhw.shape[1]} channels"
         )
-    if len(class_index_B) != len(features_BKhw):
-        raise ValueError(f"{len(class_index_B)} classes for {len(features_BKhw)} images")
+    # shape[0], because len() would fix the batch of an exported graph.
+    if class_index_B.shape[0] != features_BKhw.shape[0]:
+        raise ValueError(f"{class_index_B.shape[0]} classes for {features_BKhw.shape[0]} images")
     _check_device(features_BKhw, weight_CK, class_index_B)
 
 

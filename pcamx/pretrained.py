@@ -21,13 +21,14 @@ from torch import Tensor
 
 from pcamx import __version__, checkpoint, preflight
 from pcamx import config as configs
+from pcamx.checkpoint import Weights
 from pcamx.config import Attention, ConfigError, Model
 from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
 
 FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, SAFETENSORS = "config.json", "model.safetensors"
 CLASSES = ("normal", "abnormal")
 UNTUNED = 0.5
 """Threshold of a map that no marked film has tuned."""
@@ -113,7 +114,7 @@ def _from_run(run: Path, stage: int | None, device: torch.device) -> Pretrained:
         )
     head = read_head(store)
     preflight.check_store(run, store)
-    report = _report(run)
+    report = read_report(run, weights)
     return Pretrained(
         folder=run,
         network=_network(weights.layout, weights.state, path, number, device),
@@ -132,17 +133,32 @@ def _words(stages: list[int]) -> str:
     return " and ".join(f"stage {n}" for n in stages)
 
 
-def _report(run: Path) -> dict[str, Any]:
-    """report.json of a run; empty where nobody has evaluated it."""
+def read_report(run: Path, weights: Weights) -> dict[str, Any]:
+    """report.json of a run; empty where nobody has measured these weights.
+
+    Raises PcamxError where it is damaged, or measures weights that were trained over since.
+    """
     path = run / "report.json"
+    damaged = PcamxError(f"{path}: damaged or of another version; run pcamx evaluate {run}")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        assert report["format"] == 1 and report["stages"].keys() <= {"1", "2", "3"}
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if report["format"] != 1:
+            raise damaged
+        measured = report["stages"].get(str(weights.stage))
+        if measured is None:
+            return {}
+        trained = measured["epochs"], measured["seconds"]
+        if not all(0 <= found["threshold"] <= 1 for found in measured["localization"].values()):
+            raise damaged
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
-        raise PcamxError(f"{path}: damaged or of another version; run pcamx evaluate") from None
-    return dict(report)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise damaged from None
+    if trained != (weights.epochs, weights.seconds):
+        raise PcamxError(
+            f"{path}: measures another training of stage {weights.stage}; run pcamx evaluate {run}"
+        )
+    return report
 
 
 def _maps(stage: int) -> tuple[str, ...]:
@@ -150,7 +166,7 @@ def _maps(stage: int) -> tuple[str, ...]:
 
 
 def _thresholds(report: Mapping[str, Any], stage: int) -> dict[str, Threshold]:
-    found = report.get("stages", {}).get(str(stage), {}).get("localization", {})
+    found = report["stages"][str(stage)]["localization"] if report else {}
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
     return {name: Threshold(m["threshold"], m["threshold_tuned"]) for name, m in chosen.items()}
@@ -190,7 +206,7 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
         "commit": model.commit,
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    (folder / WEIGHTS).write_bytes(weights)
+    (folder / SAFETENSORS).write_bytes(weights)
     (folder / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -198,7 +214,7 @@ def _from_export(folder: Path, stage: int | None, device: torch.device) -> Pretr
     facts = _facts(folder / CONFIG)
     if stage not in (None, facts["stage"]):
         raise PcamxError(f"{folder}: an export of stage {facts['stage']}, not of stage {stage}")
-    path = folder / WEIGHTS
+    path = folder / SAFETENSORS
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:

@@ -1,0 +1,34 @@
+"""`pcamx export`: a trained network as files for other programs."""
+
+import argparse
+from pathlib import Path
+
+from pcamx.cli.command import Commands, command
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    sub = command(
+        commands,
+        "export",
+        run,
+        "write a run's network as safetensors and ONNX, with a model card",
+        "pcamx export runs/demo --out demo-model",
+    )
+    sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")
+    sub.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="a new folder; RUN/export if not given"
+    )
+    sub.add_argument(
+        "--stage", type=int, choices=(1, 2, 3), help="the last finished one if not given"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from pcamx.export import export
+
+    out = options.out or options.run / "export"
+    onnx = export(options.run, out, stage=options.stage)
+    differences = ", ".join(f"{name} {d:.1e}" for name, d in onnx["max_abs_diff"].items())
+    print(f"{out} holds model.safetensors and config.json, model.onnx and README.md")
+    print(f"largest difference between ONNX and PyTorch: {differences}")

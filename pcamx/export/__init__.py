@@ -1,0 +1,40 @@
+"""`pcamx export RUN`: a folder that other programs and other people read.
+
+FOLDER/config.json, model.safetensors   what `pcamx.from_pretrained` and `pcamx explain` read
+FOLDER/model.onnx, onnx.json            the same network for other runtimes, and its parity
+FOLDER/README.md                        model card
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pcamx import checkpoint
+from pcamx.data.store import replacing
+from pcamx.errors import PcamxError
+from pcamx.export.card import model_card
+from pcamx.export.graph import ONNX, require_packages, write_onnx
+from pcamx.pretrained import from_pretrained, read_report, save_pretrained
+
+
+def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
+    """Write the last finished stage of ``run``, or ``stage``, into the new folder ``out``.
+
+    All of it or nothing. Returns what onnx.json says. Raises PcamxError where the run has no such
+    stage, ``out`` is not empty, a package is missing, or ONNX and PyTorch disagree.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise PcamxError(f"{out}: there is something already; name a new folder with --out")
+    if not (run / "config.yaml").is_file():
+        raise PcamxError(f"{run}: not a run's folder, config.yaml is not there")
+    require_packages()
+    model = from_pretrained(run, stage=stage, device="cpu")
+    weights = checkpoint.load_weights(run / f"stage{model.stage}" / "weights.pt")
+    report = read_report(run, weights)
+    with replacing(out) as draft:
+        save_pretrained(model, draft)
+        onnx = write_onnx(model, draft / ONNX)
+        (draft / "onnx.json").write_text(json.dumps(onnx, indent=1) + "\n", encoding="utf-8")
+        card = model_card(model, weights, report, onnx)
+        (draft / "README.md").write_text(card, encoding="utf-8")
+    return onnx

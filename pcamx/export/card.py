@@ -1,0 +1,185 @@
+"""README.md of an export: a model card, with the front matter that Hugging Face reads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pcamx import __version__
+from pcamx.checkpoint import Weights
+from pcamx.pretrained import Pretrained
+from pcamx.report import rows
+
+_HEAD = """\
+---
+library_name: pcamx
+pipeline_tag: image-classification
+license: unknown
+tags:
+- x-ray
+- radiography
+- class-activation-map
+- onnx
+- safetensors
+---
+
+# Bone X-ray classifier with a map of what it looks at
+
+Says how likely a bone radiograph is abnormal and where that decision rests. The method is that of
+Lu & Tong, *Towards to Reasonable Decision Basis in Automatic Bone X-Ray Image Classification: A
+Weakly-Supervised Approach* (AAAI-19), stage {stage} of 3.
+
+**For research only. This is not a medical device: do not use it for diagnosis, triage or any other
+decision about a patient.**
+
+## Use
+
+`pcamx explain FOLDER film.png` draws the map over a film, of any depth, and DICOM. In Python, for a
+film of 8 bits (Pillow resizes a little differently from the decoder of the training):
+
+```python
+import numpy as np
+from PIL import Image, ImageOps
+
+film = ImageOps.exif_transpose(Image.open("film.png")).convert("L")
+film = ImageOps.pad(film, ({canvas}, {canvas}), Image.Resampling.BILINEAR)
+grey = np.asarray(film, np.float32)[None, None]
+```
+
+with ONNX
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+{outputs} = session.run(None, {{"image": grey}})
+```
+
+or with pcamx
+
+```python
+import torch
+from pcamx import from_pretrained
+
+model = from_pretrained(".", device="cpu")
+logits, maps = model.network.explain(model.standardise(torch.from_numpy(grey)))
+```
+"""
+
+_UNMEASURED = """\
+## Figures
+
+Not measured: run `pcamx evaluate` on the run and export it again.
+"""
+
+_LIMITS = """\
+## Limits
+
+- Films of other hospitals, devices, ages or body parts than those it was trained on: unmeasured,
+  expect worse.
+- A map scaled by its own minimum and maximum shows a hot spot on every film, normal ones too. Look
+  at the probability first, and compare raw maps.
+- The map has cells of 16 pixels of the canvas: it says about where, not how far a lesion reaches.
+- Whose films these are, and under which terms films and weights may be used, is for whoever
+  publishes this model to add here.
+"""
+
+
+def model_card(
+    model: Pretrained, weights: Weights, report: Mapping[str, Any], onnx: Mapping[str, Any]
+) -> str:
+    """The card of an exported stage as Markdown.
+
+    ``report`` is the run's report.json, empty where it was not measured; ``onnx`` the parity.
+    """
+    outputs = ", ".join(onnx["max_abs_diff"])
+    parts = [
+        _HEAD.format(stage=model.stage, canvas=model.canvas, outputs=outputs),
+        "\n".join(_interface(model, report)),
+        "\n".join(_figures(model, report)) if report else _UNMEASURED,
+        _making(model, weights, onnx),
+        _LIMITS,
+    ]
+    return "\n".join(parts)
+
+
+def _interface(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
+    side, cells = model.canvas, model.canvas // 16
+    yield "| | shape | what |\n|---|---|---|"
+    yield (
+        f"| image | [B, 1, {side}, {side}] float32 | grey levels 0 to 255, bone bright, aspect "
+        "kept, centred on black; standardisation is inside the graph |"
+    )
+    yield "| probability | [B] | of abnormal |"
+    yield (
+        f"| map | [B, {cells}, {cells}] | positive class activation map of the abnormal class, "
+        "raw: comparable between films |"
+    )
+    if model.stage == 3:
+        marked = f"{report['data']['marked_used']} marked" if report else "marked"
+        yield (
+            f"| lesion | [B, {side}, {side}] | the decoder's lesion map, 0 to 1, learned from "
+            f"{marked} films |"
+        )
+    thresholds = (
+        f"{rows.MAPS[name]} {t.value:g}{'' if t.tuned else ' (not tuned)'}"
+        for name, t in model.thresholds.items()
+    )
+    yield (
+        f"\nMean {model.mean:.3f}, std {model.std:.3f} grey levels. A pixel counts as lesion where "
+        f"a map, upsampled and scaled to [0, 1] per film, reaches: {', '.join(thresholds)}.\n"
+    )
+
+
+def _figures(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
+    kept = (f"stage {model.stage}", *rows.BASELINES.values())
+    other_maps = {name for key, name in rows.MAPS.items() if key not in model.thresholds}
+    located = [
+        (f"{group.title}, {row.name}", row.figures)
+        for group in rows.localization(report)
+        for row in group.rows
+        if group.title in kept and row.name not in other_maps
+    ]
+    classified = [(r.name, r.figures) for r in rows.classification(report) if r.name in kept]
+    valid = report["data"]["splits"]["valid"]
+    yield "## Figures\n"
+    yield (
+        f"On the validation split: {valid['films']} films of {valid['patients']} patients, "
+        f"{valid['abnormal']} abnormal, {valid['marked']} with a marked lesion. In brackets the "
+        "95 % bootstrap interval over patients. Baselines: a Gaussian at the centre of every film, "
+        "and the same network untrained.\n"
+    )
+    yield from _table("classification", rows.CLASSIFICATION, classified)
+    yield from _table("where the map lies", rows.LOCALIZATION, located)
+    yield (
+        f"{report['device']}; {_listed(report['versions'])}; commit {report['commit']}; "
+        f"{report['created']}.\n"
+    )
+
+
+def _table(
+    corner: str,
+    columns: Mapping[str, str],
+    lines: Sequence[tuple[str, Mapping[str, rows.Estimate]]],
+) -> Iterator[str]:
+    yield f"| {corner} | {' | '.join(columns.values())} | n |"
+    yield "|---" * (len(columns) + 2) + "|"
+    for name, figures in lines:
+        cells = (f"{figures[key].text()} {figures[key].interval()}".strip() for key in columns)
+        yield f"| {name} | {' | '.join(cells)} | {rows.counts(figures)} |"
+    yield ""
+
+
+def _making(model: Pretrained, weights: Weights, onnx: Mapping[str, Any]) -> str:
+    differences = ", ".join(f"{name} {d:.1e}" for name, d in onnx["max_abs_diff"].items())
+    count = sum(parameter.numel() for parameter in model.network.parameters())
+    return (
+        "## How it was made\n\n"
+        f"Stage {weights.stage}, {weights.epochs} epochs in {rows.duration(weights.seconds)}; "
+        f"ranks: {weights.world}, device: {weights.device}. Layout {weights.layout}, {count:,} "
+        f"weights. Exported by pcamx {__version__}.\n\n"
+        f"`model.onnx` (opset {onnx['opset']}; {_listed(onnx['versions'])}) and PyTorch differ on "
+        f"eight test canvases by at most: {differences} (CPU).\n"
+    )
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -1,0 +1,276 @@
+"""from_pretrained on runs and exports: the same network, and one line for what is neither."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+import torch
+from safetensors.torch import load_file, save_file
+
+import pcamx
+from pcamx import checkpoint
+from pcamx import config as configs
+from pcamx.data.store import read_store
+from pcamx.errors import PcamxError
+from pcamx.model.network import Network
+from pcamx.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
+
+
+@pytest.fixture
+def run(tmp_path: Path, write_config: Any) -> Path:
+    return runs.random_run(tmp_path / "run", write_config(tmp_path))
+
+
+@pytest.fixture
+def exported(run: Path, tmp_path: Path) -> Path:
+    runs.write_report(run)
+    out = tmp_path / "export"
+    out.mkdir()
+    save_pretrained(from_pretrained(run, device="cpu"), out)
+    return out
+
+
+def logits(model: Pretrained) -> torch.Tensor:
+    grey = torch.randint(0, 256, (3, 1, 32, 32), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        return model.network(model.standardise(grey.to(torch.uint8).to(model.device)))
+
+
+def test_last_stage_of_a_run(run: Path, store_folder: Path, write_config: Any) -> None:
+    model = pcamx.from_pretrained(run, device="cpu")
+    store = read_store(store_folder)
+    assert (model.stage, model.layout, model.canvas) == (3, "bottleneck", 32)
+    assert (model.mean, model.std) == (store.mean, store.std)
+    assert not any(layer.training for layer in model.network.modules())
+    network = Network(configs.load(run / "config.yaml"), decoder=True).eval()
+    network.load_state_dict(checkpoint.load_weights(run / "stage3/weights.pt").state)
+    grey = torch.randint(0, 256, (3, 1, 32, 32), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = network((grey.float() - store.mean) / store.std)
+    assert torch.equal(logits(model), expected)
+
+
+def test_one_stage_of_a_run(run: Path) -> None:
+    second, third = (from_pretrained(run, stage=n, device="cpu") for n in (2, 3))
+    assert second.stage == 2 and second.network.decoder is None
+    assert third.network.decoder is not None
+    assert not torch.equal(logits(second), logits(third))
+
+
+def test_films_may_be_gone(run: Path, store_folder: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(store_folder, tmp_path / "store"))
+    head = json.loads((store / "store.json").read_text())
+    (store / "store.json").write_text(json.dumps(head | {"root": str(tmp_path / "gone")}))
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(str(store_folder), str(store)))
+    assert from_pretrained(run, device="cpu").mean == head["mean"]
+
+
+def test_thresholds(run: Path) -> None:
+    untuned = Threshold(0.5, False)
+    assert from_pretrained(run, stage=1).thresholds == {"cam": untuned, "positive_cam": untuned}
+    runs.write_report(run, stages=(1, 3))
+    third = from_pretrained(run)
+    assert third.thresholds == {
+        "cam": Threshold(0.35, True),
+        "positive_cam": Threshold(0.45, True),
+        "decoder": Threshold(0.55, True),
+    }
+    assert third.versions == {"pcamx": "0.1.0", "torch": "2.13.0"} and third.commit == "0123abc"
+    second = from_pretrained(run, stage=2)
+    assert second.thresholds == {"cam": untuned, "positive_cam": untuned}
+    assert second.versions == {} and second.commit is None
+
+
+def test_report_of_another_training(run: Path) -> None:
+    runs.write_report(run)
+    runs.retrained(run, 3)
+    with pytest.raises(PcamxError, match=r"report.json: measures another training of stage 3; run"):
+        from_pretrained(run)
+    from_pretrained(run, stage=2)
+
+
+def test_export_and_back(run: Path, exported: Path) -> None:
+    ours, theirs = from_pretrained(exported, device="cpu"), from_pretrained(run, device="cpu")
+    assert torch.equal(logits(ours), logits(theirs))
+    for name in ("stage", "layout", "canvas", "mean", "std", "thresholds", "versions", "commit"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert from_pretrained(exported, stage=3).stage == 3
+    shutil.rmtree(run)
+    assert from_pretrained(exported).stage == 3
+
+
+def test_a_triton_run_loads_anywhere(tmp_path: Path, write_config: Any) -> None:
+    config = write_config(tmp_path, {"attention.impl": "triton", "model.layout": "basic"})
+    run = runs.random_run(tmp_path / "run", config, stages=(1,))
+    model = from_pretrained(run, device="cpu")
+    assert model.layout == "basic"
+    model.network.explain(torch.zeros(1, 1, 32, 32))
+
+
+# Neither a run nor an export
+
+
+def test_no_model_in_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(PcamxError, match=r"no model in it; expected a run's config.yaml or an exp"):
+        from_pretrained(tmp_path)
+    with pytest.raises(PcamxError, match="gone: no such folder; expected"):
+        from_pretrained(tmp_path / "gone")
+
+
+def test_stage_that_is_not_there(run: Path, exported: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "stage3")
+    with pytest.raises(PcamxError, match="stage 3 is not finished; there is stage 1 and stage 2"):
+        from_pretrained(run, stage=3)
+    shutil.rmtree(run / "stage1")
+    (run / "stage2/weights.pt").unlink()
+    with pytest.raises(PcamxError, match="no stage is finished; train one, or --resume it"):
+        from_pretrained(run)
+    with pytest.raises(PcamxError, match="an export of stage 3, not of stage 1"):
+        from_pretrained(exported, stage=1)
+
+
+def test_store_that_is_gone(tmp_path: Path, write_config: Any) -> None:
+    config = write_config(tmp_path, {"data.store": "elsewhere"})
+    run = runs.random_run(tmp_path / "run", config)
+    with pytest.raises(PcamxError, match="mean and std of its films are in elsewhere, .*pcamx exp"):
+        from_pretrained(run)
+
+
+def test_store_prepared_anew(run: Path) -> None:
+    (run / "store.sha256").write_text("0" * 64)
+    with pytest.raises(PcamxError, match="was prepared anew since"):
+        from_pretrained(run)
+
+
+def edit(name: str, **changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def write(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: void((folder / name).write_bytes(content))
+
+
+def void(_: object) -> None:
+    return None
+
+
+def other_shapes(folder: Path) -> None:
+    path = folder / "stage3/weights.pt"
+    content = torch.load(path, weights_only=True)
+    content["state"]["head.weight"] = torch.zeros(3, 128)
+    torch.save(content, path)
+
+
+def other_fields(folder: Path) -> None:
+    path = folder / "stage3/weights.pt"
+    torch.save(torch.load(path, weights_only=True) | {"era": "later"}, path)
+
+
+def other_layout(folder: Path) -> None:
+    path = folder / "stage3/weights.pt"
+    torch.save(torch.load(path, weights_only=True) | {"layout": "wide"}, path)
+
+
+def more_keys(folder: Path) -> None:
+    with (folder / "config.yaml").open("a") as file:
+        file.write("optics:\n  lens: 5\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (write("stage3/weights.pt", b"photo"), "weights.pt: not a stage's weights .*of pcamx"),
+        (other_fields, "weights.pt: not a stage's weights .*of pcamx"),
+        (other_layout, "weights.pt: layout 'wide' is unknown to pcamx"),
+        (other_shapes, "weights.pt: not the weights of this network; pcamx"),
+        (
+            more_keys,
+            r"config.yaml: unknown key optics; .*\(pcamx .*; is the run of another version",
+        ),
+        (write("config.yaml", b"\xff"), "config.yaml: not UTF-8"),
+        (write("report.json", b"{"), "report.json: damaged or of another version; run pcamx eval"),
+        (write("report.json", b'{"format": 2}'), "report.json: damaged or of another version"),
+        (edit("report.json", stages={"3": {"epochs": 3}}), "report.json: damaged"),
+        (edit("report.json", stages=[]), "report.json: damaged"),
+    ],
+)
+def test_damaged_run(run: Path, damage: Callable[[Path], None], message: str) -> None:
+    runs.write_report(run)
+    damage(run)
+    assert_one_line(run, message)
+
+
+def assert_one_line(folder: Path, message: str) -> None:
+    with pytest.raises(PcamxError, match=message) as caught:
+        from_pretrained(folder, device="cpu")
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def renamed_tensor(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    state["head.gain"] = state.pop("head.bias")
+    save_file(state, path)
+    _sign(folder)
+
+
+def text_for_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"text")
+    _sign(folder)
+
+
+def _sign(folder: Path) -> None:
+    import hashlib
+
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    edit("config.json", sha256=digest)(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "model.safetensors: damaged, its SHA-256 is not config.json's; export it again"),
+        (no_weights, "model.safetensors: No such file or directory; export it again"),
+        (renamed_tensor, "model.safetensors: not the weights of this network; pcamx"),
+        (text_for_weights, "model.safetensors: not a safetensors file"),
+        (edit("config.json", format=2, pcamx="9.0"), "config.json: format 2 of pcamx 9.0, this pc"),
+        (edit("config.json", layout="wide"), "layout 'wide' is unknown"),
+        (edit("config.json", layout=[]), "layout .. is unknown"),
+        *(
+            (edit("config.json", **changes), "config.json: not a config.json of pcamx export")
+            for changes in (
+                {"stage": 4},
+                {"canvas": 10**9},
+                {"canvas": "32"},
+                {"std": 0},
+                {"mean": float("nan")},
+                {"thresholds": {"cam": {"value": 0.5, "tuned": True}}},
+                {"thresholds": []},
+            )
+        ),
+        (write("config.json", b'{"architectures": ["ResNet"]}'), "not a config.json of pcamx exp"),
+        (write("config.json", b"[1]"), "not a config.json of pcamx export"),
+        (write("config.json", b"\xff\xfe"), "not a config.json of pcamx export"),
+    ],
+)
+def test_damaged_export(exported: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(exported)
+    assert_one_line(exported, message)
