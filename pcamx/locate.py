@@ -88,7 +88,7 @@ def pooled_head(
         raise ValueError(
             f"{fc_name!r} averages the maps of {best!r}, not of target_layer {names[target]!r}"
         )
-    return PooledHead(target or layers[best], layers[fc_name])
+    return PooledHead(layers[best] if target is None else target, layers[fc_name])
 
 
 def _trial_image(x: Tensor) -> Tensor:
@@ -101,12 +101,11 @@ def _trial_image(x: Tensor) -> Tensor:
 
 
 def _watch(layers: dict[str, nn.Module], image: Tensor) -> tuple[dict[str, _Seen], Any]:
-    """Every layer's last use, in order of use, and the model's output."""
+    """Every layer's last use, in order of first use, and the model's output."""
     seen: dict[str, _Seen] = {}
 
     def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def record(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            seen.pop(name, None)  # so that the last use counts for the order
             if isinstance(output, Tensor):
                 seen[name] = _Seen(given[0] if given else None, output)
 

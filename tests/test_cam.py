@@ -268,14 +268,14 @@ def compiled() -> Iterator[None]:
         torch.compiler.reset()
 
 
-def test_compiled_model_and_compiled_layer() -> None:
+def test_compiled_and_compiled_in_place() -> None:
     model, x = build(classifiers.ResNet).eval(), images()
     expected = PositiveCAM(model)(x)
     with compiled():
         whole = torch.compile(model, backend="eager")
         whole(x)
         assert torch.equal(PositiveCAM(whole)(x), expected)
-        model.layer4.compile(backend="eager")
+        model.compile(backend="eager")
         logits = model(x)
         assert torch.equal(PositiveCAM(model)(x), expected)
         assert torch.equal(model(x), logits)

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pcamx import cli
+from pcamx import checkpoint, cli
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.export import export, graph
+from pcamx.export.card import model_card
 from pcamx.pretrained import from_pretrained
 
 FILES = {"config.json", "model.safetensors", "model.onnx", "onnx.json", "README.md"}
@@ -145,6 +146,18 @@ def test_a_stage_that_nobody_measured(run: Path, tmp_path: Path) -> None:
     assert "Not measured: run `pcamx evaluate`" in card and "95 %" not in card
     assert "lesion map" not in card and "CAM 0.5 (not tuned)" in card
     assert from_pretrained(out, device="cpu").network.decoder is None
+
+
+def test_card_of_a_stage_without_a_decoder(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    report = runs.write_report(copy)
+    weights = checkpoint.load_weights(copy / "stage2/weights.pt")
+    onnx_facts = {"opset": 20, "versions": {}, "max_abs_diff": {"probability": 0.0, "map": 1e-6}}
+    model = from_pretrained(copy, stage=2, device="cpu")
+    card = model_card(model, weights, report, onnx_facts)
+    assert "| stage 2, positive CAM | 0.400" in card
+    assert "| untrained network, CAM | 0.400" in card and "decoder |" not in card
+    assert "probability, map = session.run" in card and "probability 0.0e+00, map 1.0e-06" in card
 
 
 # Nothing is written where something is wrong
