@@ -85,6 +85,7 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
         marks_on_normal=1,
         marks_empty=1,
         marks_on_quarantined=1,
+        mark_notes=(),
         mean=30.0,
         std=float(np.sqrt(squares - 30.0**2)),
     )
@@ -199,7 +200,13 @@ def test_a_wrong_mark_leaves_the_old_store(root: Path, tmp_path: Path) -> None:
     prepare(root, out, workers=1)
     before = snapshot(out)
     mask(tmp_path / "masks" / "a" / "n9.png")
-    refused("a/n9 is not a film", root, out, marks=tmp_path / "masks", workers=1)
+    refused(
+        "not films of this data set, not used: a/n9.png",
+        root,
+        out,
+        marks=tmp_path / "masks",
+        workers=1,
+    )
     assert snapshot(out) == before
     assert sorted(item.name for item in tmp_path.iterdir()) == ["masks", "set", "store"]
 

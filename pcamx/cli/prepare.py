@@ -25,7 +25,11 @@ def add(commands: Commands) -> None:
         "for data that is not MURA-v1.1",
     )
     sub.add_argument(
-        "--marks", type=Path, metavar="PATH", help="COCO .json or a folder of mask images"
+        "--marks",
+        type=Path,
+        metavar="PATH",
+        help="lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, or a folder of "
+        "mask images; look at them first with pcamx marks check",
     )
 
 
@@ -48,3 +52,5 @@ def run(options: argparse.Namespace) -> None:
     for what, count in dropped.items():
         if count:
             print(f"{count} {what}")
+    for note in found.mark_notes:
+        print(note)

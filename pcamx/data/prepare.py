@@ -38,6 +38,8 @@ class Summary:
     """Marks left out because the film is labelled normal, which its label stays."""
     marks_empty: int
     marks_on_quarantined: int
+    mark_notes: tuple[str, ...]
+    """What else is to be known of the marks, a line each: boxes, images that are no films, ..."""
     mean: float
     """Grey level on 0..255 of the training films, and its standard deviation."""
     std: float
@@ -55,7 +57,7 @@ def prepare(
     """Verify a data set's films and write the store ``out``, as a whole or not at all.
 
     ``root`` is a MURA-v1.1 folder, or holds the films that ``table`` (root/labels.csv if left
-    out) lists. ``marks``: COCO json or a folder of masks. ``workers``: processes, all cores by
+    out) lists. ``marks``: what `pcamx.data.marks` reads. ``workers``: processes, all cores by
     default; the result does not depend on it. Run it under ``if __name__ == "__main__"``.
 
     Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
@@ -77,9 +79,11 @@ def prepare(
         _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
         tally: Counter[str] = Counter()
+        notes: list[str] = []
         if marks is not None:
-            masks = read_marks(marks, size_of)
-            work = track(masks.items(), "drawing marks", len(masks))
+            found = read_marks(marks, size_of)
+            notes = found.notes()
+            work = track(found.masks.items(), "drawing marks", len(found.masks))
             films = _add_marks(films, work, draft, tally)
         write_store(draft, root, films, mean=mean, std=std, quarantine=quarantine)
     return Summary(
@@ -89,6 +93,7 @@ def prepare(
         marks_on_normal=tally["normal"],
         marks_empty=tally["empty"],
         marks_on_quarantined=tally["quarantined"],
+        mark_notes=tuple(notes),
         mean=mean,
         std=std,
     )

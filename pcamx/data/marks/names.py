@@ -1,0 +1,65 @@
+"""Which film a mark file means: by its whole path, or by the end of the path that only it has.
+
+A name from a mark file is only ever compared with the names of films; no file is opened by it. So
+absolute paths, addresses and `..` do no harm, and are what many tools write.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+Parts = tuple[str, ...]
+WHOLE = 1 << 30
+"""How well a name fits that is a film's whole path; else the number of equal parts at the end."""
+
+
+class Names:
+    """The films of a data set, by the last parts of their paths."""
+
+    def __init__(self, films: Iterable[str]) -> None:
+        self._parts = {film: _parts(film) for film in films}
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for film, parts in self._parts.items():
+            self._by_name[parts[-1]].append(film)
+            self._by_stem[_stem(parts[-1])].append(film)
+
+    def find(self, name: str, *, suffix: bool = True) -> tuple[list[str], int]:
+        """The films that ``name`` fits best, and how well: none, one, or several.
+
+        The name's suffix counts first, then the rest of it alone: x.png may be a copy of x.dcm.
+        Without ``suffix`` it counts in a whole path only.
+        """
+        if name in self._parts:
+            return [name], WHOLE
+        parts = _parts(name)
+        if not parts:
+            return [], 0
+        same = self._by_name.get(parts[-1], []) if suffix else []
+        found = same or self._by_stem.get(_stem(parts[-1]), [])
+        fit = {film: _shared(self._parts[film][:-1], parts[:-1]) + 1 for film in found}
+        best = max(fit.values(), default=0)
+        return [film for film in found if fit[film] == best], best
+
+
+def _parts(name: str) -> Parts:
+    # macOS writes accents as letters of their own.
+    path = unicodedata.normalize("NFC", name).replace("\\", "/")
+    path = re.sub(r"^[A-Za-z]:(?=/)", "", path)
+    return tuple(p for p in PurePosixPath(path).parts if p not in ("/", "//", "..", "."))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _shared(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """How many parts are equal, counted from the end."""
+    count = 0
+    for a, b in zip(reversed(ours), reversed(theirs), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

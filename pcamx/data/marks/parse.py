@@ -1,0 +1,133 @@
+"""Mark files come from anywhere: their text is read within limits, and every number is checked."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from pcamx.data.marks.shapes import Box, Points, Size, by
+from pcamx.errors import PcamxError
+
+MAX_BYTES = 1 << 28
+FURTHEST = 1e7
+"""Pixels; no film reaches that far, and Pillow counts in 32 bits."""
+_CLAIM = 1e15  # pixels; whole numbers stay whole
+_DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
+
+
+def text(file: Path, errors: str = "strict") -> str:
+    """A file's UTF-8 text; ``errors`` as `open` has it. Raises PcamxError, with the file."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise PcamxError(f"{file}: larger than {MAX_BYTES >> 20} MiB; split the export")
+        return file.read_text(encoding="utf-8-sig", errors=errors)
+    except UnicodeDecodeError:
+        raise PcamxError(f"{file}: not UTF-8 text; export the marks again") from None
+    except OSError as error:
+        raise PcamxError(f"{file}: {error.strerror}; check the path") from None
+
+
+def json_tree(file: Path) -> Any:
+    """A JSON file's content. Raises PcamxError, with the file."""
+    try:
+        return json.loads(text(file))
+    except (ValueError, RecursionError) as error:
+        raise PcamxError(f"{file}: not valid JSON ({error}); export the marks again") from None
+
+
+def xml_tree(file: Path) -> ElementTree.Element:
+    """An XML file's root. Raises PcamxError, with the file, also where it declares entities.
+
+    Without a document type there is no entity: none that grows, none that opens another file.
+    """
+    content = text(file)
+    if _DTD.search(content):
+        raise PcamxError(f"{file}: declares a document type, which no mark file needs; remove it")
+    try:
+        return ElementTree.fromstring(content)  # noqa: S314
+    except (ElementTree.ParseError, ValueError) as error:
+        raise PcamxError(f"{file}: not valid XML ({error}); export the marks again") from None
+
+
+def objects(tree: Any, key: str, of: str) -> list[dict[str, Any]]:
+    """``tree[key]``, which must be a list of objects."""
+    items = tree.get(key) if isinstance(tree, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise PcamxError(f'no list "{key}" of objects, which {of} has; export the marks again')
+    return items
+
+
+def word(value: Any, what: str) -> str:
+    """A text that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise PcamxError(f"{what} is {_short(value)}, not a text; export the marks again")
+    return value.strip()
+
+
+def number(value: Any, what: str, furthest: float = FURTHEST) -> float:
+    """A number within reach, also written as text, as XML does."""
+    found: Any = value
+    if isinstance(value, str):
+        try:
+            found = float(value)
+        except ValueError:
+            found = None
+    # Compared before it is converted: a whole number may be longer than a float can be. NaN fails.
+    if type(found) not in (int, float) or not abs(found) <= furthest:
+        raise PcamxError(f"{what} is {_short(value)}, not a number within reach; mend it")
+    return float(found)
+
+
+def whole(value: Any, what: str, furthest: float = FURTHEST) -> int:
+    """A whole number, not negative."""
+    found = number(value, what, furthest)
+    if found < 0 or found != int(found):
+        raise PcamxError(f"{what} is {_short(value)}, not a whole number from 0 on; mend it")
+    return int(found)
+
+
+def image_size(width: Any, height: Any) -> Size | None:
+    """The image's size; None where the file leaves it out or writes 0 x 0.
+
+    It may be any: it is compared with the film's, and nothing is allocated by it.
+    """
+    if width is None and height is None:
+        return None
+    size = whole(width, "width", _CLAIM), whole(height, "height", _CLAIM)
+    if size == (0, 0):
+        return None
+    if 0 in size:
+        raise PcamxError(f"the image is {by(size)} pixels; mend it")
+    return size
+
+
+def points(pairs: Any, what: str) -> Points:
+    """At least three pairs x, y."""
+    if not isinstance(pairs, Sequence) or isinstance(pairs, str) or len(pairs) < 3:
+        raise PcamxError(f"{what} is at least three points x, y; mend it")
+    return tuple(pair(p, what) for p in pairs)
+
+
+def pair(value: Any, what: str) -> tuple[float, float]:
+    """One point x, y."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise PcamxError(f"{what}: {_short(value)} is not a point x, y; mend it")
+    return number(value[0], f"{what}: x"), number(value[1], f"{what}: y")
+
+
+def box(left: float, top: float, right: float, bottom: float) -> Box:
+    """A box with its edges in order."""
+    if right < left or bottom < top:
+        raise PcamxError(f"a box of {right - left:g} x {bottom - top:g}; mend it")
+    return Box(left, top, right, bottom)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "missing"
+    if isinstance(value, int) and abs(value) > 10**40:  # Python refuses to write the longest
+        return "too large"
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

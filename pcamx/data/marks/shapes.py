@@ -1,0 +1,190 @@
+"""What a person drew on an image, and how it becomes pixels.
+
+Coordinates are continuous: pixel i covers [i, i + 1), x to the right, y down. A box holds the
+pixels whose centre lies in it, at least one. A polygon is filled by Pillow, as LabelMe does: each
+vertex lies in the pixel that holds it, and the outline belongs to the lesion, so none is lost and
+each is half a pixel wider. On 353 published polygons the centres agree to 0.02 pixel.
+
+Shapes: H W the pixels of a raster.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pcamx.errors import PcamxError
+
+Size = tuple[int, int]
+"""Width and height of an upright film in pixels."""
+Mask = NDArray[np.uint8]
+Bounds = tuple[float, float, float, float]
+"""Left, top, right and bottom edge."""
+Points = tuple[tuple[float, float], ...]
+_ELLIPSE = 72  # vertices of the polygon that stands for it
+
+
+@dataclass(frozen=True, slots=True)
+class Polygon:
+    """One or more rings of at least three points; what lies in any of them is lesion."""
+
+    kind: ClassVar[str] = "polygon"
+    rings: tuple[Points, ...]
+
+    def bounds(self) -> Bounds:
+        xs, ys = zip(*(point for ring in self.rings for point in ring), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def scaled(self, width: float, height: float) -> "Polygon":
+        def scaled(ring: Points) -> Points:
+            return tuple((_near(x * width), _near(y * height)) for x, y in ring)
+
+        return Polygon(tuple(map(scaled, self.rings)))
+
+    def draw(self, image: Image.Image) -> None:
+        pen = ImageDraw.Draw(image)
+        for ring in self.rings:
+            pen.polygon(ring, fill=255)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An upright rectangle, which stands for the lesion somewhere in it."""
+
+    kind: ClassVar[str] = "box"
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def bounds(self) -> Bounds:
+        return self.left, self.top, self.right, self.bottom
+
+    def scaled(self, width: float, height: float) -> "Box":
+        return Box(
+            _near(self.left * width),
+            _near(self.top * height),
+            _near(self.right * width),
+            _near(self.bottom * height),
+        )
+
+    def draw(self, image: Image.Image) -> None:
+        left, right = _covered(self.left, self.right)
+        top, bottom = _covered(self.top, self.bottom)
+        ImageDraw.Draw(image).rectangle((left, top, right, bottom), fill=255)
+
+
+def _near(pixels: float) -> float:
+    """A vertex at 8 may come back as 7.9998: shares are written with few digits."""
+    return round(pixels, 2)
+
+
+def _covered(low: float, high: float) -> tuple[int, int]:
+    """First and last pixel whose centre lies in [low, high); the middle one if there is none."""
+    first, last = math.ceil(low - 0.5), math.ceil(high - 0.5) - 1
+    return (first, last) if last >= first else (math.floor((low + high) / 2),) * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """Pixels; ``pixels`` makes them, bool [height, width], when they are drawn."""
+
+    kind: ClassVar[str] = "mask"
+    left: int
+    top: int
+    width: int
+    height: int
+    pixels: Callable[[], NDArray[np.bool_]]
+
+    def bounds(self) -> Bounds:
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+    def draw(self, image: Image.Image) -> None:
+        # Checked before anything is allocated: a file may claim any size.
+        if self.width > image.width or self.height > image.height:
+            raise PcamxError(
+                f"a mask of {by((self.width, self.height))} pixels, the film has {by(image.size)}; "
+                "draw it at the film's own size"
+            )
+        stencil = Image.fromarray(self.pixels().astype(np.uint8) * 255)
+        image.paste(255, (self.left, self.top), stencil)
+
+
+Shape: TypeAlias = Polygon | Box | Raster
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One lesion as it was drawn."""
+
+    where: str
+    """For messages: which item of its image."""
+    label: str
+    """What the person called it, "" if nothing."""
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """One image of a mark file and what is drawn on it: what every format is read into."""
+
+    name: str
+    """The image's path, address or file name, as the file has it."""
+    size: Size | None
+    """The image's size according to the file, None if it does not say."""
+    marks: tuple[Mark, ...]
+    relative: bool = False
+    """Coordinates are shares of the image's width and height."""
+    suffix: bool = True
+    """The name's suffix is the image's; else it is that of the file with the marks."""
+    unread: tuple[str, ...] = ()
+    """Drawn items that are no area, such as points and lines."""
+
+
+def draw(marks: Iterable[Mark], size: Size) -> Mask:
+    """The union of the marks: uint8 [H, W] of 0 and 255, of an upright film of ``size``.
+
+    Raises PcamxError that names the mark whose pixels cannot be had.
+    """
+    image = Image.new("L", size)
+    for mark in marks:
+        try:
+            mark.shape.draw(image)
+        except PcamxError as error:
+            raise PcamxError(f"{mark.where}: {error}") from None
+    return np.asarray(image)
+
+
+def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0) -> Polygon:
+    """An ellipse with its centre and half axes, turned clockwise, as a polygon."""
+    angles = (2 * math.pi * k / _ELLIPSE for k in range(_ELLIPSE))
+    ring = tuple((x + across * math.cos(a), y + down * math.sin(a)) for a in angles)
+    return Polygon((turned(ring, (x, y), degrees),))
+
+
+def turned(points: Iterable[tuple[float, float]], about: tuple[float, float], deg: float) -> Points:
+    """The points turned clockwise, as one sees it where y points down."""
+    cos, sin = math.cos(math.radians(deg)), math.sin(math.radians(deg))
+    x0, y0 = about
+    return tuple(
+        (_near(x0 + (x - x0) * cos - (y - y0) * sin), _near(y0 + (x - x0) * sin + (y - y0) * cos))
+        for x, y in points
+    )
+
+
+def rectangle(box: Box, degrees: float, about: tuple[float, float]) -> Box | Polygon:
+    """The box turned clockwise about a point; a box stays one where it is not turned."""
+    if degrees % 360 == 0:
+        return box
+    left, top, right, bottom = box.bounds()
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return Polygon((turned(corners, about, degrees),))
+
+
+def by(size: Size) -> str:
+    """``20 x 10``, for messages."""
+    return f"{size[0]} x {size[1]}"
