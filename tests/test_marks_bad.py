@@ -49,6 +49,8 @@ def change(file: Path, edit: Any) -> Path:
         ({"id": None}, {}, "image id None is neither"),
         ({"id": [7]}, {}, "image id [7] is neither"),
         ({"file_name": 3}, {}, "file_name of 7 is 3, not a text"),
+        ({"file_name": "a\nb\x1b[0m"}, {}, "not used: a?b?[0m; check"),
+        ({}, {"image_id": 10**4000}, "annotation 1: image_id 1000000"),
         ({}, {"image_id": 9}, "annotation 1: image_id 9 is not among the images"),
         ({}, {"image_id": [7]}, "annotation 1: image_id [7] is not among the images"),
         ({}, {"segmentation": [], "bbox": None}, "annotation 1 of a/x.jpg: neither a segment"),
@@ -190,6 +192,7 @@ def _region(tree: Any) -> Any:
         ("box", lambda t: t[0].pop("data"), "marks of an unknown kind"),
         ("mask", lambda t: _region(t)["value"].update(rle="AAAA"), "no list of bytes"),
         ("mask", lambda t: _region(t)["value"].update(rle=[300]), "no list of bytes"),
+        ("mask", lambda t: _region(t)["value"].update(rle=10**9), "no list of bytes"),
         ("mask", lambda t: _region(t)["value"].update(rle=[]), "breaks off"),
         ("mask", lambda t: _region(t)["value"].update(rle=[255] * 9), "does not fill 20 x 10"),
         ("mask", lambda t: _region(t)["value"].update(rle=[0, 0, 3, 32] + [57] * 9), "breaks off"),
@@ -274,7 +277,7 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_several_kinds_in_one_folder(tmp_path: Path) -> None:
     by_hand.coco(tmp_path, "box")
     by_hand.voc(tmp_path / "voc", "box")
-    refused(tmp_path, "several kinds of marks, COCO (coco.json), Pascal VOC (x.xml); name one")
+    refused(tmp_path, "several kinds of marks, COCO (coco.json), Pascal VOC (voc/x.xml); name one")
 
 
 # Run lengths

@@ -1,9 +1,10 @@
-"""A film's lesion mask on the canvas. Shapes: H W the canvas."""
+"""A film's lesion mask on the canvas. Shapes: H W the film, on the canvas the canvas."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -16,9 +17,7 @@ from pcamx.errors import PcamxError
 def lesion_canvas(mask_file: Path, film: Film, canvas: int) -> Tensor:
     """Read an upright mask of the film's own size and lay it on the canvas as the decoder does.
 
-    Returns uint8 [1, canvas, canvas] in {0, 1}: a pixel is lesion when at least half of it is
-    covered. A connected lesion too thin for that keeps the pixels that it covers at least half
-    as well as its best one, so none is lost in a reduction.
+    Returns what `lay_lesion` does.
 
     Raises PcamxError if the file cannot be read or has another size than the film.
     """
@@ -34,9 +33,19 @@ def lesion_canvas(mask_file: Path, film: Film, canvas: int) -> Tensor:
             f"{mask_file}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, the film "
             f"{film.path} has {film.width} x {film.height}; run pcamx prepare again"
         )
-    place = fit(film.width, film.height, canvas)
+    return lay_lesion(mask, canvas)
+
+
+def lay_lesion(mask_HW: NDArray[np.bool_], canvas: int) -> Tensor:
+    """Lay a film's mask, of its own size, on the canvas.
+
+    Returns uint8 [1, canvas, canvas] in {0, 1}: a pixel is lesion when at least half of it is
+    covered. A connected lesion too thin for that keeps the pixels that it covers at least half
+    as well as its best one, so none is lost in a reduction.
+    """
+    place = fit(mask_HW.shape[1], mask_HW.shape[0], canvas)
     # BOX in float32 is the exact share of each canvas pixel that the mask covers.
-    cover = Image.fromarray(mask.astype(np.float32)).resize(
+    cover = Image.fromarray(mask_HW.astype(np.float32)).resize(
         (place.width, place.height), Image.Resampling.BOX
     )
     cover_1HW = torch.zeros(1, canvas, canvas)

@@ -148,9 +148,7 @@ def _heading(panel: Panel, width: float) -> str:
 
 def _draw_map(axis: Axes, panel: Panel, name: str) -> None:
     axis.imshow(overlay(panel.image_HW, panel.maps[name]))
-    for line in [] if panel.lesion_HW is None else outlines(panel.lesion_HW):
-        axis.plot(line[:, 0], line[:, 1], color="black", lw=1.8, alpha=0.6)
-        axis.plot(line[:, 0], line[:, 1], color=OUTLINE, lw=0.8)
+    draw_outlines(axis, panel)
     if at := peak(panel.maps[name]):
         for colour, width in (("black", 2.0), ("white", 0.9)):
             axis.plot(at[1], at[0], marker=_CROSS, color=colour, ms=8, mew=width)
@@ -158,6 +156,13 @@ def _draw_map(axis: Axes, panel: Panel, name: str) -> None:
     weight = "bold" if "missed" in said else "normal"
     title = f"{name}: {said.upper() if weight == 'bold' else said}" if said else name
     axis.set_title(title, fontsize=7, fontweight=weight, parse_math=False)
+
+
+def draw_outlines(axis: Axes, panel: Panel) -> None:
+    """The marked lesion, blue with a dark rim."""
+    for line in [] if panel.lesion_HW is None else outlines(panel.lesion_HW):
+        axis.plot(line[:, 0], line[:, 1], color="black", lw=1.8, alpha=0.6)
+        axis.plot(line[:, 0], line[:, 1], color=OUTLINE, lw=0.8)
 
 
 def _draw_legend(strip: SubFigure, width: float) -> None:
@@ -174,11 +179,16 @@ def _draw_legend(strip: SubFigure, width: float) -> None:
 
 def save_png(panels: Sequence[Panel], path: Path, dpi: int = 200) -> None:
     """Write `draw`'s figure as PNG in print quality. Raises PcamxError if it cannot."""
+    write_png(draw(panels), path, dpi)
+
+
+def write_png(figure: Figure, path: Path, dpi: int) -> None:
+    """Write any figure as PNG. Raises PcamxError if it cannot."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A file name's letter that the font lacks is drawn as a box; that is no news to anyone.
         warnings.filterwarnings("ignore", message="Glyph")
-        draw(panels).savefig(buffer, format="png", dpi=dpi)
+        figure.savefig(buffer, format="png", dpi=dpi)
     replace_file(path, buffer.getvalue())
 
 

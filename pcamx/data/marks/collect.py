@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pcamx.data.marks.kinds import open_marks
 from pcamx.data.marks.names import Names
+from pcamx.data.marks.parse import line
 from pcamx.data.marks.shapes import Annotated, Box, Mark, Mask, Polygon, Size, by, draw
 from pcamx.errors import PcamxError
 
@@ -38,6 +39,8 @@ class Problem:
     """A key of PROBLEMS."""
     text: str
     """Which image or mark, and why."""
+    film: str = ""
+    """Of one whose marks are used all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +70,13 @@ class Marks:
     def notes(self) -> list[str]:
         """What a person should know before the marks are used, a line each."""
         boxes = self.shapes()[Box.kind]
-        lines = [f"{boxes} boxes, each taken as a filled rectangle"] if boxes else []
+        notes = [f"{boxes} boxes, each taken as a filled rectangle"] if boxes else []
         for kind, words in PROBLEMS.items():
             found = [problem.text for problem in self.problems if problem.kind == kind]
             if found:
                 more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-                lines.append(f"{len(found)} {words}: {found[0]}{more}")
-        return lines
+                notes.append(f"{len(found)} {words}: {found[0]}{more}")
+        return notes
 
 
 @dataclass(slots=True)
@@ -83,8 +86,8 @@ class _Desk:
     films: Mapping[str, Size | None]
     problems: list[Problem] = field(default_factory=list)
 
-    def note(self, kind: str, text: str) -> None:
-        self.problems.append(Problem(kind, text))
+    def note(self, kind: str, text: str, film: str = "") -> None:
+        self.problems.append(Problem(kind, line(text), film))
 
 
 def read_marks(source: Path, films: Mapping[str, Size | None]) -> Marks:
@@ -113,13 +116,13 @@ def read_marks(source: Path, films: Mapping[str, Size | None]) -> Marks:
         if size is None:
             of.setdefault(film, ())
         elif _fits(image, size, film, where, desk):
-            if marks := tuple(_usable(image, size, where, desk)):
+            if marks := tuple(_usable(image, film, size, desk)):
                 of[film] = of.get(film, ()) + marks
             if image.size is None:
                 unsized.append(film)
     if not of:
         raise PcamxError(_nothing(source, kind, len(marked), desk.problems))
-    masks = {film: _mask(marks, films[film]) for film, marks in of.items()}
+    masks = {film: _mask(source, marks, films[film]) for film, marks in of.items()}
     return Marks(kind, of, masks, unmarked, tuple(unsized), tuple(desk.problems))
 
 
@@ -130,8 +133,15 @@ def _where(file: Path, source: Path, image: Annotated) -> str:
     return f"{image.name} ({file.relative_to(source)})"
 
 
-def _mask(marks: tuple[Mark, ...], size: Size | None) -> MakeMask | None:
-    return partial(draw, marks, size) if size else None
+def _mask(source: Path, marks: tuple[Mark, ...], size: Size | None) -> MakeMask | None:
+    return partial(_draw, source, marks, size) if size else None
+
+
+def _draw(source: Path, marks: tuple[Mark, ...], size: Size) -> Mask:
+    try:
+        return draw(marks, size)
+    except PcamxError as error:
+        raise PcamxError(f"{source}: {line(error)}") from None
 
 
 def _placed(
@@ -155,7 +165,7 @@ def _placed(
                 desk.note("unknown", where)
         same = [(where, image) for fit, where, image in several if fit == best]
         if len(same) > 1:
-            desk.note("twice", f"{film} by {same[0][0]} and {same[1][0]}")
+            desk.note("twice", f"{film} by {same[0][0]} and {same[1][0]}", film)
         yield from ((film, where, image) for where, image in same)
 
 
@@ -169,7 +179,7 @@ def _fits(image: Annotated, size: Size, film: str, where: str, desk: _Desk) -> b
     return False
 
 
-def _usable(image: Annotated, size: Size, where: str, desk: _Desk) -> Iterator[Mark]:
+def _usable(image: Annotated, film: str, size: Size, desk: _Desk) -> Iterator[Mark]:
     for mark in image.marks:
         if image.relative and isinstance(mark.shape, Box | Polygon):
             mark = replace(mark, shape=mark.shape.scaled(*size))
@@ -181,7 +191,7 @@ def _usable(image: Annotated, size: Size, where: str, desk: _Desk) -> Iterator[M
             desk.note("empty", mark.where)
         else:
             if reach > _SLACK:
-                desk.note("cut", f"{mark.where}, {reach:.0f} pixels of it")
+                desk.note("cut", f"{mark.where}, {reach:.0f} pixels of it", film)
             yield mark
 
 

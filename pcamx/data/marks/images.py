@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pcamx.data.marks.parse import line
 from pcamx.data.marks.rle import Bits
 from pcamx.data.marks.shapes import Annotated, Mark, Raster
 from pcamx.errors import PcamxError
@@ -27,13 +28,13 @@ def read(folder: Path, files: list[Path]) -> Iterator[tuple[Path, Annotated]]:
             with Image.open(file) as image:
                 size = image.size
         except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
-            raise _unreadable(file, error) from None
+            raise PcamxError(f"{file}: {_unreadable(error)}") from None
         shape = Raster(0, 0, *size, partial(_pixels, file))
-        yield file, Annotated(name, size, (Mark(str(file), "", shape),), suffix=False)
+        yield file, Annotated(name, size, (Mark(name, "", shape),), suffix=False)
 
 
-def _unreadable(file: Path, error: Exception) -> PcamxError:
-    return PcamxError(f"{file}: not a readable mask ({error}); save it as PNG again")
+def _unreadable(error: Exception) -> str:
+    return f"not a readable mask ({line(error)}); save it as PNG again"
 
 
 def _pixels(file: Path) -> Bits:
@@ -43,6 +44,6 @@ def _pixels(file: Path) -> Bits:
             plain = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
             pixels = np.asarray(image if plain else image.convert("RGB"))
     except Exception as error:  # as above
-        raise _unreadable(file, error) from None
+        raise PcamxError(_unreadable(error)) from None
     lesion: Bits = (pixels if pixels.ndim == 2 else pixels.max(axis=-1)) != 0
     return lesion

@@ -50,7 +50,9 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
     found = [(file, tree, kind) for file in files for tree, kind in _recognise(file)]
     kinds = {kind.name: file for file, _, kind in reversed(found)}
     if len(kinds) > 1:
-        several = ", ".join(f"{name} ({file.name})" for name, file in sorted(kinds.items()))
+        several = ", ".join(
+            f"{name} ({file.relative_to(folder)})" for name, file in sorted(kinds.items())
+        )
         raise PcamxError(f"{source}: several kinds of marks, {several}; name one of them")
     if found:
         return found[0][2].name, _read(folder, found)
@@ -81,4 +83,4 @@ def _read(folder: Path, found: list[tuple[Path, Any, _Kind]]) -> Iterator[tuple[
             for image in kind.read(tree, file.relative_to(folder).as_posix()):
                 yield file, image
         except PcamxError as error:
-            raise PcamxError(f"{file}: {error}") from None
+            raise PcamxError(f"{file}: {parse.line(error)}") from None

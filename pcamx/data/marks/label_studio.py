@@ -147,10 +147,11 @@ def _ellipse(value: dict[str, Any], size: Size) -> Shape:
 
 
 def _brush(value: dict[str, Any], size: Size) -> Shape:
-    try:
-        data = bytes(value["rle"])
-    except (KeyError, TypeError, ValueError):
-        raise PcamxError("a brush mask's rle is no list of bytes; export it again") from None
+    numbers = value.get("rle")
+    # Not bytes(numbers) of whatever comes: of one number it would make as many zeros.
+    if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 256 for n in numbers):
+        raise PcamxError("a brush mask's rle is no list of bytes; export it again")
+    data = bytes(numbers)
     return Raster(0, 0, *size, partial(label_studio_brush, data, *size))
 
 

@@ -13,6 +13,7 @@ from pcamx.errors import PcamxError
 MAX_BYTES = 1 << 28
 FURTHEST = 1e7
 """Pixels; no film reaches that far, and Pillow counts in 32 bits."""
+_LINE = 300  # letters
 _CLAIM = 1e15  # pixels; whole numbers stay whole
 _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
@@ -122,6 +123,12 @@ def box(left: float, top: float, right: float, bottom: float) -> Box:
     if right < left or bottom < top:
         raise PcamxError(f"a box of {right - left:g} x {bottom - top:g}; mend it")
     return Box(left, top, right, bottom)
+
+
+def line(message: object) -> str:
+    """One short line of a message that may hold anything a mark file does."""
+    clean = "".join(c if c.isprintable() else "?" for c in str(message))
+    return clean if len(clean) <= _LINE else f"{clean[: _LINE - 3]}..."
 
 
 def _short(value: Any) -> str:

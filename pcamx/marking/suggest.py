@@ -1,0 +1,125 @@
+"""`pcamx marks suggest`: which abnormal training films are worth marking next.
+
+The score is that of `pcamx.marking.signs`. Body parts take turns, each giving its highest score
+first; ties go by path.
+
+Shapes: B batch, H W the canvas.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pcamx import config as configs
+from pcamx import metrics
+from pcamx.data.store import Film, Store, read_store
+from pcamx.errors import PcamxError
+from pcamx.marking import tiles
+from pcamx.marking.signs import Signs, measure
+from pcamx.pretrained import Pretrained, from_pretrained
+from pcamx.progress import Track, silent
+from pcamx.report.figure import Panel, replace_file
+from pcamx.report.sheet import FILMS, check_place, save_sheet
+from pcamx.scoring import network_maps
+from pcamx.types import ABNORMAL
+
+SHEET = ".png"
+COLUMNS = ("path", "part", "probability", "score", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One row of the list."""
+
+    film: Film
+    signs: Signs
+    score: float
+    reason: str
+
+
+def suggest(
+    run: Path, count: int, out: Path, *, data: Path | None = None, track: Track = silent
+) -> list[Suggestion]:
+    """Write the csv ``out`` and its contact sheet; the films to mark, the most worth it first.
+
+    ``run`` is measured by its last finished stage, on the store it was trained on or on ``data``.
+    Raises PcamxError where there is no trained network, no store, or no film left to mark.
+    """
+    if count < 1:
+        raise PcamxError(f"--count {count}: ask for 1 film or more")
+    model = from_pretrained(run)
+    check_place(out, ".csv")
+    store = read_store(data or _store(run))
+    films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]
+    if not films:
+        raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")
+    signs = measure(model, store, films, track)
+    chosen = [
+        Suggestion(films[i], signs[i], signs[i].score(), signs[i].reason())
+        for i in in_turn(films, [sign.score() for sign in signs])[:count]
+    ]
+    save_sheet(
+        _panels(model, store, chosen[:FILMS], track),
+        out.with_suffix(SHEET),
+        f"{run}: the first {min(FILMS, len(chosen))} of {len(chosen)} films to mark, P(abnormal) "
+        f"in brackets; on top the positive CAM of stage {model.stage}, min-max per film",
+    )
+    replace_file(out, _csv(chosen).encode())
+    return chosen
+
+
+def _store(run: Path) -> Path:
+    if not (run / "config.yaml").is_file():
+        raise PcamxError(f"{run}: an export names no films; say where they are with --data STORE")
+    return Path(configs.load(run / "config.yaml").data.store)
+
+
+def in_turn(films: Sequence[Film], score: Sequence[float]) -> list[int]:
+    """Indices of the films: body parts take turns, each with its highest score first."""
+    order = sorted(range(len(films)), key=lambda i: (-score[i], films[i].path))
+    turn: dict[str, int] = {}
+    turns = []
+    for place, i in enumerate(order):
+        part = films[i].part
+        turn[part] = turn.get(part, -1) + 1
+        turns.append((turn[part], place, i))
+    return [i for _, _, i in sorted(turns)]
+
+
+@torch.no_grad()
+def _panels(
+    model: Pretrained, store: Store, chosen: Sequence[Suggestion], track: Track
+) -> list[Panel]:
+    panels: list[Panel] = []
+    explain = network_maps(model.network)
+    films = [one.film for one in chosen]
+    for batch, canvas_B1HW in tiles.batches(
+        store, films, model.canvas, model.device, track, "drawing films"
+    ):
+        _, maps = explain(model.standardise(canvas_B1HW))
+        map_BHW = metrics.minmax(maps["positive_cam"]).float()
+        for k, film in enumerate(batch):
+            one = chosen[len(panels)]
+            panels.append(
+                Panel(
+                    title=film.path,
+                    caption=", ".join(filter(None, (film.part, one.reason))),
+                    image_HW=tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
+                    maps={"positive CAM": tiles.on_film(map_BHW[k], film).cpu().numpy()},
+                )
+            )
+    return panels
+
+
+def _csv(chosen: Sequence[Suggestion]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for one in chosen:
+        figures = (f"{one.signs.probability:.4f}", f"{one.score:.4f}")
+        rows.writerow((one.film.path, one.film.part, *figures, one.reason))
+    return text.getvalue()

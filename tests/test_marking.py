@@ -1,0 +1,338 @@
+"""`pcamx marks check` and `pcamx marks suggest`: figures by hand, and what a person sees."""
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stores
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from pcamx import checkpoint, cli
+from pcamx import config as configs
+from pcamx.data.decode import decode_batches
+from pcamx.data.store import Film, Store, read_store, write_store
+from pcamx.errors import PcamxError
+from pcamx.marking.check import check, choose
+from pcamx.marking.signs import Signs, background_limit, measure
+from pcamx.marking.suggest import in_turn, suggest
+from pcamx.model.network import Network
+from pcamx.pretrained import from_pretrained
+from pcamx.report.figure import Panel
+from pcamx.report.sheet import draw_sheet
+
+
+@pytest.fixture
+def pcamx(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """``pcamx(words...)``: the command in this process; its code, stdout and stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pcamx", *map(str, words)])
+        code = cli.main()
+        return code, *capsys.readouterr()
+
+    return run
+
+
+# check
+
+
+def film(path: str, label: int = 1, part: str = "hand", split: str = "train") -> Film:
+    return Film(path, label, path, path, part, split, 40, 20, 255, "")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Five films of 40 x 20 and one in the quarantine; t.jpg is stored upside down."""
+    films = [
+        film("a.png"),
+        film("b.png", split="valid"),
+        film("n.png", label=0),
+        film("t.jpg", part="elbow"),
+        film("u.png", part="elbow"),
+    ]
+    (tmp_path / "films").mkdir()
+    grey = np.tile(np.arange(0, 240, 6, dtype=np.uint8), (20, 1))
+    for one in films:
+        exif = Image.Exif()
+        exif[274] = 3 if one.path == "t.jpg" else 1
+        Image.fromarray(grey).save(tmp_path / "films" / one.path, exif=exif)
+    (tmp_path / "store").mkdir()
+    bad = [("q.png", "empty")]
+    write_store(tmp_path / "store", tmp_path / "films", films, mean=100, std=50, quarantine=bad)
+    return tmp_path / "store"
+
+
+BOXES = [
+    ("a.png", [4, 2, 8, 5], 1),  # 40 of 800 pixels
+    ("a.png", [20, 2, 8, 5], 2),
+    ("b.png", [36, 2, 8, 5], 1),  # half of it outside
+    ("n.png", [4, 2, 8, 5], 1),
+    ("t.jpg", [4, 2, 8, 5], 1),
+    ("q.png", [4, 2, 8, 5], 1),
+    ("z.png", [4, 2, 8, 5], 1),
+    ("u.png", [50, 2, 8, 5], 1),
+]
+
+
+def coco(file: Path, boxes: Sequence[tuple[str, list[int], int]] = BOXES) -> Path:
+    names = list(dict.fromkeys(name for name, _, _ in boxes))
+    images = [{"id": k, "file_name": n, "width": 40, "height": 20} for k, n in enumerate(names)]
+    marks = [
+        {"id": k, "image_id": names.index(name), "bbox": box, "category_id": label}
+        for k, (name, box, label) in enumerate(boxes)
+    ]
+    labels = [{"id": 1, "name": "fracture"}, {"id": 2, "name": "cyst"}]
+    file.write_text(json.dumps({"images": images, "annotations": marks, "categories": labels}))
+    return file
+
+
+def test_check_by_hand(store: Path, tmp_path: Path) -> None:
+    found = check(coco(tmp_path / "marks.json"), store, tmp_path / "sheet.png")
+    assert [one.path for one in found.usable] == ["a.png", "b.png", "t.jpg"]
+    assert found.share == {"a.png": 0.1, "b.png": 0.025, "n.png": 0.05, "t.jpg": 0.05}
+    assert [(p.name, p.films, p.abnormal, p.marked, p.marks) for p in found.parts] == [
+        ("elbow", 2, 2, 1, 1),
+        ("hand", 3, 2, 2, 3),
+    ]
+    assert found.splits == {"train": 2, "valid": 1}
+    assert found.labels == {"fracture": 4, "cyst": 1}
+    assert (found.normal, found.empty, found.quarantined) == (("n.png",), (), ("q.png",))
+    assert found.turned == ("t.jpg",)
+    assert [problem.kind for problem in found.marks.problems] == ["unknown", "cut", "outside"]
+    assert found.shown == 4
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 1000
+
+
+def test_what_a_person_sees(pcamx: Any, store: Path, tmp_path: Path) -> None:
+    marks, sheet = coco(tmp_path / "marks.json"), tmp_path / "sheet.png"
+    code, out, err = pcamx("marks", "check", marks, "--data", store, "--out", sheet)
+    assert code == 0 and "Traceback" not in err and sheet.is_file()
+    for line in (
+        "COCO: 5 boxes on 4 films",
+        "labels: cyst 1, fracture 4",
+        "marked share of a film: median 5.00%, largest 10.0% (a.png)",
+        "usable: 3 abnormal films (train 2, valid 1)",
+        "elbow      2         2       1      1",
+        "1 images that are not films of this data set, not used\n    z.png",
+        "1 marks outside the film, not used",
+        "1 marks partly outside the film, cut at its border",
+        "1 films labelled normal, their marks not used\n    n.png",
+        "1 films in the quarantine, their marks not used\n    q.png",
+        "1 films turned by EXIF; look whether their marks are turned too\n    t.jpg",
+        f"{sheet} shows 4 of them; look at it",
+    ):
+        assert line in out, line
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words", "message"),
+    [
+        ([("z.png", [4, 2, 8, 5], 1)], [], "no mark can be used; images that are not films"),
+        ([("n.png", [4, 2, 8, 5], 1)], [], "no mark lies on an abnormal film"),
+        ([("q.png", [4, 2, 8, 5], 1)], [], "no mark lies on an abnormal film"),
+        (BOXES, ["--out", "sheet.jpg"], "--out sheet.jpg: name a .png file"),
+        (BOXES, ["--out", "no/sheet.png"], "--out no/sheet.png: its folder is not there"),
+        (BOXES, ["--data", "nowhere"], "nowhere: no such folder; make one with"),
+    ],
+)
+def test_check_refuses(
+    pcamx: Any,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    boxes: Any,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    marks = coco(tmp_path / "marks.json", boxes)
+    code, _, err = pcamx("marks", "check", marks, "--data", store, *words)
+    assert code == 2 and "Traceback" not in err
+    (line,) = (line for line in err.splitlines() if line.startswith("pcamx: error:"))
+    assert message in line
+
+
+def test_the_films_to_look_at_come_first_and_the_rest_evenly() -> None:
+    films = [film(f"{part}{k:02}.png", part=part) for part in ("x", "y") for k in range(20)]
+    chosen = [one.path for one in choose(films, {"y07.png"}, 9)]
+    assert chosen[0] == "y07.png" and len(chosen) == len(set(chosen)) == 9
+    assert sum(path.startswith("x") for path in chosen) == 5
+    assert choose(films[:3], set(), 9) == films[:3]
+
+
+def test_true_grey_on_the_sheet() -> None:
+    grey = np.tile(np.arange(64, dtype=np.uint8), (64, 1))  # dark: must not be stretched
+    lesion = np.zeros((64, 64), np.uint8)
+    lesion[20:30, 20:30] = 1
+    figure = draw_sheet([Panel("p" * 60, "hand", grey, {}, lesion)], "one $film$")
+    (axis,) = figure.axes
+    (image,) = axis.images
+    assert image.get_clim() == (0, 255) and np.array_equal(image.get_array(), grey)  # type: ignore[arg-type]
+    assert len(axis.lines) == 2  # the outline and its rim
+    assert axis.get_title(loc="left").startswith("...ppp")
+    with pytest.raises(PcamxError, match="no films"):
+        draw_sheet([], "")
+
+
+# suggest
+
+
+def test_the_score_by_hand() -> None:
+    assert Signs(1.0, 1.0, 0.0).score() == 0
+    assert Signs(0.8, 0.3, 0.6).score() == pytest.approx((2 * 0.4 + 0.6 + 0.5) / 4)
+    assert Signs(0.1, 0.0, 1.0).score() == pytest.approx((2 + 1 + 0.1) / 4)
+    assert Signs(0.4, 0.4, 0.0).reason() == "called normal (0.40)"
+    assert Signs(0.7, 0.1, 0.61).reason() == (
+        "uncertain (0.70); 61% of the attended area is background; "
+        "the attended area alone gives 0.10"
+    )
+    assert Signs(0.99, 0.98, 0.1).reason() == "nothing stands out (0.99)"
+
+
+def test_parts_take_turns_and_ties_go_by_path() -> None:
+    parts = {"b": "hand", "a": "hand", "c": "hand", "d": "wrist", "e": "wrist"}
+    films = [film(path, part=part) for path, part in parts.items()]
+    order = in_turn(films, [0.9, 0.9, 0.95, 0.2, 0.3])
+    assert [films[i].path for i in order] == ["c", "e", "a", "d", "b"]
+
+
+def test_background_of_a_drawn_film() -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.normal(35, 3, (60, 60))
+    grey[20:50, 25:40] = rng.normal(110, 15, (30, 15))
+    grey[20:50, 30:34] = rng.normal(200, 10, (30, 4))
+    limit = background_limit(grey.clip(0, 255).astype(np.uint8))
+    assert 40 <= limit <= 75
+    assert background_limit((255 - grey).clip(0, 255).astype(np.uint8)) == -1
+    assert background_limit(np.full((9, 9), 80, np.uint8)) < 80
+
+
+@pytest.fixture(scope="module")
+def unmarked(store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn films' store with two marks left."""
+    import shutil
+
+    folder = Path(shutil.copytree(store_folder, tmp_path_factory.mktemp("few") / "store"))
+    kept: list[str] = []
+
+    def few(row: stores.Row) -> stores.Row:
+        if row["mark"] and row["split"] == "train" and len(kept) < 2:
+            kept.append(row["path"])
+            return row
+        return row | {"mark": ""}
+
+    stores.change(folder, few)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a finished stage 1 whose weights were drawn, not trained."""
+    folder = tmp_path_factory.mktemp("run")
+    write_config(folder, {"data.store": str(unmarked)}).rename(folder / "config.yaml")
+    torch.manual_seed(0)
+    network = Network(configs.load(folder / "config.yaml"), decoder=False)
+    (folder / "stage1").mkdir()
+    facts: dict[str, Any] = {"accuracy": 0.5, "seconds": 1.0, "epochs": 1, "world": 1}
+    weights = checkpoint.Weights(
+        stage=1,
+        layout="bottleneck",
+        canvas=32,
+        device="cpu",
+        state={k: v.clone() for k, v in network.state_dict().items()},
+        **facts,
+    )
+    checkpoint.save_weights(folder / "stage1" / "weights.pt", weights)
+    return folder
+
+
+def _candidates(store: Store) -> list[Film]:
+    return [f for f in store.split("train") if f.label == 1 and not f.mark]
+
+
+@torch.no_grad()
+def test_signs_by_hand(run: Path, unmarked: Path) -> None:
+    """The mask and both passes again, without the project's attention and scoring."""
+    store = read_store(unmarked)
+    films = _candidates(store)
+    model = from_pretrained(run)
+    found = measure(model, store, films)
+    assert len(found) == len(films) > 5
+    network, head = model.network, model.network.head
+    (canvas_B1HW,) = decode_batches(
+        store, films, [range(len(films))], 32, device=torch.device("cpu"), threads=1
+    )
+    for k, signs in enumerate(found):
+        canvas_HW = canvas_B1HW[k, 0].double()
+        image = ((canvas_HW - store.mean) / store.std).float()[None, None]
+        features = network.encoder(image)[-1]
+        cam = (features[0] * head.weight[1].clamp(min=0)[:, None, None]).sum(0)
+        cam = (cam - cam.min()) / (cam.max() - cam.min())
+        cam = F.interpolate(cam[None, None], (32, 32), mode="bilinear", align_corners=False)
+        mask = torch.sigmoid(10 * (cam - 0.5))
+        masked = network.encoder(image * mask)[-1]
+
+        def p(maps: torch.Tensor) -> float:
+            normal, abnormal = (maps.mean((2, 3)) @ head.weight.T + head.bias)[0].tolist()
+            return 1 / (1 + math.exp(normal - abnormal))
+
+        assert signs.probability == pytest.approx(p(features), abs=1e-5)
+        assert signs.attended == pytest.approx(p(masked), abs=1e-4)
+        assert 0 < signs.background < 1
+
+
+def test_suggest_by_file(run: Path, unmarked: Path, tmp_path: Path) -> None:
+    found = suggest(run, 7, tmp_path / "list.csv")
+    rows = list(csv.DictReader((tmp_path / "list.csv").open(encoding="utf-8")))
+    assert list(rows[0]) == ["path", "part", "probability", "score", "reason"]
+    assert [row["path"] for row in rows] == [one.film.path for one in found]
+    assert len(rows) == len({row["path"] for row in rows}) == 7
+    films = {one.path: one for one in _candidates(read_store(unmarked))}
+    for row, one in zip(rows, found, strict=True):
+        assert films[row["path"]].part == row["part"]
+        assert float(row["score"]) == pytest.approx(one.signs.score(), abs=1e-4)
+        assert row["reason"]
+    parts = [row["part"] for row in rows]
+    assert len(set(parts)) == len(parts) or len(set(parts)) == len({f.part for f in films.values()})
+    with Image.open(tmp_path / "list.png") as sheet:
+        assert sheet.width > 1000
+    before = (tmp_path / "list.csv").read_bytes()
+    suggest(run, 7, tmp_path / "list.csv")
+    assert (tmp_path / "list.csv").read_bytes() == before
+
+
+def test_more_than_there_are(run: Path, unmarked: Path, pcamx: Any) -> None:
+    code, out, _ = pcamx("marks", "suggest", run, "--count", 10_000)
+    assert code == 0 and f"{run / 'to_mark.csv'} lists them" in out
+    rows = (run / "to_mark.csv").read_text().splitlines()
+    assert len(rows) - 1 == len(_candidates(read_store(unmarked)))
+
+
+def test_suggest_refuses(run: Path, store_folder: Path, tmp_path: Path, pcamx: Any) -> None:
+    def refused(message: str, *words: object) -> None:
+        code, _, err = pcamx("marks", "suggest", *words)
+        assert code == 2 and err.startswith("pcamx: error:") and err.count("\n") == 1, err
+        assert message in err
+
+    refused("no such folder", tmp_path / "none")
+    refused("--count 0: ask for 1 film", run, "--count", 0)
+    refused("every abnormal training film has a mark already", run, "--data", store_folder)
+    refused("name a .csv file", run, "--out", tmp_path)
+    refused("its folder is not there", run, "--out", tmp_path / "no" / "list.csv")
+
+
+def test_help_shows_an_example(pcamx: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for what in ("check", "suggest"):
+        with pytest.raises(SystemExit) as ended:
+            pcamx("marks", what, "--help")
+        assert ended.value.code == 0
+        assert f"example: pcamx marks {what} " in capsys.readouterr().out
