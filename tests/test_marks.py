@@ -29,7 +29,7 @@ def save(file: Path, pixels: object, mode: str | None = None) -> None:
     (image.convert(mode) if mode else image).save(file)
 
 
-@pytest.mark.parametrize(("name", "kind"), by_hand.WRITE, ids="-".join)
+@pytest.mark.parametrize(("name", "kind"), by_hand.WRITE, ids=map("-".join, by_hand.WRITE))
 def test_the_same_lesion_in_every_format(tmp_path: Path, name: str, kind: str) -> None:
     source = by_hand.WRITE[name, kind](tmp_path, kind)
     found = read_marks(source, FILMS)
@@ -46,7 +46,7 @@ def test_the_same_lesion_in_every_format(tmp_path: Path, name: str, kind: str) -
     assert found.unsized == (("a/x.jpg",) if name == "YOLO" else ())
 
 
-@pytest.mark.parametrize(("name", "kind"), by_hand.WRITE, ids="-".join)
+@pytest.mark.parametrize(("name", "kind"), by_hand.WRITE, ids=map("-".join, by_hand.WRITE))
 def test_the_folder_around_a_file_is_recognised_too(tmp_path: Path, name: str, kind: str) -> None:
     by_hand.WRITE[name, kind](tmp_path / "deeper", kind)
     (tmp_path / "README.txt").write_bytes("not marks, caf\xe9".encode("latin-1"))
@@ -240,6 +240,29 @@ def test_a_folder_tells_films_of_one_name_apart(tmp_path: Path) -> None:
         ("s2/image1.png", "p2/s2/image1.png"),
     ):
         assert list(read_marks(by_hand.coco(tmp_path, "box", name=name), films).of) == [film]
+
+
+def test_a_voc_file_names_its_folder_or_lies_in_it(tmp_path: Path) -> None:
+    films = {f"{p}/image1.png": (20, 10) for p in ("p1", "p2", "p3")}
+    file = by_hand.voc(tmp_path / "any", "box", name="image1.png")
+    path = "</filename><path>C:\\set\\p2\\image1.png</path>"
+    file.write_text(file.read_text().replace("</filename>", path))
+    leftover = by_hand.voc(tmp_path / "p3", "box", name="image1.png")
+    path = "</filename><path>/set/p1/another.png</path>"
+    leftover.write_text(leftover.read_text().replace("</filename>", path))
+    assert list(read_marks(tmp_path, films).of) == ["p2/image1.png", "p3/image1.png"]
+
+
+def test_annotations_of_a_task_are_put_together_but_for_the_cancelled(tmp_path: Path) -> None:
+    file = by_hand.label_studio(tmp_path, "box")
+    tree = json.loads(file.read_text())
+    region = json.loads(json.dumps(tree[0]["annotations"][0]["result"][1]))
+    region["value"]["x"] = 70
+    tree[0]["annotations"] += [
+        {"id": 3, "was_cancelled": cancelled, "result": [region]} for cancelled in (True, False)
+    ]
+    file.write_text(json.dumps(tree))
+    assert len(read_marks(file, FILMS).of["a/x.jpg"]) == 2
 
 
 def test_what_is_unknown_or_ambiguous_is_named_and_not_used(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole of `pcamx prepare`, on small folders."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -209,6 +210,24 @@ def test_a_wrong_mark_leaves_the_old_store(root: Path, tmp_path: Path) -> None:
     )
     assert snapshot(out) == before
     assert sorted(item.name for item in tmp_path.iterdir()) == ["masks", "set", "store"]
+
+
+def test_what_is_to_be_known_of_the_marks(root: Path, tmp_path: Path) -> None:
+    images = [
+        {"id": k, "file_name": name, "width": width, "height": 28 - width}
+        for k, (name, width) in enumerate((("x1.png", 16), ("x2.png", 12), ("y.png", 16)))
+    ]
+    marks = [{"id": k, "image_id": k, "bbox": [3, 2, 2, 2]} for k in range(3)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": marks}))
+    found = prepare(root, tmp_path / "store", marks=tmp_path / "coco.json", workers=1)
+    assert found.marked == 1
+    boxes, unknown, frame = found.mark_notes
+    assert boxes == "1 boxes, each taken as a filled rectangle"
+    assert unknown == "1 images that are not films of this data set, not used: y.png"
+    assert "EXIF" in frame and "x2.png is 12 x 16 there" in frame
+    with Image.open(tmp_path / "store/marks/a/x1.png.png") as image:
+        drawn = np.asarray(image)
+    assert drawn.sum() == 4 * 255 and drawn[2:4, 3:5].all()
 
 
 FULL_DISK = """

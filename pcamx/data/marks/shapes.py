@@ -140,7 +140,7 @@ class Annotated:
     relative: bool = False
     """Coordinates are shares of the image's width and height."""
     suffix: bool = True
-    """The name's suffix is the image's; else it is that of the file with the marks."""
+    """The name's suffix is the image's, not the mask's."""
     unread: tuple[str, ...] = ()
     """Drawn items that are no area, such as points and lines."""
 

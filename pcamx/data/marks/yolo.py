@@ -43,7 +43,7 @@ def read(tree: list[str], file: str) -> Iterator[Annotated]:
             marks.append(Mark(f"{where} of {file}", label, _shape(values)))
         except PcamxError as error:
             raise PcamxError(f"{where}: {error}") from None
-    yield Annotated(file, None, tuple(marks), relative=True, suffix=False)
+    yield Annotated(file, None, tuple(marks), relative=True)
 
 
 def _shape(values: list[float]) -> Shape:
