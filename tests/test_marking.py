@@ -118,7 +118,7 @@ def test_what_a_person_sees(pcamx: Any, store: Path, tmp_path: Path) -> None:
     assert code == 0 and "Traceback" not in err and sheet.is_file()
     for line in (
         "COCO: 5 boxes on 4 films",
-        "labels: cyst 1, fracture 4",
+        "labels: cyst 1, fracture 4; images without a mark: 0",
         "marked share of a film: median 5.00%, largest 10.0% (a.png)",
         "usable: 3 abnormal films (train 2, valid 1)",
         "elbow      2         2       1      1",

@@ -12,6 +12,7 @@ from marks_by_hand import FILMS
 from PIL import Image
 
 from pcamx.data.marks import Marks, Mask, read_marks
+from pcamx.errors import PcamxError
 
 
 def masks(source: Path) -> dict[str, Mask | None]:
@@ -41,7 +42,7 @@ def test_the_same_lesion_in_every_format(tmp_path: Path, name: str, kind: str) -
     (mark,) = found.of["a/x.jpg"]
     assert mark.shape.kind == kind
     assert mark.label == {"YOLO": "0", "mask images": ""}.get(name, "fracture")
-    boxes = ["1 boxes, each taken as a filled rectangle"] if kind == "box" else []
+    boxes = ["boxes taken as filled rectangles: 1"] if kind == "box" else []
     assert found.notes() == boxes
     assert found.unsized == (("a/x.jpg",) if name == "YOLO" else ())
 
@@ -197,6 +198,10 @@ def test_points_and_lines_have_no_area(tmp_path: Path) -> None:
     file.write_text(json.dumps(tree))
     ((kind, text),) = problems(read_marks(file, FILMS))
     assert kind == "open" and "region 3, a keypoint" in text
+    tree[0]["annotations"][0]["result"] = [point]
+    file.write_text(json.dumps(tree))
+    with pytest.raises(PcamxError, match="no mark can be used; points and lines, .* a keypoint"):
+        read_marks(file, FILMS)
 
 
 # Which film is meant

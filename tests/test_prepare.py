@@ -222,7 +222,7 @@ def test_what_is_to_be_known_of_the_marks(root: Path, tmp_path: Path) -> None:
     found = prepare(root, tmp_path / "store", marks=tmp_path / "coco.json", workers=1)
     assert found.marked == 1
     boxes, unknown, frame = found.mark_notes
-    assert boxes == "1 boxes, each taken as a filled rectangle"
+    assert boxes == "boxes taken as filled rectangles: 1"
     assert unknown == "1 images that are not films of this data set, not used: y.png"
     assert "EXIF" in frame and "x2.png is 12 x 16 there" in frame
     with Image.open(tmp_path / "store/marks/a/x1.png.png") as image:

@@ -91,7 +91,7 @@ def _print(found: "Checked") -> None:
     shapes = ", ".join(_count(n, kind) for kind, n in sorted(found.marks.shapes().items()))
     labels = ", ".join(f"{label} {n}" for label, n in sorted(found.labels.items()))
     print(f"{found.marks.kind}: {shapes} on {_count(len(found.share), 'film')}")
-    print(f"labels: {labels}" if labels else "labels: none")
+    print(f"labels: {labels or 'none'}; images without a mark: {found.marks.unmarked}")
     if found.share:
         path, largest = max(found.share.items(), key=lambda item: item[1])
         middle = sorted(found.share.values())[len(found.share) // 2]

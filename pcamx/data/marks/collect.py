@@ -70,7 +70,7 @@ class Marks:
     def notes(self) -> list[str]:
         """What a person should know before the marks are used, a line each."""
         boxes = self.shapes()[Box.kind]
-        notes = [f"{boxes} boxes, each taken as a filled rectangle"] if boxes else []
+        notes = [f"boxes taken as filled rectangles: {boxes}"] if boxes else []
         for kind, words in PROBLEMS.items():
             found = [problem.text for problem in self.problems if problem.kind == kind]
             if found:
@@ -121,7 +121,7 @@ def read_marks(source: Path, films: Mapping[str, Size | None]) -> Marks:
             if image.size is None:
                 unsized.append(film)
     if not of:
-        raise PcamxError(_nothing(source, kind, len(marked), desk.problems))
+        raise PcamxError(_nothing(source, kind, desk.problems))
     masks = {film: _mask(source, marks, films[film]) for film, marks in of.items()}
     return Marks(kind, of, masks, unmarked, tuple(unsized), tuple(desk.problems))
 
@@ -195,8 +195,8 @@ def _usable(image: Annotated, film: str, size: Size, desk: _Desk) -> Iterator[Ma
             yield mark
 
 
-def _nothing(source: Path, kind: str, marked: int, problems: list[Problem]) -> str:
-    if not marked:
+def _nothing(source: Path, kind: str, problems: list[Problem]) -> str:
+    if not problems:
         return f"{source}: {kind}, but nothing is marked in it; export it again with the marks"
     first = problems[0]
     return (
