@@ -29,6 +29,7 @@ HOME = {  # everything else in pcamx, kernels and launch does without
     "triton": "pcamx.kernels",
     "nvidia.dali": "pcamx.data",
     "nvidia.nvimgcodec": "pcamx.data",
+    "imagecodecs": "pcamx.data",
     "deepspeed": "pcamx.engine",
     "yaml": "pcamx.config",
     "rich": "pcamx.report",

@@ -179,7 +179,7 @@ def test_folders_that_cannot_be(root: Path, tmp_path: Path) -> None:
     before = snapshot(root)
     refused("not empty and not a store", root, root / "a")
     refused("is a file", root, root / "labels.csv")
-    refused("not empty and not a store", root, tmp_path)
+    refused("holds the data folder", root, tmp_path)
     assert snapshot(root) == before
 
 
@@ -262,7 +262,7 @@ def test_a_checking_process_that_dies(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where memory runs out the system kills a worker; the message says where it stood."""
-    monkeypatch.setattr("pcamx.data.prepare.quiet", _die)
+    monkeypatch.setattr("pcamx.data.processes.quiet", _die)
     refused("n1.png: a checking process died", root, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
 

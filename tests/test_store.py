@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.store import Film, csv_rows, read_store, relative, replacing, write_store
+from pcamx.data.replacing import replacing
+from pcamx.data.store import Film, csv_rows, read_store, relative, write_store
 from pcamx.errors import PcamxError
 
 
@@ -111,7 +112,7 @@ def test_replacing_puts_the_old_store_back_when_the_swap_fails(
             raise OSError(5, "Input/output error")
         real(source, target)
 
-    monkeypatch.setattr("pcamx.data.store.os.replace", replace)
+    monkeypatch.setattr("pcamx.data.replacing.os.replace", replace)
     with pytest.raises(PcamxError, match="Input/output error"), replacing(store) as draft:
         write_store(draft, store.parent, [], mean=1, std=1)
     assert len(read_store(store).films) == 2

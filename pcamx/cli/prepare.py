@@ -25,6 +25,12 @@ def add(commands: Commands) -> None:
         "for data that is not MURA-v1.1",
     )
     sub.add_argument(
+        "--transcode",
+        choices=["jpeg", "htj2k"],
+        help="write the films anew into the store, in a format that DALI decodes on a GPU: "
+        "jpeg loses a little, htj2k nothing",
+    )
+    sub.add_argument(
         "--marks",
         type=Path,
         metavar="PATH",
@@ -38,7 +44,12 @@ def run(options: argparse.Namespace) -> None:
     from pcamx.report.console import track
 
     found = prepare(
-        options.root, options.out, table=options.table, marks=options.marks, track=track
+        options.root,
+        options.out,
+        table=options.table,
+        marks=options.marks,
+        transcode=options.transcode,
+        track=track,
     )
     for split, (normal, abnormal) in found.counts.items():
         print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
@@ -54,3 +65,5 @@ def run(options: argparse.Namespace) -> None:
             print(f"{count} {what}")
     for note in found.mark_notes:
         print(note)
+    if found.parity is not None:
+        print(f"{options.out / 'transcode_report.md'}: {found.parity.summary()}")

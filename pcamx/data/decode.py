@@ -1,6 +1,6 @@
 """NVIDIA DALI turns encoded films into uint8 canvases; the only module that knows DALI.
 
-Shapes: B batch, H W the canvas.
+Shapes: B batch, H W the canvas, or the film where it is decoded whole.
 """
 
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from nvidia import dali
 from PIL import Image
@@ -25,16 +26,24 @@ types: Any = dali.types
 Pipeline: Any = dali.pipeline.Pipeline
 
 PREFETCH = 2
+_WHOLE = 8  # films of full size that are decoded at a time
+# Read when the codec starts: without it OpenCV writes a line for each HTJ2K film.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 
 class _Source:
     """What the graph needs of each film of a batch: path, size and place on the canvas, gain.
 
-    Stateless: DALI asks for a batch by its number, as often and as early as it likes.
+    Of a film that is decoded whole (``canvas`` None), the path alone. Stateless: DALI asks for a
+    batch by its number, as often and as early as it likes.
     """
 
     def __init__(
-        self, store: Store, films: Sequence[Film], batches: Sequence[Sequence[int]], canvas: int
+        self,
+        store: Store,
+        films: Sequence[Film],
+        batches: Sequence[Sequence[int]],
+        canvas: int | None,
     ) -> None:
         self.store, self.films, self.batches, self.canvas = store, films, batches, canvas
         self.deep = any(film.white != 255 for film in films)
@@ -46,16 +55,24 @@ class _Source:
         if batch >= len(self.batches):
             raise StopIteration
         films = [self.films[i] for i in self.batches[batch]]
+        paths = [np.frombuffer(os.fsencode(self.path(i)), np.uint8) for i in self.batches[batch]]
+        if self.canvas is None:
+            return (paths,)
         fits = [fit(film.width, film.height, self.canvas) for film in films]
-        paths = [os.fsencode(self.path(i)) for i in self.batches[batch]]
         answer = (
-            [np.frombuffer(path, np.uint8) for path in paths],
+            paths,
             [np.array([f.height, f.width], np.float32) for f in fits],
             [np.array([-f.top, -f.left], np.int32) for f in fits],
         )
         # Decoded to 16 bits, an 8-bit film's 255 is 65535.
         whites = [65535 if film.white == 255 else film.white for film in films]
         return (*answer, [np.float32(255 / w) for w in whites]) if self.deep else answer
+
+    def dtypes(self) -> list[Any]:
+        """Of what it answers."""
+        if self.canvas is None:
+            return [types.UINT8]
+        return [types.UINT8, types.FLOAT, types.INT32, types.FLOAT][: 4 if self.deep else 3]
 
 
 def _graph(source: _Source, device: torch.device, threads: int) -> Any:
@@ -68,28 +85,32 @@ def _graph(source: _Source, device: torch.device, threads: int) -> Any:
         prefetch_queue_depth=PREFETCH,
         exec_dynamic=True,  # outputs own their memory, so PyTorch may take them without a copy
     )
-    given = [types.UINT8, types.FLOAT, types.INT32, types.FLOAT][: 4 if source.deep else 3]
+    given = source.dtypes()
     with pipe:
-        path, size, start, *gain = fn.external_source(
+        path, *place = fn.external_source(
             source=source, num_outputs=len(given), dtype=given, batch=True
         )
         # DALI's threads read, not the training loop; no mmap: a file cut short would kill us.
         encoded = fn.io.file.read(path, dont_use_mmap=True)
-        pipe.set_outputs(_canvas(encoded, size, start, gain, source.canvas, gpu))
+        grey = _grey(encoded, source.deep, gpu)
+        pipe.set_outputs(_canvas(grey, *place, side=source.canvas) if source.canvas else grey)
     return pipe
 
 
-def _canvas(encoded: Any, size: Any, start: Any, gain: list[Any], side: int, gpu: bool) -> Any:
-    """The graph behind the bytes; with a gain it works on 16 bits until the film is resized."""
-    grey = fn.decoders.image(
+def _grey(encoded: Any, deep: bool, gpu: bool) -> Any:
+    return fn.decoders.image(
         encoded,
         device="mixed" if gpu else "cpu",
         output_type=types.GRAY,
-        dtype=types.UINT16 if gain else types.UINT8,
+        dtype=types.UINT16 if deep else types.UINT8,
         adjust_orientation=True,
         # All JPEGs by one decoder: a film's bits must not depend on its batch.
         **({"hw_decoder_load": 1.0} if gpu else {}),
     )
+
+
+def _canvas(grey: Any, size: Any, start: Any, *gain: Any, side: int) -> Any:
+    """The graph behind the decoder; with a gain it works on 16 bits until the film is resized."""
     grey = fn.resize(
         grey,
         size=size,
@@ -128,21 +149,44 @@ def decode_batches(
 
     Raises PcamxError, naming the file, if one has vanished or been damaged since prepare.
     """
-    if not len(batches):
+    source = _Source(store, films, batches, canvas)
+    for output in _run(source, device, threads):
+        canvas_BHW1 = from_dlpack(output.as_tensor())
+        yield canvas_BHW1.view(-1, 1, canvas, canvas)
+
+
+def decode_whole(
+    store: Store, films: Sequence[Film], *, device: torch.device, threads: int
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield each film as decoded, grey and upright, [H, W] in its own size.
+
+    uint8; or, if any of ``films`` is deeper, uint16, in which an 8-bit film's 255 is 65535.
+    Raises PcamxError as `decode_batches`.
+    """
+    batches = [range(i, min(i + _WHOLE, len(films))) for i in range(0, len(films), _WHOLE)]
+    source = _Source(store, films, batches, canvas=None)
+    for batch, output in zip(batches, _run(source, device, threads), strict=True):
+        greys = output.as_cpu()
+        for row in range(len(batch)):
+            # A copy: the memory is DALI's.
+            yield np.array(greys.at(row))[..., 0]
+
+
+def _run(source: _Source, device: torch.device, threads: int) -> Iterator[Any]:
+    """The graph's output for each batch of ``source``."""
+    if not len(source.batches):
         return
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    source = _Source(store, films, batches, canvas)
     pipe = _graph(source, device, threads)
-    for number in range(len(batches)):
+    for number in range(len(source.batches)):
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         try:
             (output,) = pipe.run(stream)
         except RuntimeError:
             _blame(source, number)
             raise
-        canvas_BHW1 = from_dlpack(output.as_tensor())
-        yield canvas_BHW1.view(-1, 1, canvas, canvas)
+        yield output
 
 
 def _blame(source: _Source, number: int) -> None:

@@ -1,12 +1,9 @@
 """`pcamx prepare`: from a data set to a store that holds only films that decode."""
 
 import math
-import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +11,13 @@ from PIL import Image
 
 from pcamx.data.marks import MakeMask, read_marks
 from pcamx.data.mura import is_mura, read_mura
-from pcamx.data.store import MARKS, SPLITS, Entry, Film, replacing, write_store
+from pcamx.data.parity import Parity, transcode_films
+from pcamx.data.processes import in_processes
+from pcamx.data.replacing import replacing
+from pcamx.data.store import FILMS, MARKS, SPLITS, Entry, Film, write_store
 from pcamx.data.table import REQUIRED, read_table
-from pcamx.data.verify import Facts, quiet, verify
+from pcamx.data.transcode import Kind, check_codec
+from pcamx.data.verify import Facts, verify
 from pcamx.errors import PcamxError
 from pcamx.progress import Track, silent
 from pcamx.types import NORMAL
@@ -43,6 +44,8 @@ class Summary:
     mean: float
     """Grey level on 0..255 of the training films, and its standard deviation."""
     std: float
+    parity: Parity | None = None
+    """What transcoding changed; None where the films stayed as they are."""
 
 
 def prepare(
@@ -51,14 +54,16 @@ def prepare(
     *,
     table: Path | None = None,
     marks: Path | None = None,
+    transcode: Kind | None = None,
     workers: int | None = None,
     track: Track = silent,
 ) -> Summary:
     """Verify a data set's films and write the store ``out``, as a whole or not at all.
 
     ``root`` is a MURA-v1.1 folder, or holds the films that ``table`` (root/labels.csv if left
-    out) lists. ``marks``: what `pcamx.data.marks` reads. ``workers``: processes, all cores by
-    default; the result does not depend on it. Run it under ``if __name__ == "__main__"``.
+    out) lists. ``marks``: what `pcamx.data.marks` reads. ``transcode`` writes the films anew into
+    the store, with a report. ``workers``: processes, all cores by default; the result does not
+    depend on it. Run it under ``if __name__ == "__main__"``.
 
     Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
     then as it was.
@@ -68,13 +73,18 @@ def prepare(
         raise PcamxError(f"{root}: no such folder; name the folder that holds the films")
     if workers is not None and workers < 1:
         raise PcamxError(f"workers is {workers}: it must be 1 or more")
-    if out == root:
-        raise PcamxError(f"--out {out} is the data folder itself; choose a folder for the store")
+    if root.is_relative_to(out):
+        what = "is the data folder itself" if out == root else f"holds the data folder {root}"
+        raise PcamxError(f"--out {out} {what}; choose a folder for the store")
+    if transcode is not None:
+        check_codec(transcode)
     entries = _list(root, table)
     _check_patients(entries)
     _check_links(root, entries)
     with replacing(out) as draft:
-        facts = list(track(_verify(root, entries, workers), "checking films", len(entries)))
+        paths = [root / entry.path for entry in entries]
+        checks = in_processes(verify, paths, paths, workers)
+        facts = list(track(checks, "checking films", len(entries)))
         films, quarantine, size_of = _sort_out(entries, facts)
         _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
@@ -85,7 +95,11 @@ def prepare(
             notes = found.notes()
             work = track(found.masks.items(), "drawing marks", len(found.masks))
             films = _add_marks(films, work, draft, tally)
-        write_store(draft, root, films, mean=mean, std=std, quarantine=quarantine)
+        home, parity = root, None
+        if transcode is not None:
+            films, parity = transcode_films(root, draft, films, transcode, workers, track)
+            home = Path(FILMS)
+        write_store(draft, home, films, mean=mean, std=std, quarantine=quarantine)
     return Summary(
         counts=_counts(films),
         quarantined=len(quarantine),
@@ -96,6 +110,7 @@ def prepare(
         mark_notes=tuple(notes),
         mean=mean,
         std=std,
+        parity=parity,
     )
 
 
@@ -144,28 +159,6 @@ def _check_links(root: Path, entries: Sequence[Entry]) -> None:
             raise PcamxError(
                 f"{entry.where}: {entry.path} is a link that leaves {root}; copy the film into it"
             )
-
-
-def _verify(root: Path, entries: Sequence[Entry], workers: int | None) -> Iterator[Facts | str]:
-    """`verify` of every film, in order, by processes; they also keep a decoder's crash off us."""
-    workers = workers or len(os.sched_getaffinity(0))
-    paths = [root / entry.path for entry in entries]
-    done = 0
-    # Fresh processes: a fork of one with threads (torch, DALI) may hang. They import `verify`
-    # alone, so they start fast.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(paths)), context, initializer=quiet)
-    try:
-        for result in pool.map(verify, paths, chunksize=16):
-            done += 1
-            yield result
-    except BrokenProcessPool:
-        raise PcamxError(
-            f"{paths[done]}: a checking process died on this film or one soon after it; look at "
-            "them, or close other programs if memory ran out"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _sort_out(

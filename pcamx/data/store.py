@@ -1,5 +1,8 @@
 """The prepared store: a folder with `manifest.csv`, `quarantine.csv`, `store.json`, `marks/`.
 
+A transcoded one also holds `films/`, its root, and `transcode_report.*`; `cache/` comes with
+training and may be deleted at any time.
+
 The manifest lists only films that decode; what follows relies on it, because the decoder stops
 the whole run on a bad file and does not say which one it was.
 """
@@ -9,10 +12,7 @@ import hashlib
 import io
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,6 +22,9 @@ from pcamx.errors import PcamxError
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 MANIFEST, QUARANTINE, HEAD, MARKS = "manifest.csv", "quarantine.csv", "store.json", "marks"
+FILMS, REPORT, CACHE = "films", "transcode_report", "cache"
+CANVASES = ".canvases"
+"""Ending of the files in `cache/`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,10 @@ def write_store(
     std: float,
     quarantine: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write the three files into an existing folder; `replacing` makes the whole atomic."""
+    """Write the three files into an existing folder; `replacing` makes it atomic.
+
+    ``root`` is absolute, or relative to the store's folder.
+    """
     names = [field.name for field in fields(Film)]
     rows = ([getattr(film, name) for name in names] for film in films)
     (folder / MANIFEST).write_text(_csv_text(names, rows), encoding="utf-8")
@@ -140,50 +146,6 @@ def write_store(
     counts |= {"marked": sum(bool(film.mark) for film in films), "quarantined": len(quarantine)}
     head = {"format": FORMAT, "root": str(root), "mean": mean, "std": std, "counts": counts}
     (folder / HEAD).write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
-
-
-def _may_replace(folder: Path) -> None:
-    """Raise unless ``folder`` is missing, empty, or a store and nothing but a store."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise PcamxError(f"{folder} is a file; --out takes a folder for the store")
-    names = {item.name for item in folder.iterdir()}
-    foreign = sorted(names - {MANIFEST, QUARANTINE, HEAD, MARKS})
-    if names and (foreign or HEAD not in names):
-        what = f" (it holds {foreign[0]})" if foreign else ""
-        raise PcamxError(f"{folder} is not empty and not a store{what}; choose another --out")
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` that takes its place if the block succeeds.
-
-    If the block fails, or the disk does, ``folder`` stays as it was; an OSError becomes a
-    PcamxError. Raises PcamxError if ``folder`` holds anything that is not a store.
-    """
-    folder = folder.resolve()
-    _may_replace(folder)
-    draft = folder.parent / f".{folder.name}.{os.getpid()}.draft"
-    old = folder.parent / f".{folder.name}.{os.getpid()}.old"
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        if folder.exists():
-            os.replace(folder, old)
-        try:
-            os.replace(draft, folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    except OSError as error:
-        what = error.filename or folder
-        reason = error.strerror or str(error)
-        raise PcamxError(f"{what}: {reason}; nothing was written to {folder}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def fingerprint(folder: Path) -> str:
@@ -219,7 +181,7 @@ def read_head(folder: Path) -> Head:
         raise PcamxError(f"{folder}: {what}; make one with: pcamx prepare ROOT --out {folder}")
     try:
         head = json.loads(head_file.read_text(encoding="utf-8"))
-        version, root = head["format"], Path(head["root"])
+        version, root = head["format"], folder / head["root"]
         if version != FORMAT:
             raise PcamxError(
                 f"{head_file}: format {version}, this pcamx reads {FORMAT}; run pcamx prepare again"

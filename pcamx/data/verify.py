@@ -53,7 +53,7 @@ class Facts(NamedTuple):
     mean_square: float
 
 
-class _UnfitError(Exception):
+class UnfitError(Exception):
     """The file goes to the quarantine, for this reason."""
 
 
@@ -78,37 +78,37 @@ def _read(path: Path) -> bytes:
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
-            raise _UnfitError("not a file")
+            raise UnfitError("not a file")
         if info.st_size > MAX_BYTES:
-            raise _UnfitError(f"larger than {MAX_BYTES >> 20} MiB")
+            raise UnfitError(f"larger than {MAX_BYTES >> 20} MiB")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise _UnfitError("missing") from None
+        raise UnfitError("missing") from None
     except (OSError, ValueError) as error:
-        raise _UnfitError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UnfitError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not data:
-        raise _UnfitError("empty")
+        raise UnfitError("empty")
     return data
 
 
 def _open(data: bytes) -> Image.Image:
     """The file's header, read by Pillow, its size checked before anything is decoded."""
     if data[128:132] == b"DICM":
-        raise _UnfitError("DICOM is not read; export it as 16-bit PNG")
+        raise UnfitError("DICOM is not read; export it as 16-bit PNG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs; ours is the lower limit
             image = Image.open(BytesIO(data))
     except UnidentifiedImageError:
-        raise _UnfitError("not an image, or one with a damaged header") from None
+        raise UnfitError("not an image, or one with a damaged header") from None
     except Image.DecompressionBombError:
-        raise _UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels") from None
+        raise UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged header makes them
-        raise _UnfitError(f"damaged header: {_one_line(error)}") from None
+        raise UnfitError(f"damaged header: {_one_line(error)}") from None
     if image.width * image.height > MAX_PIXELS:
-        raise _UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels")
+        raise UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels")
     if min(image.size) < MIN_SIDE:
-        raise _UnfitError(f"smaller than {MIN_SIDE} pixels a side")
+        raise UnfitError(f"smaller than {MIN_SIDE} pixels a side")
     return image
 
 
@@ -116,17 +116,17 @@ def _check_kind(image: Image.Image) -> None:
     """Raise unless the format is one that DALI and Pillow read alike."""
     kind = image.format or "unknown"
     if kind not in _MODES:
-        raise _UnfitError(f"format {kind} is not read; save it as PNG, JPEG, TIFF or BMP")
+        raise UnfitError(f"format {kind} is not read; save it as PNG, JPEG, TIFF or BMP")
     if image.mode not in _MODES[kind]:
-        raise _UnfitError(f"{kind} of mode {image.mode} is not read; save it as grey PNG")
+        raise UnfitError(f"{kind} of mode {image.mode} is not read; save it as grey PNG")
     if kind == "TIFF":
         photometric = getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC)
         if photometric not in (_BLACK_IS_ZERO, _TIFF_RGB):
-            raise _UnfitError(
+            raise UnfitError(
                 f"TIFF of photometric kind {photometric} is not read; save it as grey PNG"
             )
     if getattr(image, "n_frames", 1) > 1 and kind != "PNG":
-        raise _UnfitError("several images in one file; save them one by one")
+        raise UnfitError("several images in one file; save them one by one")
 
 
 def _upright(image: Image.Image, data: bytes) -> tuple[int, int]:
@@ -141,9 +141,9 @@ def _upright(image: Image.Image, data: bytes) -> tuple[int, int]:
     turn = exif.get(tag, 1)
     if image.format == "TIFF":
         if pillow != 1:
-            raise _UnfitError("a turned TIFF (orientation tag); save it upright")
+            raise UnfitError("a turned TIFF (orientation tag); save it upright")
     elif turn != pillow:
-        raise _UnfitError("turned by metadata other than EXIF, which viewers disagree on")
+        raise UnfitError("turned by metadata other than EXIF, which viewers disagree on")
     return (image.height, image.width) if turn in (5, 6, 7, 8) else image.size
 
 
@@ -158,38 +158,46 @@ def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
         decoded = decoder.decode(data, params=params)
         if decoded is None:
             image.load()  # only to have Pillow name the fault
-            raise _UnfitError("damaged: the decoder refuses it")
-    except (_UnfitError, MemoryError, ImportError):
+            raise UnfitError("damaged: the decoder refuses it")
+    except (UnfitError, MemoryError, ImportError):
         raise
     except Exception as error:  # as in _open
-        raise _UnfitError(f"damaged: {_one_line(error)}") from None
+        raise UnfitError(f"damaged: {_one_line(error)}") from None
     grey = np.asarray(decoded.cpu())
     if grey.dtype not in (np.uint8, np.uint16) or grey.ndim != 3 or grey.shape[2] != 1:
-        raise _UnfitError(f"decodes to {grey.dtype} {grey.shape}; save it as grey PNG")
+        raise UnfitError(f"decodes to {grey.dtype} {grey.shape}; save it as grey PNG")
     if grey.dtype == np.uint16 and image.mode not in _DEEP:
-        raise _UnfitError("16 bits a channel in colour or with alpha; save it as plain 16-bit grey")
+        raise UnfitError("16 bits a channel in colour or with alpha; save it as plain 16-bit grey")
     return grey[..., 0]
+
+
+def read_grey(path: Path) -> np.ndarray[Any, Any]:
+    """Grey levels [height, width] of a film, upright, uint8 or uint16, decoded as training will.
+
+    Raises UnfitError with the reason to keep the film out.
+    """
+    data = _read(path)
+    with _open(data) as image:
+        _check_kind(image)
+        try:
+            width, height = _upright(image, data)
+        except (UnfitError, MemoryError):
+            raise
+        except Exception as error:  # as in _open
+            raise UnfitError(f"damaged EXIF: {_one_line(error)}") from None
+        grey_HW = _decode(image, data)
+    if grey_HW.shape != (height, width):
+        shape = f"{grey_HW.shape[1]} x {grey_HW.shape[0]}"
+        raise UnfitError(f"decodes to {shape}, not {width} x {height} pixels")
+    return grey_HW
 
 
 def verify(path: Path) -> Facts | str:
     """Decode one file as training will; its facts, or the reason to keep it out."""
     try:
-        data = _read(path)
-        image = _open(data)
-        with image:
-            _check_kind(image)
-            try:
-                width, height = _upright(image, data)
-            except (_UnfitError, MemoryError):
-                raise
-            except Exception as error:  # as in _open
-                raise _UnfitError(f"damaged EXIF: {_one_line(error)}") from None
-            grey_HW = _decode(image, data)
-    except _UnfitError as reason:
+        return _facts(read_grey(path))
+    except UnfitError as reason:
         return str(reason)
-    if grey_HW.shape != (height, width):
-        return f"decodes to {grey_HW.shape[1]} x {grey_HW.shape[0]}, not {width} x {height} pixels"
-    return _facts(grey_HW)
 
 
 def _facts(grey_HW: np.ndarray[Any, Any]) -> Facts:
@@ -205,8 +213,3 @@ def _facts(grey_HW: np.ndarray[Any, Any]) -> Facts:
     mean = int(count @ level) / pixels * scale
     mean_square = int(count @ level**2) / pixels * scale**2
     return Facts(grey_HW.shape[1], grey_HW.shape[0], white, mean, mean_square)
-
-
-def quiet() -> None:
-    """Send this process's stderr nowhere; codecs complain there, without a file name."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

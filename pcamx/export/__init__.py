@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pcamx import checkpoint
-from pcamx.data.store import replacing
+from pcamx.data.replacing import replacing
 from pcamx.errors import PcamxError
 from pcamx.export.card import model_card
 from pcamx.export.graph import ONNX, require_packages, write_onnx

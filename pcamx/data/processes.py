@@ -1,0 +1,46 @@
+"""Work on many films by several processes; they also keep a codec's crash off us."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TypeVar
+
+from pcamx.errors import PcamxError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_processes(
+    work: Callable[[T], R], items: Sequence[T], films: Sequence[Path], workers: int | None
+) -> Iterator[R]:
+    """``work`` of every item, in order, by ``workers`` processes, all cores by default.
+
+    ``films`` are the files that the items are about. Raises PcamxError near the film on which a
+    process died, and what ``work`` raises.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    done = 0
+    # Fresh processes: a fork of one with threads (torch, DALI) may hang. They import the module
+    # of ``work`` alone, so they start fast.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=quiet)
+    try:
+        for result in pool.map(work, items, chunksize=16):
+            done += 1
+            yield result
+    except BrokenProcessPool:
+        raise PcamxError(
+            f"{films[done]}: a checking process died on this film or one soon after it; look at "
+            "them, or close other programs if memory ran out"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def quiet() -> None:
+    """Send this process's stderr nowhere; codecs complain there, without a file name."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
