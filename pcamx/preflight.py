@@ -11,7 +11,7 @@ from pcamx.data.order import choose_marked, steps_per_epoch
 from pcamx.data.store import Store, fingerprint
 from pcamx.errors import PcamxError
 
-_FREE = ("data.threads", "data.feed", "runtime.log_every", "runtime.save_every")
+_FREE = ("data.threads", "data.feed", "data.cache", "runtime.log_every", "runtime.save_every")
 """Keys that change no figure, and so may change within a run."""
 STORE_SEEN = "store.sha256"
 """In the run's folder: fingerprint of the store it is trained on."""

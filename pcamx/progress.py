@@ -1,6 +1,6 @@
-"""How long work says how far it is, without knowing who shows it."""
+"""How work says how far it is and what it does, without knowing who shows it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -16,3 +16,12 @@ def silent(work: Iterable[T], what: str, total: int) -> Iterator[T]:
     """The Track that shows nothing."""
     del what, total
     yield from work
+
+
+Say = Callable[[str], None]
+"""Shows one line of text."""
+
+
+def mute(text: str) -> None:
+    """The Say that shows nothing."""
+    del text

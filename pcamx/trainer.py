@@ -12,8 +12,9 @@ from pcamx import checkpoint, engine, preflight
 from pcamx import config as configs
 from pcamx.checkpoint import Progress, Weights
 from pcamx.config import Config
+from pcamx.data.canvases import Decoded
 from pcamx.data.feed import Feed, open_feed
-from pcamx.data.store import Store, fingerprint, read_store
+from pcamx.data.store import fingerprint, read_store
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 from pcamx.history import History
@@ -37,12 +38,14 @@ def train(config: Config, numbers: list[int], *, resume: bool) -> None:
     ranks, stop = engine.start(), StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
+            shown: Track = track if ranks.rank == 0 else silent
+            decoded = Decoded(config.data, store, ranks.device, shown, display.note)
             for number in numbers:
                 if (checkpoint.stage_folder(config, number) / "weights.pt").is_file():
                     display.note(f"stage {number} is finished")
                     continue
                 try:
-                    run = StageRun(config, number, store, ranks, display, stop, resume=resume)
+                    run = StageRun(config, number, decoded, ranks, display, stop, resume=resume)
                 except KeyboardInterrupt:
                     if number == numbers[0] and not resume:
                         raise
@@ -66,27 +69,21 @@ class StageRun:
         self,
         config: Config,
         number: int,
-        store: Store,
+        decoded: Decoded,
         ranks: Ranks,
         display: TrainingDisplay,
         stop: StopSignal,
         *,
         resume: bool,
     ) -> None:
-        self.config, self.number, self.store = config, number, store
+        self.config, self.number, self.store = config, number, decoded.store
         self.ranks, self.display, self.stop = ranks, display, stop
         self.settings = getattr(config.stages, f"stage{number}")
         self.folder = checkpoint.stage_folder(config, number)
-        self.track: Track = track if ranks.rank == 0 else silent
         self.feed: Feed = open_feed(
-            config,
-            store,
-            stage=number,
-            rank=ranks.rank,
-            world=ranks.world,
-            device=ranks.device,
-            track=self.track,
+            config, decoded, stage=number, rank=ranks.rank, world=ranks.world
         )
+        self.valid = decoded.split("valid")
         self.history = History(Path(config.run.folder))
         self.engine: Any = None
         self.progress = Progress()
@@ -210,7 +207,8 @@ class StageRun:
         progress = self.progress
         engine.average_buffers(self.engine.module)
         self.engine.eval()
-        validation = validate(self.engine.module.network, self.config, self.store, self.ranks)
+        network = self.engine.module.network
+        validation = validate(network, self.config, self.store, self.valid, self.ranks)
         self._write_line("valid", validation)
         self.display.epoch_end(progress.epoch, validation)
         progress.epoch += 1

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from pcamx.config import Config
+from pcamx.data.canvases import Canvases
 from pcamx.data.feed import eval_batches
 from pcamx.data.store import Store
 from pcamx.engine import Ranks
@@ -15,23 +16,26 @@ from pcamx.types import ABNORMAL
 
 
 @torch.no_grad()
-def validate(network: Network, config: Config, store: Store, ranks: Ranks) -> dict[str, float]:
+def validate(
+    network: Network, config: Config, store: Store, canvases: Canvases, ranks: Ranks
+) -> dict[str, float]:
     """AUROC and accuracy of the full image, each rank scoring its share of the films.
 
-    AUROC is left out where the split holds one class only. Every rank must call it.
+    ``canvases`` are those of the valid split. AUROC is left out where the split holds one class
+    only. Every rank must call it.
     """
     films = store.split("valid")
-    share = films[ranks.rank :: ranks.world]
+    share = range(ranks.rank, len(films), ranks.world)
     # Under ZeRO-3 each forward gathers weights from all ranks, so all must make as many of them.
-    padding = films[: -(-len(films) // ranks.world) - len(share)]
+    padding = range(-(-len(films) // ranks.world) - len(share))
     scores: list[tuple[float, int]] = []
     for batch in eval_batches(
         store,
-        (*share, *padding),
-        config.data.canvas,
+        films,
+        canvases,
+        rows=(*share, *padding),
         batch_size=max(1, config.runtime.batch_size // ranks.world),
         device=ranks.device,
-        threads=config.data.threads,
         lesions=False,
         impl=config.attention.impl,
     ):

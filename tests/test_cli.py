@@ -73,6 +73,15 @@ def test_prepare_a_folder_without_films(pcamx: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+def test_prepare_writes_films_anew(pcamx: Any, tmp_path: Path, phantoms: Path) -> None:
+    out = tmp_path / "store"
+    code, _ = pcamx("prepare", phantoms / "MURA-v1.1", "--out", out, "--transcode", "jpeg")
+    assert code == 0
+    store = read_store(out)
+    assert store.root == out / "films" and all(f.path.endswith(".png.jpg") for f in store.films)
+    assert (out / "transcode_report.md").is_file()
+
+
 def test_phantom_into_a_file(pcamx: Any, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     code, text = pcamx("phantom", tmp_path / "out", "--train", 8, "--valid", 4, "--size", 32)

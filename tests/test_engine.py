@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 from pcamx import config as configs
 from pcamx import engine
 from pcamx.config import Config
+from pcamx.data.canvases import Decoded
 from pcamx.data.feed import open_feed
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
@@ -31,14 +32,8 @@ def _with_runtime(config: Config, **changes: Any) -> Config:
 
 def _train(config: Config, ranks: engine.Ranks) -> dict[str, Any]:
     """Five steps of stage 3, which has every part of the network; what this rank then holds."""
-    feed = open_feed(
-        config,
-        read_store(Path(config.data.store)),
-        stage=3,
-        rank=ranks.rank,
-        world=ranks.world,
-        device=ranks.device,
-    )
+    decoded = Decoded(config.data, read_store(Path(config.data.store)), ranks.device)
+    feed = open_feed(config, decoded, stage=3, rank=ranks.rank, world=ranks.world)
     torch.manual_seed(0)
     stage = build_stage(3, config, feed.images)
     parameters = sum(p.numel() for p in stage.parameters())

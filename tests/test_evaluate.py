@@ -262,3 +262,27 @@ def test_no_validation_film(run: Path, tmp_path: Path) -> None:
     _use_store(copy, folder)
     with pytest.raises(PcamxError, match="no film is in the valid split"):
         evaluate(copy)
+
+
+def test_on_another_store(
+    run: Path, report: Any, phantoms: Path, tmp_path: Path, store_folder: Path
+) -> None:
+    """The same films as HTJ2K: the same figures, in a folder of their own."""
+    copy, folder = tmp_path / "run", tmp_path / "as_htj2k"
+    shutil.copytree(run, copy)
+    prepare(phantoms / "MURA-v1.1", folder, marks=phantoms / "marks", transcode="htj2k")
+    head = json.loads((folder / "store.json").read_text())
+    # Films are standardised as in training, whatever the other store says.
+    (folder / "store.json").write_text(json.dumps(head | {"mean": 1.0, "std": 2.0}))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(PcamxError, match="nowhere: no such folder"):
+        evaluate(copy, other=tmp_path / "nowhere")
+    found = evaluate(copy, other=folder)
+    assert before == {path: path.read_bytes() for path in before}
+    assert sum(path.is_file() for path in copy.rglob("*")) == len(before) + 3
+    names = {path.name for path in (copy / "on_as_htj2k").iterdir()}
+    assert names == {"report.json", "report.html", "figure2.png"}
+    assert json.loads(json.dumps(found["stages"])) == report["stages"]
+    assert found["data"]["store"] == str(folder)
+    auroc = {n: report["stages"][n]["classification"]["auroc"]["value"] for n in STAGES}
+    assert found["own"] == {"store": str(store_folder), "films": 14, "auroc": auroc}

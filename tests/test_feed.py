@@ -1,18 +1,16 @@
 """The same global batches, whichever feed, number of ranks or step to start from."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from pcamx.config import Attention, Config, Data, Objective, Run, Runtime, Stage, Stages
+from pcamx.data.canvases import Decoded, stream
 from pcamx.data.feed import Feed, eval_batches, open_feed
 from pcamx.data.lesion import lesion_canvas
 from pcamx.data.store import Film, Store
@@ -65,8 +63,20 @@ def config(
     )
 
 
+def opened(
+    config: Config,
+    store: Store,
+    stage: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device = CPU,
+) -> Feed:
+    decoded = Decoded(config.data, store, device)
+    return open_feed(config, decoded, stage=stage, rank=rank, world=world)
+
+
 def feed(store: Store, kind: str, stage: int, rank: int = 0, world: int = 1) -> Feed:
-    return open_feed(config(kind), store, stage=stage, rank=rank, world=world, device=CPU)
+    return opened(config(kind), store, stage, rank, world)
 
 
 def same(a: Iterable[Batch], b: Iterable[Batch]) -> bool:
@@ -95,10 +105,10 @@ def test_batches_by_the_kernel(store: Store, kind: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # interpreted
     ours, reference = (
         next(
-            open_feed(
+            opened(
                 dataclasses.replace(config(kind), attention=Attention(impl=impl)),  # type: ignore[arg-type]
                 store,
-                stage=3,
+                3,
                 device=device,
             ).epoch(0)
         )
@@ -111,10 +121,10 @@ def test_batches_by_the_kernel(store: Store, kind: str) -> None:
 
 
 def test_what_a_batch_holds(store: Store) -> None:
-    opened = feed(store, "resident", 1)
-    assert opened.images == FILMS and opened.steps_per_epoch == FILMS // 6
+    ready = feed(store, "resident", 1)
+    assert ready.images == FILMS and ready.steps_per_epoch == FILMS // 6
     labels = []
-    for batch in opened.epoch(0):
+    for batch in ready.epoch(0):
         assert batch.image_B1HW.shape == batch.lesion_B1HW.shape == (6, 1, CANVAS, CANVAS)
         assert batch.image_B1HW.dtype == batch.lesion_B1HW.dtype == torch.float32
         assert batch.label_B.dtype == torch.int64 and batch.marked_B.dtype == torch.bool
@@ -126,11 +136,11 @@ def test_what_a_batch_holds(store: Store) -> None:
 
 
 def test_stage_3_shows_the_drawn_lesions_and_no_other(store: Store) -> None:
-    opened = feed(store, "resident", 3)
-    assert len(opened.marked_films) == 3
-    assert all(film.mark and film.label == 1 for film in opened.marked_films)
-    assert opened.steps_per_epoch == FILMS // 4
-    for batch in opened.epoch(0):
+    ready = feed(store, "resident", 3)
+    assert len(ready.marked_films) == 3
+    assert all(film.mark and film.label == 1 for film in ready.marked_films)
+    assert ready.steps_per_epoch == FILMS // 4
+    for batch in ready.epoch(0):
         assert 2 <= batch.marked_B.sum() <= 5  # two slots; the three may be ordinary films as well
         assert (batch.label_B[batch.marked_B] == 1).all()
         area = batch.lesion_B1HW.sum((1, 2, 3))
@@ -154,36 +164,34 @@ def test_marks_beyond_the_drawn_ones_are_never_read(store: Store, tmp_path: Path
 
 
 def test_more_marks_asked_for_than_there_are(store: Store) -> None:
-    opened = open_feed(config(marked=1000), store, stage=3, device=CPU)
-    assert len(opened.marked_films) == sum(bool(film.mark) for film in store.split("train"))
+    ready = opened(config(marked=1000), store, 3)
+    assert len(ready.marked_films) == sum(bool(film.mark) for film in store.split("train"))
 
 
 def test_mistakes_are_named(store: Store) -> None:
     with pytest.raises(PcamxError, match=r"runtime\.batch_size: 6 .* 4 ranks; .* multiple of 4"):
-        open_feed(config(), store, stage=1, world=4, device=CPU)
+        opened(config(), store, 1, world=4)
     with pytest.raises(PcamxError, match=r"runtime\.batch_size: 40 .* 21 training films"):
-        open_feed(config(batch_size=40), store, stage=1, device=CPU)
+        opened(config(batch_size=40), store, 1)
     with pytest.raises(PcamxError, match=r"data\.marked: 0"):
-        open_feed(config(marked=0), store, stage=3, device=CPU)
-    assert open_feed(config(marked=0), store, stage=1, device=CPU).marked_films == ()
+        opened(config(marked=0), store, 3)
+    assert opened(config(marked=0), store, 1).marked_films == ()
     bare = tuple(dataclasses.replace(film, mark="") for film in store.films)
     with pytest.raises(PcamxError, match=r"stage 3 .* pcamx prepare with --marks"):
-        open_feed(config(), dataclasses.replace(store, films=bare), stage=3, device=CPU)
+        opened(config(), dataclasses.replace(store, films=bare), 3)
 
 
 def test_eval_batches_are_in_order_and_plain(store: Store) -> None:
-    seen: list[tuple[str, int]] = []
-
-    def track(work: Iterable[Any], what: str, total: int) -> Iterator[Any]:
-        seen.append((what, total))
-        yield from work
-
     films = store.split("train")
-    batches = list(
-        eval_batches(store, films, CANVAS, batch_size=8, device=CPU, threads=1, track=track)
-    )
+    canvases = stream(config().data, store, films, CPU)
+    batches = list(eval_batches(store, films, canvases, batch_size=8, device=CPU))
     assert [len(batch.label_B) for batch in batches] == [8, 8, 5]
-    assert seen == [("decoding films, 8 at a time", 3)]
+    kept = Decoded(config("resident").data, store, CPU).split("train")
+    assert same(batches, eval_batches(store, films, kept, batch_size=8, device=CPU))
+    rows = [9, 3, 20]
+    (some,) = eval_batches(store, films, kept, rows=rows, batch_size=8, device=CPU)
+    for row, image in zip(rows, some.image_B1HW, strict=True):
+        assert torch.equal(image, batches[row // 8].image_B1HW[row % 8])
     whole = Batch(*map(torch.cat, zip(*batches, strict=True)))
     assert whole.label_B.tolist() == [film.label for film in films]
     assert whole.marked_B.tolist() == [bool(film.mark) for film in films]
@@ -195,23 +203,3 @@ def test_eval_batches_are_in_order_and_plain(store: Store) -> None:
         )
     grey = whole.image_B1HW * 40 + 60
     assert (grey - grey.round()).abs().max() < 1e-3 and grey.min() > -1e-3
-
-
-def rank_main(rank: int, folder: str, store: Store, expected: list[Batch]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    opened = feed(store, "resident", 3, rank, 2)
-    share = slice(3 * rank, 3 * rank + 3)
-    mine = [Batch(*(tensor[share] for tensor in batch)) for batch in expected]
-    assert same(opened.epoch(1), mine)
-    if rank == 1:  # this rank's film is gone; the other must not wait for it for ever
-        lost = dataclasses.replace(store.films[1], path="gone.png")
-        store = dataclasses.replace(store, films=(store.films[0], lost, *store.films[2:]))
-    with pytest.raises(PcamxError, match=r"gone\.png"):
-        feed(store, "resident", 3, rank, 2)
-    dist.destroy_process_group()
-
-
-def test_two_processes_share_the_decoding(store: Store, tmp_path: Path) -> None:
-    expected = list(feed(store, "resident", 3).epoch(1))
-    spawn(rank_main, (str(tmp_path), store, expected), nprocs=2)  # type: ignore[no-untyped-call]

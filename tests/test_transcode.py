@@ -113,8 +113,13 @@ def test_only_the_path_and_jpegs_depth_change(
     assert parity.bytes_after == sum((store.root / f.path).stat().st_size for f in store.films)
 
 
-def test_jpegs_are_grey_and_baseline(made: dict[str, tuple[Store, Summary]]) -> None:
+def test_jpegs_are_grey_and_baseline(
+    made: dict[str, tuple[Store, Summary]], tmp_path: Path
+) -> None:
     store, _ = made["jpeg"]
+    Image.new("L", (8, 8)).save(tmp_path / "95.jpg", quality=95)
+    with Image.open(tmp_path / "95.jpg") as image:
+        tables = image.quantization  # type: ignore[attr-defined]
     for film in store.films:
         data = (store.root / film.path).read_bytes()
         with Image.open(store.root / film.path) as image:
@@ -123,6 +128,7 @@ def test_jpegs_are_grey_and_baseline(made: dict[str, tuple[Store, Summary]]) -> 
                 "L",
                 (film.width, film.height),
             )
+            assert image.quantization == tables  # type: ignore[attr-defined]
         assert b"\xff\xc0" in data and b"\xff\xc2" not in data  # SOF0, not the progressive SOF2
 
 

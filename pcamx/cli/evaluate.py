@@ -16,14 +16,28 @@ def add(commands: Commands) -> None:
         "pcamx evaluate runs/demo",
     )
     sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")
+    sub.add_argument(
+        "--store",
+        type=Path,
+        metavar="STORE",
+        help="measure on another store's validation split, for example a transcoded one; the "
+        "report goes to RUN/on_STORE, the AUROC on the run's own store beside",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.evaluate import evaluate
-    from pcamx.report.console import print_results, track
+    from pcamx.evaluate import evaluate, out_folder
+    from pcamx.report.console import print_results, say, track
 
-    report = evaluate(options.run, track=track)
+    report = evaluate(options.run, other=options.store, track=track, say=say)
     print_results(report)
     for number in report["unfinished"]:
         print(f"stage {number} is not finished and not measured; train it on with --resume")
-    print(f"{options.run / 'report.html'} is the report for people, report.json for programs")
+    own = report.get("own", {"auroc": {}})
+    for number, before in own["auroc"].items():
+        here = report["stages"][number]["classification"]["auroc"]["value"]
+        if before is not None and here is not None:
+            change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
+            print(f"stage {number}: AUROC {change}")
+    page = out_folder(options.run, options.store) / "report.html"
+    print(f"{page} is the report for people, report.json for programs")

@@ -43,6 +43,9 @@ class Data:
     """Side of the square canvas in pixels; a multiple of 16, the network's stride."""
     feed: Literal["resident", "stream"] = "resident"
     """resident: decode once, keep uint8 canvases on the device. stream: decode each epoch."""
+    cache: str = ""
+    """Folder that keeps the decoded canvases, one byte a pixel, for the next run, and may be
+    deleted; STORE/cache if empty. Only `resident` uses it."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     threads: int = 2

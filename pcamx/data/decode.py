@@ -25,7 +25,19 @@ fn: Any = dali.fn
 types: Any = dali.types
 Pipeline: Any = dali.pipeline.Pipeline
 
+GRAPH = 1
+"""To be raised with any change of the graph that changes a canvas; cached ones are then dead."""
 PREFETCH = 2
+_KINDS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".j2c": "HTJ2K",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+_ON_GPU = {"JPEG", "HTJ2K"}
 _WHOLE = 8  # films of full size that are decoded at a time
 # Read when the codec starts: without it OpenCV writes a line for each HTJ2K film.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
@@ -129,6 +141,33 @@ def _canvas(grey: Any, size: Any, start: Any, *gain: Any, side: int) -> Any:
         out_of_bounds_policy="pad",
         fill_values=0,
     )
+
+
+def decoder(device: torch.device) -> str:
+    """All of the decoder that the bits of a canvas depend on."""
+    from nvidia import nvimgcodec  # not before the log level above is set
+
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    libraries = f"DALI {dali.__version__}, nvImageCodec {nvimgcodec.__version__}"
+    return f"{libraries}, graph {GRAPH}, {where}"
+
+
+def who_decodes(films: Sequence[Film], device: torch.device, threads: int) -> str:
+    """In words for the log, by the films' suffixes: CPU threads, or the GPU's decoder.
+
+    nvImageCodec has GPU decoders for JPEG and JPEG 2000, HTJ2K among it, and none for PNG.
+    """
+    suffixes = {os.path.splitext(film.path)[1].lower() for film in films}
+    kinds = {_KINDS.get(suffix, suffix.lstrip(".").upper() or "?") for suffix in suffixes}
+    on_gpu = sorted(kinds & _ON_GPU) if device.type == "cuda" else []
+    on_cpu = sorted(kinds - set(on_gpu))
+    words = [f"{', '.join(on_gpu)} on the GPU"] if on_gpu else []
+    if on_cpu:
+        words.append(f"{', '.join(on_cpu)} by {threads} CPU thread{'s' * (threads > 1)} a rank")
+    text = ", ".join(words)
+    if device.type == "cuda" and on_cpu:
+        text += "; JPEG or HTJ2K (pcamx prepare --transcode) would be decoded on the GPU"
+    return text
 
 
 def decode_batches(

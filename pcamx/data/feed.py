@@ -13,13 +13,12 @@ from torch import Tensor
 from pcamx import ops
 from pcamx.config import Config
 from pcamx.data.augment import draw, identity, to_device
-from pcamx.data.canvases import Canvases, resident, stream
-from pcamx.data.decode import decode_batches
+from pcamx.data.canvases import Canvases, Decoded
 from pcamx.data.lesion import lesion_canvas
 from pcamx.data.order import IntArray, choose_marked, epoch_order, steps_per_epoch
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.progress import Track, silent
+from pcamx.progress import Track
 from pcamx.types import Batch
 
 
@@ -73,7 +72,7 @@ class Feed:
         )[start_step:, self.columns]
         label_SB = to_device(torch.from_numpy(self.label_N[order_SB]), self.device)
         lesion_row_SB = to_device(torch.from_numpy(lesions.row_N[order_SB]), self.device)
-        for i, (canvas_N1HW, row_B) in enumerate(self.canvases(order_SB)):
+        for i, (canvas_N1HW, row_B) in enumerate(self.canvases(list(order_SB))):
             warp = draw(
                 config.augment,
                 config.runtime.batch_size,
@@ -97,30 +96,23 @@ class Feed:
 
 
 def open_feed(
-    config: Config,
-    store: Store,
-    *,
-    stage: int,
-    rank: int = 0,
-    world: int = 1,
-    device: torch.device,
-    track: Track = silent,
+    config: Config, decoded: Decoded, *, stage: int, rank: int = 0, world: int = 1
 ) -> Feed:
     """Make ready the training split for one rank of ``world``; stage 3 reads the lesion masks.
 
-    The resident feed decodes here, every rank a share of the films where torch.distributed is
-    initialised. Raises PcamxError if the batch cannot be shared by the ranks or filled by the
-    films, if stage 3 has no marked film, or if a film or mask cannot be read.
+    Raises PcamxError if the batch cannot be shared by the ranks or filled by the films, if stage 3
+    has no marked film, or if a mask cannot be read; or as `Decoded.split`.
     """
-    data, batch_size = config.data, config.runtime.batch_size
+    batch_size = config.runtime.batch_size
     if batch_size % world:
         raise PcamxError(
             f"runtime.batch_size: {batch_size} cannot be shared by {world} ranks; "
             f"make it a multiple of {world}"
         )
+    store = decoded.store
     films = store.split("train")
     steps = steps_per_epoch(len(films), batch_size, _marked_per_batch(config, stage == 3))
-    lesions = _lesions(config, store, films, stage == 3, device, track)
+    lesions = _lesions(config, store, films, stage == 3, decoded.device, decoded.track)
     share = batch_size // world
     return Feed(
         images=len(films),
@@ -128,13 +120,11 @@ def open_feed(
         marked_films=tuple(films[i] for i in lesions.marked),
         config=config,
         store=store,
-        device=device,
+        device=decoded.device,
         columns=slice(rank * share, (rank + 1) * share),
         label_N=np.array([film.label for film in films]),
         lesions=lesions,
-        canvases=stream(data, store, films, device)
-        if data.feed == "stream"
-        else resident(data, store, films, device, track),
+        canvases=decoded.split("train"),
     )
 
 
@@ -174,39 +164,37 @@ def _lesions(
 def eval_batches(
     store: Store,
     films: Sequence[Film],
-    canvas: int,
+    canvases: Canvases,
     *,
     batch_size: int,
     device: torch.device,
-    threads: int,
+    rows: Sequence[int] | None = None,
     lesions: bool = True,
     impl: ops.Impl = "auto",
-    track: Track = silent,
 ) -> Iterator[Batch]:
-    """Yield ``films`` in order, not augmented; the last batch may be shorter.
+    """Yield ``films``, or their ``rows``, in order, not augmented; the last batch may be shorter.
 
-    ``lesion_B1HW`` and ``marked_B`` are filled for every film that has a mark; without ``lesions``
-    no mark is read. ``impl`` as in `pcamx.ops`.
+    ``canvases`` are those of ``films``. ``lesion_B1HW`` and ``marked_B`` are filled for every film
+    that has a mark; without ``lesions`` no mark is read. ``impl`` as in `pcamx.ops`.
     Raises PcamxError if a film or mask cannot be read.
     """
-    batches = [range(i, min(i + batch_size, len(films))) for i in range(0, len(films), batch_size)]
-    decoded = decode_batches(store, films, batches, canvas, device=device, threads=threads)
-    shown = track(decoded, f"decoding films, {batch_size} at a time", len(batches))
-    for canvas_B1HW, batch in zip(shown, batches, strict=True):
+    order = np.arange(len(films)) if rows is None else np.asarray(rows, np.int64)
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    for batch, (canvas_N1HW, row_B) in zip(batches, canvases(batches), strict=True):
         share = [films[i] for i in batch]
-        lesion_B1HW = torch.zeros(len(share), 1, canvas, canvas, dtype=torch.uint8)
+        side = canvas_N1HW.shape[-1]
+        lesion_B1HW = torch.zeros(len(share), 1, side, side, dtype=torch.uint8)
         for k, film in enumerate(share):
             if film.mark and lesions:
-                lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, canvas)
-        row_B = torch.arange(len(share), device=device)
+                lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, side)
         image, lesion = ops.gather_affine_normalise(
-            canvas_B1HW,
+            canvas_N1HW,
             row_B,
             *identity(len(share)).on(device),
             store.mean,
             store.std,
             lesion_M1HW=to_device(lesion_B1HW, device),
-            lesion_row_B=row_B,
+            lesion_row_B=torch.arange(len(share), device=device),
             impl=impl,
         )
         label_B = torch.tensor([film.label for film in share])

@@ -43,6 +43,11 @@ def _line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(clean, style=style), soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """Write one line to stderr (a progress.Say)."""
+    _line(_stderr(), text)
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
