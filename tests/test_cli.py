@@ -236,6 +236,8 @@ def test_another_config_in_the_same_folder(check: Any, tmp_path: Path, write_con
     shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
     with pytest.raises(PcamxError, match=r"another config \(runtime.batch_size: 4 here, 8 there"):
         check([1], {"runtime.batch_size": 4, "objective.marked_per_batch": 2}, resume=True)
+    # What changes no figure may change.
+    check([1], {"data.cache": "elsewhere", "data.feed": "stream", "data.threads": 3}, resume=True)
 
 
 def test_config_of_a_run_that_never_began_does_not_bind(

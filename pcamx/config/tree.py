@@ -42,10 +42,11 @@ class Data:
     canvas: int = 320
     """Side of the square canvas in pixels; a multiple of 16, the network's stride."""
     feed: Literal["resident", "stream"] = "resident"
-    """resident: decode once, keep uint8 canvases on the device. stream: decode each epoch."""
+    """resident: decode once, keep uint8 canvases, on the GPU if it has room, else in the host's
+    memory, once for all its ranks. stream: decode each epoch."""
     cache: str = ""
-    """Folder that keeps the decoded canvases, one byte a pixel, for the next run, and may be
-    deleted; STORE/cache if empty. Only `resident` uses it."""
+    """Folder that keeps resident's canvases, one byte a pixel, for the next run; relative to the
+    working directory, STORE/cache if empty. It may be deleted."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     threads: int = 2
