@@ -78,7 +78,7 @@ def test_prepare_writes_films_anew(pcamx: Any, tmp_path: Path, phantoms: Path) -
     code, _ = pcamx("prepare", phantoms / "MURA-v1.1", "--out", out, "--transcode", "jpeg")
     assert code == 0
     store = read_store(out)
-    assert store.root == out / "films" and all(f.path.endswith(".png.jpg") for f in store.films)
+    assert store.root == out / "films" and all(f.path.endswith(".jpg") for f in store.films)
     assert (out / "transcode_report.md").is_file()
 
 

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from pcamx.data.decode import decode_batches
+from pcamx.data.marks.names import Names
 from pcamx.data.parity import compare
 from pcamx.data.prepare import Summary, prepare
 from pcamx.data.store import Film, Store, read_store
+from pcamx.data.transcode import _names
 from pcamx.errors import PcamxError
 from pcamx.progress import silent
 
@@ -51,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = np.zeros((60, 40), np.uint8)
     mask[5:15, 20:30] = 255
     (root.parent / "masks/a").mkdir(parents=True)
-    Image.fromarray(mask).save(root.parent / "masks/a/turned.png.png")
+    Image.fromarray(mask).save(root.parent / "masks/a/turned.png")
     return root
 
 
@@ -98,9 +100,10 @@ def test_only_the_path_and_jpegs_depth_change(
     store, found = made[kind]
     assert store.root == store.folder / "films" and store.folder != plain.folder
     white = 255 if kind == "jpeg" else None
+    names = ("grey", "colour", "turned.jpg", "turned.png", "deep", "x é")
     assert store.films == tuple(
-        dataclasses.replace(film, path=film.path + suffix, white=white or film.white)
-        for film in plain.films
+        dataclasses.replace(film, path=f"a/{name}{suffix}", white=white or film.white)
+        for film, name in zip(plain.films, names, strict=True)
     )
     assert (store.mean, store.std) == (plain.mean, plain.std)
     assert (found.quarantined, found.marked) == (1, 1)
@@ -195,6 +198,20 @@ def test_difference_by_hand(tmp_path: Path) -> None:
     found = compare(before, after, "jpeg", silent).on_films
     assert found is not None
     assert (found.mean, found.p999, found.max) == (pytest.approx((1000 + 9) / 2000), 1, 9)
+
+
+def test_names_are_never_two_films() -> None:
+    found = _names(["a.png", "a.jpg", "b/a.png", "c", "d.1", "d.2"], ".j2c")
+    assert found == ["a.png.j2c", "a.jpg.j2c", "b/a.j2c", "c.j2c", "d.1.j2c", "d.2.j2c"]
+    mean = ["a.png", "a.jpg", "a.png.tif"]
+    assert _names(mean, ".j2c") == [name + ".j2c" for name in mean]
+
+
+def test_marks_of_the_films_before_find_them(made: dict[str, tuple[Store, Summary]]) -> None:
+    store, _ = made["htj2k"]
+    names = Names(film.path for film in store.films)
+    assert names.find("a/x é.png")[0] == ["a/x é.j2c"]
+    assert names.find("grey.png")[0] == ["a/grey.j2c"]
 
 
 def test_the_store_may_be_moved_and_prepared_over(root: Path, tmp_path: Path) -> None:

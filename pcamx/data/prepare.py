@@ -69,13 +69,7 @@ def prepare(
     then as it was.
     """
     root, out = root.resolve(), out.resolve()
-    if not root.is_dir():
-        raise PcamxError(f"{root}: no such folder; name the folder that holds the films")
-    if workers is not None and workers < 1:
-        raise PcamxError(f"workers is {workers}: it must be 1 or more")
-    if root.is_relative_to(out):
-        what = "is the data folder itself" if out == root else f"holds the data folder {root}"
-        raise PcamxError(f"--out {out} {what}; choose a folder for the store")
+    _check_arguments(root, out, workers)
     if transcode is not None:
         check_codec(transcode)
     entries = _list(root, table)
@@ -112,6 +106,16 @@ def prepare(
         std=std,
         parity=parity,
     )
+
+
+def _check_arguments(root: Path, out: Path, workers: int | None) -> None:
+    if not root.is_dir():
+        raise PcamxError(f"{root}: no such folder; name the folder that holds the films")
+    if workers is not None and workers < 1:
+        raise PcamxError(f"workers is {workers}: it must be 1 or more")
+    if root.is_relative_to(out):
+        what = "is the data folder itself" if out == root else f"holds the data folder {root}"
+        raise PcamxError(f"--out {out} {what}; choose a folder for the store")
 
 
 def _list(root: Path, table: Path | None) -> list[Entry]:

@@ -5,11 +5,12 @@ htj2k: High-Throughput JPEG 2000 (ISO/IEC 15444-15), lossless, up to 16 bits, as
 Either is upright, so it needs no EXIF.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -52,21 +53,34 @@ def write_films(
     since it was checked, OSError if the disk is full.
     """
     paths = [root / film.path for film in films]
-    write = partial(_write, root, draft / FILMS, kind)
-    work = in_processes(write, films, paths, workers)
+    jobs = list(zip(films, _names([film.path for film in films], SUFFIX[kind]), strict=True))
+    work = in_processes(partial(_write, root, draft / FILMS, kind), jobs, paths, workers)
     return list(track(work, f"writing films as {kind}", len(films)))
 
 
-def _write(root: Path, folder: Path, kind: Kind, film: Film) -> Film:
-    # The film's suffix stays: a.jpg and a.png may lie side by side.
-    new = replace(film, path=film.path + SUFFIX[kind])
+def _names(paths: Sequence[str], suffix: str) -> list[str]:
+    """Each path with the new suffix in the place of its own, by which marks still find the film.
+
+    Where two would be one (a.jpg and a.png), both keep their own before the new.
+    """
+    replaced = [PurePosixPath(path).with_suffix(suffix).as_posix() for path in paths]
+    count = Counter(replaced)
+    names = [
+        new if count[new] == 1 else path + suffix for path, new in zip(paths, replaced, strict=True)
+    ]
+    return names if len(set(names)) == len(names) else [path + suffix for path in paths]
+
+
+def _write(root: Path, folder: Path, kind: Kind, job: tuple[Film, str]) -> Film:
+    film, name = job
+    new = replace(film, path=name)
     try:
         grey_HW = read_grey(root / film.path)
     except UnfitError as reason:
         raise PcamxError(f"{root / film.path}: {reason}; it was sound a moment ago") from None
     if kind == "jpeg" and film.white != 255:
         grey_HW, new = to_8_bits(grey_HW, film.white), replace(new, white=255)
-    target = folder / new.path
+    target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(_jpeg(grey_HW) if kind == "jpeg" else _htj2k(grey_HW))
     return new
