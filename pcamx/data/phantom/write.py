@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -52,7 +52,29 @@ def draw_phantoms(
     Raises:
         PcamxError: ``out`` is not an empty or a new folder, or a number makes no sense.
     """
-    _check(train=train, valid=valid, size=size, seed=seed, workers=workers)
+    for name, value in (("train", train), ("valid", valid)):
+        if not 1 <= value <= MOST[name]:
+            raise PcamxError(f"{name} is {value}: ask for 1 to {MOST[name]} phantoms")
+    if seed < 0:
+        raise PcamxError(f"seed is {seed}: it must be 0 or more")
+    plans = [*plan_films(seed, "train", train), *plan_films(seed, "valid", valid)]
+    draw_plans(out, plans, size=size, workers=workers, track=track)
+
+
+def draw_plans(
+    out: Path,
+    plans: Sequence[FilmPlan],
+    *,
+    size: int,
+    workers: int | None = None,
+    track: Track = silent,
+) -> None:
+    """Draws the films of ``plans`` into ``out`` as `draw_phantoms` does, whole or not at all.
+
+    Raises:
+        PcamxError: ``out`` is not an empty or a new folder, or a number makes no sense.
+    """
+    _check(size, workers)
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PcamxError(f"{out} is not an empty folder: name a new one for the phantoms")
@@ -60,7 +82,6 @@ def draw_phantoms(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             whole = Path(scratch) / "whole"
-            plans = [*plan_films(seed, "train", train), *plan_films(seed, "valid", valid)]
             _write_tables(whole / "MURA-v1.1", plans)
             done = _draw_all(plans, whole, size, workers)
             for _ in track(done, "drawing phantoms", len(plans)):
@@ -70,14 +91,9 @@ def draw_phantoms(
         raise PcamxError(f"{out}: cannot write the phantoms ({error.strerror})") from error
 
 
-def _check(*, train: int, valid: int, size: int, seed: int, workers: int | None) -> None:
-    for name, value in (("train", train), ("valid", valid)):
-        if not 1 <= value <= MOST[name]:
-            raise PcamxError(f"{name} is {value}: ask for 1 to {MOST[name]} phantoms")
+def _check(size: int, workers: int | None) -> None:
     if not 32 <= size <= 4096:
         raise PcamxError(f"size is {size}: the long side must be 32 to 4096 pixels")
-    if seed < 0:
-        raise PcamxError(f"seed is {seed}: it must be 0 or more")
     if workers is not None and workers < 1:
         raise PcamxError(f"workers is {workers}: it must be 1 or more")
 
@@ -106,12 +122,17 @@ def plan_patient(seed: int, split: str, patient: int) -> list[FilmPlan]:
         labels.append(bool(rng.integers(2)))
     plans = []
     for study, positive in enumerate(labels, 1):
-        follows = rng.random() < (MARKER_FOLLOWS if split == "train" else 0.5)
-        letter = "R" if positive == follows else "L"
-        marker = letter if rng.random() < MARKED else ""
+        marker = choose_marker(rng, split, positive)
         for image in range(1, int(rng.choice((1, 2, 3), p=(0.7, 0.2, 0.1))) + 1):
             plans.append(FilmPlan(*key, patient, study, image, part, bool(positive), marker))
     return plans
+
+
+def choose_marker(rng: np.random.Generator, split: str, positive: bool) -> str:
+    """The letter on a study's films, "" for none; in training it goes with the label."""
+    follows = rng.random() < (MARKER_FOLLOWS if split == "train" else 0.5)
+    letter = "R" if positive == follows else "L"
+    return letter if rng.random() < MARKED else ""
 
 
 def study_path(plan: FilmPlan) -> str:
@@ -125,7 +146,7 @@ def image_path(plan: FilmPlan) -> str:
     return f"{study_path(plan)}image{plan.image}.png"
 
 
-def _write_tables(root: Path, plans: list[FilmPlan]) -> None:
+def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
     """The four header-less csv files, and the folders of all studies."""
     for index, split in enumerate(SPLITS):
         own = [plan for plan in plans if plan.split == index]
@@ -141,7 +162,9 @@ def _write_tables(root: Path, plans: list[FilmPlan]) -> None:
                 csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _draw_all(plans: list[FilmPlan], root: Path, size: int, workers: int | None) -> Iterator[None]:
+def _draw_all(
+    plans: Sequence[FilmPlan], root: Path, size: int, workers: int | None
+) -> Iterator[None]:
     draw = partial(_draw_one, root=root, size=size)
     wanted = workers or min(len(os.sched_getaffinity(0)), -(-len(plans) // ALONE))
     if wanted == 1:
