@@ -6,7 +6,6 @@ layouts fit (weighted layers of the main path, with the classifier). Shapes: B b
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,8 +84,10 @@ class Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image_B1HW: Tensor) -> list[Tensor]:
-        # ZeRO flattens the weights and loses their layout, so the activations carry it.
-        x = self.stem(image_B1HW).contiguous(memory_format=torch.channels_last)
+        # ZeRO flattens the weights and loses their layout, so the activations carry it: from the
+        # image on, a view whose strides say channels_last, which is moot with one channel.
+        B, _, H, W = image_B1HW.shape
+        x = self.stem(image_B1HW.reshape(B, H, W, 1).permute(0, 3, 1, 2))
         features = []
         for group in self.groups:
             if group is self.groups[-1]:
