@@ -33,9 +33,21 @@ def ranks() -> int:
 def over_ranks(*values: Tensor) -> list[Tensor]:
     """Sum scalars over all ranks in one all-reduce; float64, so counts stay exact."""
     total = torch.stack([v.detach().double() for v in values])
-    if dist.is_initialized():
+    if ranks() > 1:
         dist.all_reduce(total)
     return list(total)
+
+
+def figures(telemetry: dict[str, Tensor]) -> dict[str, float]:
+    """A step's telemetry on the host: means over the ranks, and the sum of flat maps.
+
+    Waits for the device, once; every rank must call it.
+    """
+    totals = torch.stack(over_ranks(*telemetry.values())).tolist()
+    return {
+        name: total / (1 if name == "flat" else ranks())
+        for name, total in zip(telemetry, totals, strict=True)
+    }
 
 
 class RunningAccuracy(nn.Module):
@@ -51,6 +63,15 @@ class RunningAccuracy(nn.Module):
         super().__init__()
         self.window = window
         self.register_buffer("value", torch.tensor(CHANCE, dtype=torch.float64))
+
+    def take_in(self, logits_BC: Tensor, label_B: Tensor) -> None:
+        """Take in a training batch, of all ranks together; every rank must call it.
+
+        After the backward: torch.compile may compute lambda anew there, and would take it from a P
+        that has changed.
+        """
+        correct = (logits_BC.argmax(1) == label_B).sum()
+        self.update(*over_ranks(correct, torch.full_like(correct, len(label_B))))
 
     def update(self, correct: Tensor, count: Tensor) -> None:
         """Take in ``correct`` right answers out of ``count``, already summed over the ranks."""

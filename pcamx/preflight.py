@@ -1,5 +1,6 @@
 """What must hold before a run's first step: said at once, not after the hours of stage 1."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,7 +12,14 @@ from pcamx.data.order import choose_marked, steps_per_epoch
 from pcamx.data.store import Store, fingerprint
 from pcamx.errors import PcamxError
 
-_FREE = ("data.threads", "data.feed", "data.cache", "runtime.log_every", "runtime.save_every")
+_FREE = (
+    "data.threads",
+    "data.feed",
+    "data.cache",
+    "runtime.log_every",
+    "runtime.save_every",
+    "deepspeed.",
+)
 """Keys that change no figure, and so may change within a run."""
 STORE_SEEN = "store.sha256"
 """In the run's folder: fingerprint of the store it is trained on."""
@@ -25,6 +33,11 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
     _check_folder(config, numbers, resume)
     check_store(Path(config.run.folder), store.folder)
     engine.deepspeed_config(config, world)
+    if config.deepspeed.tensorboard.enabled and find_spec("tensorboard") is None:
+        raise PcamxError(
+            "deepspeed.tensorboard.enabled: the package tensorboard is missing; "
+            "pip install 'pcamx[tensorboard]'"
+        )
     if config.attention.impl == "triton" and not torch.cuda.is_available():
         raise PcamxError("attention.impl: triton needs an NVIDIA GPU; set it to auto")
     _check_films(config, store, numbers)
@@ -67,7 +80,7 @@ def _check_folder(config: Config, numbers: list[int], resume: bool) -> None:
         changed = [
             line
             for line in configs.differences(config, configs.load(folder / "config.yaml"))
-            if line.split(":")[0] not in _FREE
+            if not line.startswith(_FREE)
         ]
         if changed:
             raise PcamxError(

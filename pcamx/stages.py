@@ -3,7 +3,6 @@
 Shapes: B batch, C classes, H W the image.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,22 +14,16 @@ from pcamx.types import Batch, StageOutput
 
 
 class Stage(nn.Module):
-    """What the stages share: the network and the running accuracy P of its full-image branch."""
+    """What the stages share: the network and the running accuracy P of its full-image branch.
+
+    A forward reads P and leaves it; the loop takes each batch in afterwards.
+    """
 
     def __init__(self, config: Config, images: int, *, decoder: bool = False) -> None:
         super().__init__()
         self.config = config
         self.network = Network(config, decoder=decoder)
         self.accuracy = RunningAccuracy(window=images)
-
-    def _count(self, logits_BC: Tensor, batch: Batch) -> Tensor:
-        """Take the batch's right answers into P; return the marked images of all ranks."""
-        correct = (logits_BC.argmax(1) == batch.label_B).sum()
-        count = torch.full_like(correct, len(batch.label_B))
-        correct, count, marked = over_ranks(correct, count, batch.marked_B.sum())
-        if self.training:  # never from validation data
-            self.accuracy.update(correct, count)
-        return marked
 
 
 class Stage1(Stage):
@@ -39,8 +32,7 @@ class Stage1(Stage):
     def forward(self, batch: Batch) -> StageOutput:
         logits_BC = self.network(batch.image_B1HW)
         l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
-        self._count(logits_BC, batch)
-        telemetry = {"loss": l1, "l1": l1, "p": self.accuracy.value}
+        telemetry = {"loss": l1, "l1": l1}
         return StageOutput(l1, logits_BC, _detached(telemetry))
 
 
@@ -49,8 +41,7 @@ class Stage2(Stage):
 
     def forward(self, batch: Batch) -> StageOutput:
         _, logits_BC, loss, telemetry = self._attended_loss(batch)
-        self._count(logits_BC, batch)
-        telemetry |= {"loss": loss, "p": self.accuracy.value}
+        telemetry |= {"loss": loss}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
     def _attended_loss(
@@ -84,7 +75,7 @@ class Stage3(Stage2):
 
     def forward(self, batch: Batch) -> StageOutput:
         features, logits_BC, loss, telemetry = self._attended_loss(batch)
-        marked = self._count(logits_BC, batch)
+        (marked,) = over_ranks(batch.marked_B.sum())
         size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
         assert self.network.decoder is not None
         answer_B1HW = self.network.decoder(features, size)
@@ -98,7 +89,7 @@ class Stage3(Stage2):
         )
         loss = loss + objective.lesion_weight * l3
         telemetry |= _answers(answer_B1HW, batch, marked)
-        telemetry |= {"loss": loss, "l3": l3, "p": self.accuracy.value}
+        telemetry |= {"loss": loss, "l3": l3}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
 
@@ -117,8 +108,7 @@ def _answers(answer_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[st
 
 
 def _detached(telemetry: dict[str, Tensor]) -> dict[str, Tensor]:
-    # clone: `p` is a buffer that the next step changes in place.
-    return {name: value.detach().clone() for name, value in telemetry.items()}
+    return {name: value.detach() for name, value in telemetry.items()}
 
 
 def build_stage(number: int, config: Config, images: int) -> Stage:

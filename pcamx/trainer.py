@@ -18,7 +18,7 @@ from pcamx.data.store import fingerprint, read_store
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 from pcamx.history import History
-from pcamx.losses import over_ranks
+from pcamx.losses import figures, over_ranks
 from pcamx.progress import Track, silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.stages import Stage, build_stage
@@ -57,6 +57,8 @@ def train(config: Config, numbers: list[int], *, resume: bool) -> None:
             raise PcamxError(
                 "another rank has ended; see what it said, then continue with --resume"
             ) from None
+        if failure := engine.compiler_failure(error):
+            raise PcamxError(f"runtime.compile: {failure}; set it to false") from None
         raise
     # Not after an error: the others would see this rank leave before it has said why.
     engine.stop()
@@ -107,6 +109,7 @@ class StageRun:
             self.config,
             self.settings.lr,
             self.settings.epochs * self.feed.steps_per_epoch,
+            folder=self.folder,
             universal=other_ranks,
         )
         if found is not None:
@@ -151,15 +154,15 @@ class StageRun:
             self.number, progress.epoch, self.settings.epochs, steps, progress.step
         )
         for batch in self.feed.epoch(progress.epoch, progress.step):
-            output = self.engine(batch)
-            self.engine.backward(output.loss)
             lr = self.engine.get_lr()[0]
-            self.engine.step()
+            telemetry = engine.train_step(self.engine, batch)
             progress.step += 1
             progress.done += 1
+            # No checkpoint without a look at the loss.
+            save = progress.done % runtime.save_every == 0
             scalars = None
-            if progress.done % runtime.log_every == 0 or progress.step == steps:
-                scalars = self._log(output.telemetry, lr)
+            if save or progress.done % runtime.log_every == 0 or progress.step == steps:
+                scalars = self._log(telemetry, lr)
             self.display.step(progress.step, runtime.batch_size, scalars)
             if progress.step == steps:
                 # The checkpoint of the epoch's end comes next.
@@ -167,7 +170,7 @@ class StageRun:
             # On a GPU the question waits for the device; logging has just done so.
             if self.ranks.device.type != "cuda" or scalars is not None:
                 self._stop_if_asked(f"after step {progress.step}", save=True)
-            if progress.done % runtime.save_every == 0:
+            if save:
                 self._save()
 
     def _stop_if_asked(self, where: str, *, save: bool = False) -> None:
@@ -183,12 +186,8 @@ class StageRun:
         )
 
     def _log(self, telemetry: dict[str, Tensor], lr: float) -> dict[str, float]:
-        """Write a step's figures: means over the ranks, and the sum of flat maps."""
-        totals = over_ranks(*telemetry.values())
-        scalars = {
-            name: float(total) / (1 if name == "flat" else self.ranks.world)
-            for name, total in zip(telemetry, totals, strict=True)
-        }
+        """Write a step's figures, after a look at them."""
+        scalars = figures(telemetry) | {"p": float(self.engine.module.accuracy.value)}
         if not scalars["loss"] < float("inf"):
             raise PcamxError(
                 f"stage {self.number}: the loss is {scalars['loss']} at step {self.progress.done}; "
@@ -248,6 +247,7 @@ class StageRun:
             "seconds": round(time.monotonic() - self.started, 3),
         }
         self.history.add(where | values)
+        engine.report(self.engine, kind, values)
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from pcamx.losses import RunningAccuracy, confidence, lesion_loss, over_ranks
+from pcamx.losses import RunningAccuracy, confidence, figures, lesion_loss, over_ranks
 
 
 def number(value: float) -> Tensor:
@@ -41,6 +41,18 @@ def test_running_accuracy_by_hand() -> None:
     assert accuracy.value.item() == pytest.approx(0.3, abs=1e-12)
     accuracy.update(number(18), number(20))  # a batch larger than the window replaces it
     assert accuracy.value.item() == pytest.approx(0.9, abs=1e-12)
+
+
+def test_running_accuracy_takes_a_batch_in() -> None:
+    accuracy = RunningAccuracy(window=10)
+    logits_BC = torch.tensor([[2.0, 1.0], [0.0, 3.0], [-1.0, 0.0], [1.0, 0.5]])
+    accuracy.take_in(logits_BC, torch.tensor([0, 1, 0, 0]))  # 3 of 4 are right
+    assert accuracy.value.item() == pytest.approx(0.5 + 4 / 10 * (3 / 4 - 0.5), abs=1e-12)
+
+
+def test_figures_of_one_rank() -> None:
+    told = {"l1": torch.tensor(0.25), "flat": torch.tensor(3), "lam": number(0.5)}
+    assert figures(told) == {"l1": 0.25, "flat": 3.0, "lam": 0.5}
 
 
 def test_running_accuracy_is_in_the_checkpoint() -> None:

@@ -169,6 +169,11 @@ class Runtime:
     """DeepSpeed ZeRO; what is sharded over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16 runs through autocast: weights and batch norm stay float32."""
+    compile: bool = False
+    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3."""
+    gradient_clipping: float = 1.0
+    """Largest norm of the whole gradient; 0 leaves it as it is. With ZeRO-1 and 2 the host waits
+    for the norm in each step."""
     weight_decay: float = 1.0e-2
     log_every: int = 10
     """Steps between two lines of metrics.jsonl; the only steps that wait for the device."""
@@ -177,9 +182,53 @@ class Runtime:
 
     def __post_init__(self) -> None:
         _in_range("runtime.batch_size", self.batch_size, 1, 10**7)
+        _in_range("runtime.gradient_clipping", self.gradient_clipping, 0, 1e6)
         _in_range("runtime.weight_decay", self.weight_decay, 0, 10)
         _in_range("runtime.log_every", self.log_every, 1, 10**9)
         _in_range("runtime.save_every", self.save_every, 1, 10**9)
+        if self.compile and self.zero_stage == 3:
+            raise ConfigError(
+                "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
+                "to compile; set runtime.zero_stage to 0, 1 or 2"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlopsProfiler:
+    """DeepSpeed's flops profiler: flops, parameters and latency by module, into flops.txt."""
+
+    enabled: bool = False
+    profile_step: int = 1
+    """Which step is profiled; this and all later ones wait for the device."""
+    module_depth: int = -1
+    """Down to which depth modules are summed up; -1 is the innermost."""
+    top_modules: int = 1
+    """How many modules of each depth the summary names."""
+    detailed: bool = True
+    """Whether the whole model is printed with the figures of each module."""
+
+    def __post_init__(self) -> None:
+        _in_range("deepspeed.flops_profiler.profile_step", self.profile_step, 1, 10**9)
+        _in_range("deepspeed.flops_profiler.module_depth", self.module_depth, -1, 100)
+        _in_range("deepspeed.flops_profiler.top_modules", self.top_modules, 1, 10**4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Monitor:
+    """A DeepSpeed monitor: the figures of metrics.jsonl by films seen, and the learning rate."""
+
+    enabled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepSpeed:
+    """DeepSpeed's own instruments, under its own names; they write into the stage's folder."""
+
+    flops_profiler: FlopsProfiler = FlopsProfiler()
+    csv_monitor: Monitor = Monitor()
+    """One csv file a figure, in csv_monitor/."""
+    tensorboard: Monitor = Monitor()
+    """Event files in tensorboard/; needs the package tensorboard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,10 +243,16 @@ class Config:
     model: Model = Model()
     attention: Attention = Attention()
     objective: Objective = Objective()
+    deepspeed: DeepSpeed = DeepSpeed()
 
     def __post_init__(self) -> None:
         if self.objective.marked_per_batch >= self.runtime.batch_size:
             raise ConfigError(
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
                 f"runtime.batch_size {self.runtime.batch_size}"
+            )
+        if self.deepspeed.flops_profiler.enabled and self.runtime.compile:
+            raise ConfigError(
+                "deepspeed.flops_profiler.enabled: it counts within modules, which "
+                "runtime.compile leaves none of; set one of them to false"
             )

@@ -1,0 +1,36 @@
+"""DeepSpeed around a stage: process group, ZeRO, mixed precision, sharded optimizer.
+
+The only package that imports deepspeed. What its 0.19.8 needs on CPUs and with batch norm, and
+what its own defaults would cost, is explained where it is done.
+"""
+
+from pcamx.engine.build import (
+    average_buffers,
+    compiler_failure,
+    initialize,
+    optimizer_elements,
+    report,
+    train_step,
+    whole_state,
+)
+from pcamx.engine.files import load, to_universal
+from pcamx.engine.ranks import Ranks, lost_rank, start, stop, world_size
+from pcamx.engine.settings import deepspeed_config
+
+__all__ = [
+    "Ranks",
+    "average_buffers",
+    "compiler_failure",
+    "deepspeed_config",
+    "initialize",
+    "load",
+    "lost_rank",
+    "optimizer_elements",
+    "report",
+    "start",
+    "stop",
+    "to_universal",
+    "train_step",
+    "whole_state",
+    "world_size",
+]

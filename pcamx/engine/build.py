@@ -1,0 +1,123 @@
+"""The engine around a stage, and what is asked of it while it trains."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from pcamx.config import Config
+from pcamx.engine.ranks import import_deepspeed
+from pcamx.engine.settings import deepspeed_config, instruments
+from pcamx.errors import PcamxError
+from pcamx.types import Batch, StageOutput
+
+
+def initialize(
+    stage: nn.Module, config: Config, lr: float, steps: int, *, folder: Path, universal: bool
+) -> Any:
+    """Wrap ``stage`` into a DeepSpeed engine with AdamW and a one-cycle schedule of ``steps``.
+
+    ``folder`` is the stage's, where DeepSpeed's instruments write. ``universal`` prepares the
+    engine to load a checkpoint that another number of ranks wrote.
+    Raises PcamxError where an instrument cannot write.
+    """
+    deepspeed = import_deepspeed()
+    settings = deepspeed_config(config, dist.get_world_size()) | instruments(config, folder)
+    if universal:
+        settings["checkpoint"] = {"load_universal": True}
+    # torch's AdamW: DeepSpeed's own would be compiled first.
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(stage, config.runtime.weight_decay),
+        lr=lr,
+        fused=True,
+    )
+    try:
+        engine, *_ = deepspeed.initialize(
+            model=stage,
+            optimizer=optimizer,
+            config=settings,
+            lr_scheduler=lambda inner: _one_cycle(inner, lr, steps),
+            dist_init_required=False,
+        )
+    except OSError as error:
+        raise PcamxError(f"run.folder: cannot write {error.filename}: {error.strerror}") from None
+    if config.runtime.compile:
+        engine.compile()
+    return engine
+
+
+def train_step(engine: Any, batch: Batch) -> dict[str, Tensor]:
+    """One update, and the batch taken into P; returns the telemetry.
+
+    Nothing in it waits for the device, but for DeepSpeed's own look at the norm when ZeRO-1 and 2
+    clip gradients, and for what ZeRO-3 does to gather weights.
+    """
+    output: StageOutput = engine(batch)
+    engine.backward(output.loss)
+    engine.step()
+    engine.module.accuracy.take_in(output.logits_BC, batch.label_B)
+    return output.telemetry
+
+
+def compiler_failure(error: RuntimeError) -> str | None:
+    """What stopped torch.compile, in a line; None where ``error`` is something else."""
+    if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        return None
+    return str(error).strip().splitlines()[0]
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
+    """A tenth of the steps up to ``lr``, the others down to almost nothing."""
+    # OneCycleLR divides by zero where either way has fewer than two steps.
+    steps = max(steps, 3)
+    up = max(0.1, 2 / steps)
+    return OneCycleLR(
+        optimizer, max_lr=lr, total_steps=steps, pct_start=up, div_factor=10, cycle_momentum=False
+    )
+
+
+def _parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay on convolutions and the classifier, none on batch norm and biases."""
+    parameters = list(stage.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Give every rank the mean of the ranks' batch-norm statistics."""
+    if dist.get_world_size() == 1:
+        return
+    for buffer in module.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= dist.get_world_size()
+
+
+def whole_state(engine: Any) -> dict[str, Tensor]:
+    """State dict of the stage on the CPU, gathered from the ranks under ZeRO-3.
+
+    Every rank must call it.
+    """
+    deepspeed = import_deepspeed()
+    parameters = list(engine.module.parameters())
+    sharded = engine.zero_optimization_stage() == 3
+    with deepspeed.zero.GatheredParameters(parameters, enabled=sharded):
+        return {k: v.detach().cpu().clone() for k, v in engine.module.state_dict().items()}
+
+
+def optimizer_elements(engine: Any) -> int:
+    """How many elements of optimizer state this rank holds (moments; step counters left out)."""
+    states = engine.basic_optimizer.state.values()
+    return sum(t.numel() for s in states for t in s.values() if torch.is_tensor(t) and t.ndim)
+
+
+def report(engine: Any, kind: str, values: dict[str, float]) -> None:
+    """Hand ``values`` to DeepSpeed's monitors, by the number of films seen so far."""
+    if engine.monitor.enabled:
+        seen = engine.global_samples
+        engine.monitor.write_events([(f"{kind}/{k}", v, seen) for k, v in values.items()])

@@ -1,0 +1,81 @@
+"""The process group: joining it, leaving it, and DeepSpeed's import, which must come before."""
+
+import logging
+import os
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from pcamx.errors import PcamxError
+
+
+class Ranks(NamedTuple):
+    """This process among all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def start() -> Ranks:
+    """Join the process group of `deepspeed`, `torchrun` or, alone, of plain `python`."""
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Without these DeepSpeed looks for MPI.
+    for name, value in _ALONE.items():
+        os.environ.setdefault(name, value)
+    deepspeed = import_deepspeed()
+    local = int(os.environ["LOCAL_RANK"])
+    if gpu and local >= torch.cuda.device_count():
+        raise PcamxError(
+            f"rank {local} has no GPU of its own: {torch.cuda.device_count()} found; "
+            "lower --num_gpus"
+        )
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", verbose=False)
+    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+_ALONE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, made quiet and kept from compiling what training does not use."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # On CPUs init_distributed would compile a C++ extension that only inference uses: minutes, and
+    # a lock that hangs the next run if it is killed. A private switch, hence the pinned version.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def world_size() -> int:
+    """How many ranks were launched, known before they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether ``error`` says that another rank has gone in the midst of working together."""
+    # Gloo has no exception of its own, only its source file's path in the message.
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,81 @@
+"""The config as DeepSpeed's own configuration."""
+
+from pathlib import Path
+from typing import Any
+
+from pcamx.config import Config
+from pcamx.errors import PcamxError
+
+# Default buckets hold 5e8 elements, gigabytes for a model of 0.7 M parameters. One bucket of this
+# size holds all its gradients, so they are reduced once.
+_BUCKET = 2_000_000
+# Below this many elements ZeRO-3 keeps a parameter whole on each rank.
+_SHARD_ABOVE = 10_000
+
+
+def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
+    """The runtime section as DeepSpeed takes it: what is sharded, at the least cost.
+
+    Raises PcamxError where the batch cannot be split over the ranks.
+    """
+    runtime = config.runtime
+    if runtime.batch_size % world:
+        raise PcamxError(
+            f"runtime.batch_size: {runtime.batch_size} cannot be split over {world} ranks"
+        )
+    settings: dict[str, Any] = {
+        "train_batch_size": runtime.batch_size,
+        "train_micro_batch_size_per_gpu": runtime.batch_size // world,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": runtime.gradient_clipping,
+        "zero_optimization": _zero(runtime.zero_stage, norm=runtime.gradient_clipping > 0),
+        "zero_allow_untested_optimizer": True,
+        # It waits for the device twice a step.
+        "timers": {"throughput": {"enabled": False}},
+        "steps_per_print": 10**9,
+    }
+    if runtime.precision == "bf16":
+        # Not "bf16": that casts batch norm as well, and with ZeRO-0 it makes a dummy Adam step.
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return settings
+
+
+def _zero(stage: int, *, norm: bool) -> dict[str, Any]:
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "reduce_bucket_size": _BUCKET,
+        "allgather_bucket_size": _BUCKET,
+        "overlap_comm": False,
+    }
+    if stage in (1, 2):
+        # Else each gradient is copied into a bucket of ours and on into the rank's part; and the
+        # norm is looked at on the host in each step.
+        zero |= {"contiguous_gradients": False, "compute_grad_norm": norm}
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": _BUCKET,
+            "stage3_param_persistence_threshold": _SHARD_ABOVE,
+        }
+    return zero
+
+
+def instruments(config: Config, folder: Path) -> dict[str, Any]:
+    """The deepspeed section as DeepSpeed takes it; what it writes goes below ``folder``."""
+    chosen = config.deepspeed
+    profiler = chosen.flops_profiler
+    return {
+        "flops_profiler": {
+            "enabled": profiler.enabled,
+            "profile_step": profiler.profile_step,
+            "module_depth": profiler.module_depth,
+            "top_modules": profiler.top_modules,
+            "detailed": profiler.detailed,
+            "output_file": str(folder / "flops.txt"),
+        },
+    } | {
+        name: {"enabled": enabled, "output_path": str(folder), "job_name": name}
+        for name, enabled in (
+            ("csv_monitor", chosen.csv_monitor.enabled),
+            ("tensorboard", chosen.tensorboard.enabled),
+        )
+    }
