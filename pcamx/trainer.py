@@ -155,7 +155,7 @@ class StageRun:
         )
         for batch in self.feed.epoch(progress.epoch, progress.step):
             lr = self.engine.get_lr()[0]
-            telemetry = engine.train_step(self.engine, batch)
+            telemetry = engine.train_step(self.engine, batch, clipping=runtime.gradient_clipping)
             progress.step += 1
             progress.done += 1
             # No checkpoint without a look at the loss.

@@ -172,8 +172,7 @@ class Runtime:
     compile: bool = False
     """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3."""
     gradient_clipping: float = 1.0
-    """Largest norm of the whole gradient; 0 leaves it as it is. With ZeRO-1 and 2 the host waits
-    for the norm in each step."""
+    """Largest norm of the whole gradient; 0 leaves it as it is."""
     weight_decay: float = 1.0e-2
     log_every: int = 10
     """Steps between two lines of metrics.jsonl; the only steps that wait for the device."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pcamx.config import Config
+from pcamx.engine.clip import clip
 from pcamx.engine.ranks import import_deepspeed
 from pcamx.engine.settings import deepspeed_config, instruments
 from pcamx.errors import PcamxError
@@ -30,7 +31,7 @@ def initialize(
         settings["checkpoint"] = {"load_universal": True}
     # torch's AdamW: DeepSpeed's own would be compiled first.
     optimizer = torch.optim.AdamW(
-        _parameter_groups(stage, config.runtime.weight_decay),
+        parameter_groups(stage, config.runtime.weight_decay),
         lr=lr,
         fused=True,
     )
@@ -39,7 +40,7 @@ def initialize(
             model=stage,
             optimizer=optimizer,
             config=settings,
-            lr_scheduler=lambda inner: _one_cycle(inner, lr, steps),
+            lr_scheduler=lambda inner: one_cycle(inner, lr, steps),
             dist_init_required=False,
         )
     except OSError as error:
@@ -49,14 +50,15 @@ def initialize(
     return engine
 
 
-def train_step(engine: Any, batch: Batch) -> dict[str, Tensor]:
+def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tensor]:
     """One update, and the batch taken into P; returns the telemetry.
 
-    Nothing in it waits for the device, but for DeepSpeed's own look at the norm when ZeRO-1 and 2
-    clip gradients, and for what ZeRO-3 does to gather weights.
+    ``clipping`` is the config's gradient_clipping. Nothing here waits for the device, but for what
+    ZeRO-3 does to gather weights and to clip.
     """
     output: StageOutput = engine(batch)
     engine.backward(output.loss)
+    clip(engine, clipping)
     engine.step()
     engine.module.accuracy.take_in(output.logits_BC, batch.label_B)
     return output.telemetry
@@ -69,7 +71,7 @@ def compiler_failure(error: RuntimeError) -> str | None:
     return str(error).strip().splitlines()[0]
 
 
-def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
+def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
     """A tenth of the steps up to ``lr``, the others down to almost nothing."""
     # OneCycleLR divides by zero where either way has fewer than two steps.
     steps = max(steps, 3)
@@ -79,7 +81,7 @@ def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCy
     )
 
 
-def _parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay on convolutions and the classifier, none on batch norm and biases."""
     parameters = list(stage.parameters())
     return [

@@ -27,8 +27,9 @@ def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
         "train_batch_size": runtime.batch_size,
         "train_micro_batch_size_per_gpu": runtime.batch_size // world,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": runtime.gradient_clipping,
-        "zero_optimization": _zero(runtime.zero_stage, norm=runtime.gradient_clipping > 0),
+        # DeepSpeed's default is 1; below ZeRO-3 `clip` does it.
+        "gradient_clipping": runtime.gradient_clipping if runtime.zero_stage == 3 else 0.0,
+        "zero_optimization": _zero(runtime.zero_stage),
         "zero_allow_untested_optimizer": True,
         # It waits for the device twice a step.
         "timers": {"throughput": {"enabled": False}},
@@ -40,7 +41,7 @@ def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
     return settings
 
 
-def _zero(stage: int, *, norm: bool) -> dict[str, Any]:
+def _zero(stage: int) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": stage,
         "reduce_bucket_size": _BUCKET,
@@ -48,9 +49,9 @@ def _zero(stage: int, *, norm: bool) -> dict[str, Any]:
         "overlap_comm": False,
     }
     if stage in (1, 2):
-        # Else each gradient is copied into a bucket of ours and on into the rank's part; and the
-        # norm is looked at on the host in each step.
-        zero |= {"contiguous_gradients": False, "compute_grad_norm": norm}
+        # Else each gradient is copied into a bucket and on into the rank's part, and the host waits
+        # for the norm in each step.
+        zero |= {"contiguous_gradients": False, "compute_grad_norm": False}
     if stage == 3:
         zero |= {
             "stage3_prefetch_bucket_size": _BUCKET,

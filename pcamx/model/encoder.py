@@ -21,7 +21,7 @@ def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Se
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """relu(branch(x) + shortcut(x)); He et al. 2016, the projection where shapes change."""
 
     def __init__(self, branch: nn.Sequential, inputs: int, outputs: int, stride: int) -> None:
@@ -35,7 +35,7 @@ class _Residual(nn.Module):
         return out.relu_()
 
 
-def _bottleneck(inputs: int, outputs: int, stride: int) -> _Residual:
+def _bottleneck(inputs: int, outputs: int, stride: int) -> Residual:
     branch = nn.Sequential(
         _conv_norm(inputs, outputs, 1),
         nn.ReLU(inplace=True),
@@ -43,16 +43,16 @@ def _bottleneck(inputs: int, outputs: int, stride: int) -> _Residual:
         nn.ReLU(inplace=True),
         _conv_norm(outputs, outputs, 1),
     )
-    return _Residual(branch, inputs, outputs, stride)
+    return Residual(branch, inputs, outputs, stride)
 
 
-def _basic(inputs: int, outputs: int, stride: int) -> _Residual:
+def _basic(inputs: int, outputs: int, stride: int) -> Residual:
     branch = nn.Sequential(
         _conv_norm(inputs, outputs, 3, stride),
         nn.ReLU(inplace=True),
         _conv_norm(outputs, outputs, 3),
     )
-    return _Residual(branch, inputs, outputs, stride)
+    return Residual(branch, inputs, outputs, stride)
 
 
 class Encoder(nn.Module):
