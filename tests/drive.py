@@ -1,7 +1,8 @@
 """launch/train.py, but the rank named in PCAMX_TEST_STOP gets a signal just before a step.
 
 PCAMX_TEST_STOP="rank epoch step SIGNAL [group]": epoch and step count from 0; "group" signals the
-whole process group, as a terminal's Ctrl-C does.
+whole process group, as a terminal's Ctrl-C does. torch.compile stops before its code generation,
+which takes a minute on a CPU.
 """
 
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
 from pcamx.data.feed import Feed  # noqa: E402
 from pcamx.types import Batch  # noqa: E402
@@ -29,5 +33,12 @@ def epoch(self: Feed, epoch: int, start_step: int = 0) -> Iterator[Batch]:
 
 
 Feed.epoch = epoch  # type: ignore[method-assign]
+
+
+def compile(self: nn.Module, **_: object) -> None:
+    self._compiled_call_impl = torch.compile(self._call_impl, backend="aot_eager")
+
+
+nn.Module.compile = compile  # type: ignore[method-assign,assignment]
 sys.argv[0] = str(PROJECT / "launch/train.py")
 runpy.run_path(sys.argv[0], run_name="__main__")

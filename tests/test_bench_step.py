@@ -35,10 +35,10 @@ def test_bytes_of_a_step() -> None:
     """110 MB a film was worked out apart; the second pass also needs the films' gradient."""
     moved = {}
     for stage in (1, 2, 3):
-        work = Work(stage, 2, 320, "bf16", ALONE)
-        moved[stage] = step_bytes(work.build(work.config()), 320, 2)
-    assert moved[1] == pytest.approx(110e6, rel=0.01)
-    assert moved[2] - 2 * moved[1] == 2 * (320 * 320 + 32 * 160 * 160)
+        work = Work(stage, 2, 64, "bf16", ALONE)
+        moved[stage] = step_bytes(work.build(work.config()), 64, 2)
+    assert moved[1] * 25 == pytest.approx(110e6, rel=0.01)  # at 320 px
+    assert moved[2] - 2 * moved[1] == 2 * (64 * 64 + 32 * 32 * 32)
     assert moved[2] < moved[3] < 1.1 * moved[2]
 
 
@@ -100,11 +100,10 @@ def test_sizes_that_are_none(text: str) -> None:
     assert step.size("8@64") == Size(8, 64) and step.size("8") == Size(8, 320)
 
 
-def test_the_bench_runs_on_two_ranks(tmp_path: Path) -> None:
-    words = ["--stages", "3", "--sizes", "4@32", "--zero", "0", "1", "--eager"]
+def test_the_bench_runs(tmp_path: Path) -> None:
     ended = processes.command(
-        *(processes.BIN / "torchrun", "--nproc_per_node", 2),
-        *("--master_port", processes.free_port(), "-m", "bench.step", *words),
+        *(sys.executable, "-m", "bench.step", "--stages", "3", "--sizes", "4@32"),
+        *("--zero", "0", "1", "--eager"),
         *("--json", tmp_path / "a.json", "--markdown", tmp_path / "a.md"),
         cwd=processes.PROJECT,
     ).ok()
@@ -114,8 +113,8 @@ def test_the_bench_runs_on_two_ranks(tmp_path: Path) -> None:
     rows = {(r["impl"], r["metric"], r["ratio_to"]): r for r in found["rows"]}
     for impl in (PLAIN, "ours, ZeRO-0", "ours, ZeRO-1", step.DEFAULTS):
         p50, films = rows[impl, "step p50", None], rows[impl, "films", None]
-        assert p50["case"] == "stage 3, B 4, 32 px, fp32, 2 ranks"
-        assert films["value"] == pytest.approx(8 * 1000 / p50["value"])
+        assert p50["case"] == "stage 3, B 4, 32 px, fp32"
+        assert films["value"] == pytest.approx(4 * 1000 / p50["value"])
         assert 0 < rows[impl, "of the roofline", "copy"]["value"] < 1
         assert impl == PLAIN or rows[impl, "step", PLAIN]["value"] > 0
     assert "| ours, ZeRO-1 |" in (tmp_path / "a.md").read_text()
