@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcamx.model.encoder import Encoder, _Residual
+from pcamx.model.encoder import Encoder, Residual
 
 B, SIDE, BF16 = 256, 320, 2
 PIXELS = SIDE * SIDE
@@ -53,12 +53,12 @@ class Called(TorchDispatchMode):
 
 
 def count(layout: Layout) -> Count:
-    moved = {nn.Conv2d: 0, nn.MaxPool2d: 0, _Residual: 0}
+    moved = {nn.Conv2d: 0, nn.MaxPool2d: 0, Residual: 0}
 
     def add(module: nn.Module, given: tuple[Tensor], out: Tensor) -> None:
         kind = type(module)
         if kind in moved:
-            moved[kind] += BF16 * (out.numel() + (kind is not _Residual) * given[0].numel())
+            moved[kind] += BF16 * (out.numel() + (kind is not Residual) * given[0].numel())
 
     with FakeTensorMode():
         encoder = Encoder(layout)
