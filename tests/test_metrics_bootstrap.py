@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pcamx.metrics import Figure, Statistic, auroc, figure, mean
+from pcamx.metrics import Difference, Figure, Statistic, auroc, figure, mean, paired
 from pcamx.metrics import bootstrap as module
-from pcamx.metrics.bootstrap import draw_patients
+from pcamx.metrics.bootstrap import draw_patients, weighted_sums
 
 PATIENTS = ["p3", "p1", "p1", "p2", "p3", "p3", "p4", "p2"]
 VALUES = [0.9, 0.1, 0.2, 0.5, 0.7, 1.0, 0.0, 0.4]
@@ -167,3 +167,95 @@ def test_intervals_cover_the_truth_and_films_as_units_would_not() -> None:
         covered_by_film += holds(0.4, fit)
     assert 0.90 <= covered / trials <= 0.98
     assert covered_by_film / trials < 0.75
+
+
+# Two runs on the same films
+
+
+def test_paired_agrees_with_explicit_resampling_of_the_same_draws() -> None:
+    other = [0.5, 0.3, 0.2, 0.9, 0.1, 0.6, 0.3, 0.4]
+    result = paired(VALUES, other, PATIENTS, replicates=400, seed=5)
+    gaps = [a - b for a, b in zip(VALUES, other, strict=True)]
+    means = [
+        np.mean([gaps[film] for film in films_of_draw(count_P, PATIENTS)])
+        for block_RP in draw_patients(4, 400, seed=5)
+        for count_P in block_RP
+    ]
+    assert result.value == pytest.approx(np.mean(gaps), abs=1e-15)
+    expected = np.percentile(means, [2.5, 97.5])
+    assert [result.low, result.high] == pytest.approx(expected.tolist(), abs=1e-12)
+    below, above = sum(m <= 1e-15 for m in means), sum(m >= -1e-15 for m in means)
+    assert 10 < min(below, above) < 190
+    assert result.p == pytest.approx(2 * (min(below, above) + 1) / 401)
+    assert result.n == 8
+    back = paired(other, VALUES, PATIENTS, replicates=400, seed=5)
+    assert (back.value, back.low, back.high) == pytest.approx(
+        (-(result.value or 0), -(result.high or 0), -(result.low or 0))
+    )
+    assert back.p == result.p
+
+
+def test_what_both_runs_share_cancels() -> None:
+    """Films differ much more than runs: the paired interval is narrow, the single ones wide."""
+    generator = np.random.default_rng(0)
+    names = np.repeat(np.arange(40), 3).tolist()
+    hard = np.repeat(generator.random(40), 3)
+    better = hard + 0.05 + generator.normal(0, 0.02, 120)
+    gain = paired(better, hard, names, seed=0)
+    assert gain.low is not None and gain.high is not None and gain.p is not None
+    assert 0.04 < gain.low < gain.high < 0.06 and gain.p < 0.01
+    one, other = figure(better, names, seed=0), figure(hard, names, seed=0)
+    assert (one.low or 0) < (other.high or 0)  # side by side they tell nothing
+
+
+def test_the_same_run_twice_is_no_difference() -> None:
+    assert paired(VALUES, VALUES, PATIENTS, seed=0) == Difference(0.0, 0.0, 0.0, 1.0, 8)
+
+
+def test_paired_statistics_that_are_no_means() -> None:
+    generator = np.random.default_rng(3)
+    label = np.repeat([0, 1], 60)
+    good, weak = (
+        np.clip(label * gap + generator.normal(0.3, 0.2, 120), 0, 1) for gap in (0.4, 0.1)
+    )
+    names = generator.permutation(np.repeat(np.arange(60), 2)).tolist()
+    result = paired(auroc(good, label), auroc(weak, label), names, seed=0)
+    value = (auroc(good, label).value or 0) - (auroc(weak, label).value or 0)
+    assert result.value == pytest.approx(value) and value > 0.1
+    assert result.low is not None and 0 < result.low < value and result.p == 2 / 1001
+
+
+def test_paired_where_something_is_undefined() -> None:
+    assert paired([], [], [], seed=0) == Difference(None, None, None, None, 0)
+    one_class = auroc([0.1, 0.2], [0, 0])
+    assert paired(one_class, one_class, ["a", "b"], seed=0).value is None
+    assert paired([1.0, 0.5], [0.5, 0.5], ["a", "a"], seed=0) == Difference(
+        0.25, 0.25, 0.25, None, 2
+    )
+    record = paired(VALUES, VALUES, PATIENTS, seed=0).to_dict()
+    assert list(record) == ["value", "low", "high", "p", "n"]
+    with pytest.raises(ValueError, match="2 films, 3 patients"):
+        paired([1.0, 2.0, 3.0], [1.0, 2.0], ["a", "b", "c"], seed=0)
+
+
+def test_paired_finds_nothing_where_there_is_nothing_about_one_time_in_twenty() -> None:
+    generator = np.random.default_rng(12)
+    trials, names = 300, np.repeat(np.arange(50), 3).tolist()
+    found = 0
+    for trial in range(trials):
+        level = np.repeat(generator.normal(0, 0.2, 50), 3)  # a patient's films lean one way
+        gap = level + generator.normal(0, 0.1, 150)
+        p = paired(gap, np.zeros(150), names, replicates=400, seed=trial).p
+        assert p is not None
+        found += p < 0.05
+    assert 0.02 <= found / trials <= 0.09
+
+
+def test_weighted_sums_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(1)
+    weight_RN, table_NK = generator.random((3, 50)), generator.integers(0, 9, (50, 7))
+    expected = weight_RN @ table_NK
+    assert weighted_sums(weight_RN, table_NK) == pytest.approx(expected)
+    monkeypatch.setattr(module, "_CELLS", 40)
+    assert weighted_sums(weight_RN, table_NK) == pytest.approx(expected)
+    assert weighted_sums(weight_RN[:, :0], table_NK[:0]).tolist() == np.zeros((3, 7)).tolist()

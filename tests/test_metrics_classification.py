@@ -14,6 +14,8 @@ from torchmetrics.functional.classification import (
     binary_accuracy,
     binary_auroc,
     binary_cohen_kappa,
+    binary_recall,
+    binary_specificity,
 )
 
 from pcamx.metrics import (
@@ -21,10 +23,13 @@ from pcamx.metrics import (
     Statistic,
     accuracy,
     auroc,
+    brier,
+    calibration_error,
     classification_figures,
     cohen_kappa,
     figure,
     gather_studies,
+    share_called,
 )
 
 Ours = Callable[[Any, Any], Statistic]
@@ -153,6 +158,43 @@ def test_a_study_is_abnormal_if_any_film_is() -> None:
     assert gather_studies([0.5, 0.5], [0, 1], ["a", "a"], ["s", "s"]).label_S.tolist() == [1]
 
 
+def test_sensitivity_and_specificity() -> None:
+    score, label = [0.9, 0.5, 0.2, 0.7, 0.1, 0.5], [1, 1, 1, 0, 0, 0]
+    assert share_called(score, label, 1).value == pytest.approx(1 / 3)  # 0.5 is normal
+    assert share_called(score, label, 0).value == pytest.approx(2 / 3)
+    assert share_called(score, label, 1).n == 3
+    scores, labels = some_films()
+    ours = [share_called(scores, labels, label).value for label in (1, 0)]
+    pair = torch.from_numpy(scores), torch.from_numpy(labels)
+    expected = [float(binary_recall(*pair)), float(binary_specificity(*pair))]
+    assert ours == pytest.approx(expected, abs=1e-6)
+    assert share_called([0.2], [0], 1).value is None
+
+
+def test_brier_and_calibration_error_by_hand() -> None:
+    score, label = [0.9, 0.9, 0.9, 0.9, 0.1, 0.1], [1, 1, 0, 1, 0, 1]
+    assert brier(score, label).value == pytest.approx((3 * 0.01 + 0.81 + 0.01 + 0.81) / 6)
+    # two bins: 3/4 abnormal at 0.9, 1/2 abnormal at 0.1
+    assert calibration_error(score, label).value == pytest.approx((4 * 0.15 + 2 * 0.4) / 6)
+    perfect = [1.0, 0.0, 1.0]
+    assert brier(perfect, perfect).value == calibration_error(perfect, perfect).value == 0
+    assert brier([], []).value is None and calibration_error([], []).value is None
+
+
+def test_a_calibration_error_has_no_interval() -> None:
+    score, label = some_films()
+    fit = figure(calibration_error(score, label), list(range(len(score))), replicates=9, seed=0)
+    assert fit.value is not None and fit[1:] == (None, None, len(score))
+
+
+def test_refused_by_all_alike() -> None:
+    for statistic in (brier, calibration_error):
+        with pytest.raises(ValueError, match="probability"):
+            statistic([1.5], [1])
+    with pytest.raises(ValueError, match="label must be 0"):
+        share_called([0.5], [2], 1)
+
+
 def many_films() -> dict[str, Any]:
     generator = np.random.default_rng(6)
     score: list[float] = []
@@ -183,6 +225,15 @@ def test_all_figures_together() -> None:
     assert result.accuracy.value == pytest.approx(np.mean((score > 0.5) == label))
     assert result.auroc.n == result.accuracy.n == len(score)
     assert result.kappa.n == 80
+    study = gather_studies(score, label, patients, films["studies"])
+    assert result.sensitivity.n == int(study.label_S.sum())
+    assert result.sensitivity.n + result.specificity.n == 80
+    called, truth = study.score_S > 0.5, study.label_S == 1
+    assert result.sensitivity.value == pytest.approx(called[truth].mean())
+    assert result.specificity.value == pytest.approx((~called[~truth]).mean())
+    assert result.specificity.low is not None and result.specificity.high is not None
+    assert result.specificity.low < result.specificity.high
+    assert result.brier.value == pytest.approx(np.mean((score - label) ** 2))
     assert list(result.kappa_by_part) == ["XR_ELBOW", "XR_HAND", "XR_WRIST"]
     for part, kappa in result.kappa_by_part.items():
         mean_by_study: dict[str, list[float]] = {}
@@ -209,18 +260,17 @@ def test_all_figures_need_a_name_for_every_film() -> None:
 def test_all_figures_as_json() -> None:
     films = many_films()
     record = classification_figures(**films, replicates=20, seed=0).to_dict()
-    assert list(record) == ["auroc", "accuracy", "kappa", "kappa_by_part"]
+    assert list(record) == [
+        *("auroc", "accuracy", "kappa", "sensitivity", "specificity", "brier"),
+        *("calibration_error", "kappa_by_part"),
+    ]
     assert set(record["kappa_by_part"]["XR_HAND"]) == {"value", "low", "high", "n"}
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     nothing = classification_figures([], [], patients=[], studies=[], parts=[], seed=0)
     record = nothing.to_dict()
     undefined = {"value": None, "low": None, "high": None, "n": 0}
-    assert record == {
-        "auroc": undefined,
-        "accuracy": undefined,
-        "kappa": undefined,
-        "kappa_by_part": {},
-    }
+    assert record.pop("kappa_by_part") == {}
+    assert len(record) == 7 and all(found == undefined for found in record.values())
 
 
 def test_a_part_with_one_class_is_undefined_and_the_rest_stands() -> None:

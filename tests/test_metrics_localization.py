@@ -10,15 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
-from torchmetrics.functional.classification import binary_jaccard_index
+from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from pcamx.metrics import (
+    SIZES,
     THRESHOLDS,
+    box_iou_curve,
     centre_gaussian,
+    dice,
     energy,
+    in_slice,
     iou_curve,
+    iou_otsu,
+    lesion_share,
     minmax,
+    pixel_average_precision,
+    pixel_counts,
     pointing,
+    relevance_rank,
     tune_threshold,
 )
 
@@ -159,10 +168,16 @@ def test_lesions_of_any_dtype(dtype: torch.dtype) -> None:
 def test_no_films_give_no_figures() -> None:
     nothing = torch.zeros(0, 4, 4)
     assert pointing(nothing, nothing).shape == energy(nothing, nothing).shape == (0,)
+    assert relevance_rank(nothing, nothing).shape == iou_otsu(nothing, nothing).shape == (0,)
+    counts = pixel_counts(nothing, nothing)
+    assert counts.shape == (0, 2, 1001) and pixel_average_precision(counts).value is None
     assert iou_curve(nothing, nothing).shape == (0, len(THRESHOLDS))
 
 
-@pytest.mark.parametrize("measure", [pointing, energy, iou_curve])
+@pytest.mark.parametrize(
+    "measure",
+    [pointing, energy, relevance_rank, iou_curve, iou_otsu, pixel_counts, box_iou_curve],
+)
 def test_refuses_what_it_cannot_measure(measure: Callable[[Tensor, Tensor], Tensor]) -> None:
     maps, lesions = MAP.repeat(2, 1, 1), LESION.repeat(2, 1, 1)
     for bad in (math.nan, math.inf, -math.inf):
@@ -182,6 +197,80 @@ def test_refuses_what_it_cannot_measure(measure: Callable[[Tensor, Tensor], Tens
         measure(maps[0], lesions[0])
     with pytest.raises(ValueError, match="must be"):
         measure(maps.long(), lesions)
+
+
+def test_relevance_rank_by_hand() -> None:
+    # two lesion pixels: the two highest are 10 and one of three 3s, of which one is inside
+    assert relevance_rank(MAP, LESION).item() == pytest.approx((1 + 1 / 3) / 2)
+    wide = torch.ones(1, 3, 3) - LESION  # of the seven highest, two 3s, both 2s, one 1
+    assert relevance_rank(MAP, wide).item() == pytest.approx((2 + 2 + 1) / 7)
+    flat = torch.full((1, 3, 3), 4.0)
+    assert relevance_rank(flat, LESION).item() == pytest.approx(2 / 9)
+    everywhere = torch.ones(1, 3, 3)
+    assert relevance_rank(MAP, everywhere).item() == 1
+
+
+def test_relevance_rank_is_a_mean_over_ways_to_break_ties() -> None:
+    map_BHW, lesion_BHW = some_films()
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+    for _ in range(400):
+        jitter = torch.rand(map_BHW.shape, generator=generator) / 100  # levels are 1/20 apart
+        order = (map_BHW + jitter).flatten(1).argsort(dim=1, descending=True)
+        inside = lesion_BHW.flatten(1).gather(1, order)
+        areas = lesion_BHW.sum(dim=(1, 2)).int().tolist()
+        seen.append([inside[film, :area].mean().item() for film, area in enumerate(areas)])
+    expected = torch.tensor(seen).mean(dim=0).tolist()
+    assert relevance_rank(map_BHW, lesion_BHW).tolist() == pytest.approx(expected, abs=0.01)
+    assert len(set(areas)) == len(areas)  # lesions of several sizes in one batch
+
+
+def test_dice_agrees_with_torchmetrics() -> None:
+    map_BHW, lesion_BHW = some_films()
+    ours = dice(iou_curve(map_BHW, lesion_BHW, [0.4]))[:, 0]
+    for film, above in enumerate(minmax(map_BHW) >= 0.4):
+        expected = binary_f1_score(above.int(), lesion_BHW[film].int())  # the same number
+        assert ours[film].item() == pytest.approx(expected.item(), abs=1e-6)
+    assert dice(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx([0, 2 / 3, 1])
+
+
+def test_iou_at_otsus_threshold_by_hand() -> None:
+    # levels 0, 25, 51, 76, 255: best apart is 255 from the rest, so the peak alone is kept
+    assert iou_otsu(MAP, LESION).item() == 1 / 2
+    two = torch.tensor([[[0.0, 0.1, 0.9], [0.1, 1.0, 0.9], [0.0, 0.1, 0.0]]])
+    assert iou_otsu(two, LESION).item() == 2 / 3
+    flat = torch.full((1, 3, 3), -2.0)
+    assert iou_otsu(flat, LESION).item() == 2 / 9
+
+
+def test_pixels_are_pooled_over_films() -> None:
+    map_BHW = torch.zeros(2, 2, 2)
+    map_BHW[0] = torch.tensor([[1.0, 0.5], [0.0, 0.0]])
+    map_BHW[1] = torch.tensor([[1.0, 0.0], [0.5, 0.0]])
+    lesion_BHW = torch.zeros(2, 2, 2)
+    lesion_BHW[0, 0] = lesion_BHW[1, 1] = 1
+    counts = pixel_counts(map_BHW, lesion_BHW)
+    assert counts.sum(dim=2).tolist() == [[2, 2], [2, 2]]
+    assert counts[0, 1, [500, 1000]].tolist() == [1, 1] and counts[1, 0, 1000] == 1
+    # at 1: 1 of 2 is lesion, recall 1/4; at 0.5: 3 of 4, recall 3/4; at 0: 4 of 8, recall 1
+    expected = 1 / 2 * 1 / 4 + 3 / 4 * 2 / 4 + 4 / 8 * 1 / 4
+    assert pixel_average_precision(counts).value == pytest.approx(expected)
+    weights = torch.tensor([[1.0, 1.0], [3.0, 0.0]], dtype=torch.float64).numpy()
+    replicates = pixel_average_precision(counts).replicate(weights)
+    assert replicates.tolist() == pytest.approx([expected, 1.0])
+
+
+def test_slices_by_size_share_out_every_lesion() -> None:
+    lesion_BHW = torch.zeros(5, 100, 100)
+    for film, pixels in enumerate((1, 29, 30, 99, 100)):
+        lesion_BHW[film].view(-1)[:pixels] = 1
+    share_B = lesion_share(lesion_BHW)
+    assert share_B.tolist() == [0.0001, 0.0029, 0.003, 0.0099, 0.01]
+    sizes = {size: in_slice(share_B, size).tolist() for size in SIZES}
+    assert sizes["small"] == [True, True, False, False, False]
+    assert sizes["medium"] == [False, False, True, True, False]
+    assert sizes["large"] == [False] * 4 + [True]
+    assert in_slice(torch.ones(1), "large").all()
 
 
 @pytest.mark.parametrize("thresholds", [[], [0.5, 0.2], [0.5, 0.5], [[0.1, 0.2]], [math.nan, 1.0]])

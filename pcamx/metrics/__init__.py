@@ -1,42 +1,83 @@
-"""The numbers that count: where a map looks, how well films are told apart, how sure we are."""
+"""The numbers that count: where a map looks, how well films are told apart, how sure we are.
 
-from pcamx.metrics.bootstrap import Figure, Statistic, figure, mean
+Three forms of one definition. Functions of maps and lesions give one number per film; `figure`
+and `paired` turn such numbers, or a `Statistic` of a whole set, into a value with an interval or a
+difference with a test; the classes of `streaming` are torchmetrics' for everything else.
+"""
+
+from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
+from pcamx.metrics.bootstrap import Difference, Figure, Statistic, figure, mean, paired
+from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_iou_curve, max_box_acc
+from pcamx.metrics.calibration import brier, calibration_error
 from pcamx.metrics.classification import (
-    Classification,
     Studies,
     accuracy,
     auroc,
-    classification_figures,
     cohen_kappa,
     gather_studies,
+    share_called,
 )
+from pcamx.metrics.faithfulness import STEPS, deletion, insertion
 from pcamx.metrics.localization import (
-    THRESHOLDS,
+    SIZES,
     centre_gaussian,
     energy,
-    iou_curve,
-    minmax,
+    in_slice,
+    lesion_share,
     pointing,
-    tune_threshold,
+    relevance_rank,
 )
+from pcamx.metrics.maps import minmax
+from pcamx.metrics.overlap import THRESHOLDS, dice, iou_curve, iou_otsu, tune_threshold
+from pcamx.metrics.overview import Classification, classification_figures
+from pcamx.metrics.pixels import pixel_average_precision, pixel_counts
+from pcamx.metrics.streaming import FilmMean, MaxBoxAcc, PixelAveragePrecision, SizeMeans
 
 __all__ = [
+    "IOU_LEVELS",
+    "SIZES",
+    "STEPS",
     "THRESHOLDS",
     "Classification",
+    "Difference",
     "Figure",
+    "FilmMean",
+    "MaxBoxAcc",
+    "PixelAveragePrecision",
+    "SizeMeans",
     "Statistic",
     "Studies",
     "accuracy",
+    "activation_threshold",
     "auroc",
+    "box_hits",
+    "box_iou_curve",
+    "brier",
+    "calibration_error",
     "centre_gaussian",
     "classification_figures",
     "cohen_kappa",
+    "deletion",
+    "dice",
     "energy",
+    "false_activation",
     "figure",
     "gather_studies",
+    "in_slice",
+    "insertion",
     "iou_curve",
+    "iou_otsu",
+    "lesion_peak",
+    "lesion_share",
+    "max_box_acc",
     "mean",
     "minmax",
+    "paired",
+    "peak",
+    "pixel_average_precision",
+    "pixel_counts",
     "pointing",
+    "relevance_rank",
+    "share_called",
     "tune_threshold",
 ]

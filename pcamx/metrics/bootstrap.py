@@ -17,7 +17,7 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 Values = Tensor | NDArray[Any] | Sequence[float]
 
-_CELLS = 4_000_000  # weights held at a time: 32 MB
+_CELLS = 4_000_000  # numbers held at a time: 32 MB
 
 
 class Figure(NamedTuple):
@@ -33,6 +33,20 @@ class Figure(NamedTuple):
 
     def to_dict(self) -> dict[str, float | int | None]:
         """``{"value", "low", "high", "n"}``."""
+        return self._asdict()
+
+
+class Difference(NamedTuple):
+    """How much a statistic of one run exceeds that of another, on the same ``n`` films."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None  # two-sided
+    n: int
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """``{"value", "low", "high", "p", "n"}``."""
         return self._asdict()
 
 
@@ -67,6 +81,19 @@ def mean(values: Values) -> Statistic:
     return Statistic(float(values_N.mean()) if len(values_N) else None, len(values_N), replicate)
 
 
+def weighted_sums(weight_RN: Floats, table_NK: NDArray[Any]) -> Floats:
+    """Rows of a table of small numbers, summed with weights: float64 [R, K].
+
+    The table is made float64 a block at a time.
+    """
+    total_RK = np.zeros((len(weight_RN), table_NK.shape[1]))
+    step = max(1, _CELLS // max(1, table_NK.shape[1]))
+    for start in range(0, len(table_NK), step):
+        block = slice(start, start + step)
+        total_RK += weight_RN[:, block] @ table_NK[block].astype(np.float64)
+    return total_RK
+
+
 def draw_patients(patients: int, replicates: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """How often each patient was drawn, in blocks [R, P]; a pure function of its arguments.
 
@@ -93,15 +120,62 @@ def figure(
     lengths differ or ``replicates`` < 1.
     """
     statistic = values if isinstance(values, Statistic) else mean(values)
+    _check(statistic, patients, replicates)
+    if statistic.value is None:
+        return Figure(None, None, None, statistic.n)
+    if len(set(patients)) == 1:
+        return Figure(statistic.value, statistic.value, statistic.value, statistic.n)
+    value_R = _replicates(statistic, patients, replicates, seed)
+    return Figure(statistic.value, *_interval(value_R), statistic.n)
+
+
+def paired(
+    first: Values | Statistic,
+    second: Values | Statistic,
+    patients: Sequence[Any],
+    *,
+    replicates: int = 1000,
+    seed: int,
+) -> Difference:
+    """Two runs on the same films: ``first`` minus ``second``, its 95 % interval and a test of 0.
+
+    Both runs get the same draws of patients, so what makes films hard for both cancels out. The
+    two-sided p is twice the smaller share of replicates on either side of 0 (those at 0 on both),
+    each share as (count + 1) / (replicates + 1): it is never 0, and 0.05 goes with an interval
+    that just touches 0. Values are one per film, in the same order for both runs and for
+    ``patients``; a `Statistic` compares figures that are no means. Undefined (None) where either
+    run's is; one patient alone has no test. Raises ValueError if the lengths differ or
+    ``replicates`` < 1.
+    """
+    one, other = (v if isinstance(v, Statistic) else mean(v) for v in (first, second))
+    for statistic in (one, other):
+        _check(statistic, patients, replicates)
+    if one.value is None or other.value is None:
+        return Difference(None, None, None, None, one.n)
+    value = one.value - other.value
+    if len(set(patients)) == 1:
+        return Difference(value, value, value, None, one.n)
+    difference = Statistic(value, one.n, lambda w_RN: one.replicate(w_RN) - other.replicate(w_RN))
+    value_R = _replicates(difference, patients, replicates, seed)
+    if len(value_R) == 0:
+        return Difference(value, None, None, None, one.n)
+    fewer = min((value_R <= 0).sum(), (value_R >= 0).sum())
+    p = min(1.0, 2 * (int(fewer) + 1) / (len(value_R) + 1))
+    return Difference(value, *_interval(value_R), p, one.n)
+
+
+def _check(statistic: Statistic, patients: Sequence[Any], replicates: int) -> None:
     if len(patients) != statistic.n or replicates < 1:
         raise ValueError(
             f"{statistic.n} films, {len(patients)} patients' names, {replicates} replicates"
         )
-    if statistic.value is None:
-        return Figure(None, None, None, statistic.n)
+
+
+def _replicates(
+    statistic: Statistic, patients: Sequence[Any], replicates: int, seed: int
+) -> Floats:
+    """The statistic for every draw of patients in which it is defined."""
     names_P, patient_N = np.unique(np.asarray(patients), return_inverse=True)
-    if len(names_P) == 1:
-        return Figure(statistic.value, statistic.value, statistic.value, statistic.n)
     step = max(1, _CELLS // statistic.n)
     value_R = np.concatenate(
         [
@@ -110,8 +184,11 @@ def figure(
             for start in range(0, len(count_RP), step)
         ]
     )
-    value_R = value_R[~np.isnan(value_R)]
+    return np.asarray(value_R[~np.isnan(value_R)])
+
+
+def _interval(value_R: Floats) -> tuple[float | None, float | None]:
     if len(value_R) == 0:
-        return Figure(statistic.value, None, None, statistic.n)
+        return None, None
     low, high = np.percentile(value_R, [2.5, 97.5])
-    return Figure(statistic.value, float(low), float(high), statistic.n)
+    return float(low), float(high)

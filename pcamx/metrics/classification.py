@@ -1,4 +1,4 @@
-"""How well films and studies are told apart: AUROC, accuracy, Cohen's kappa.
+"""How well films and studies are told apart: AUROC, accuracy, kappa, sensitivity, specificity.
 
 Shapes: N films, S studies, R replicates, G groups of equal scores. A score is the probability of
 abnormal, a label 0 (normal) or 1 (abnormal); anything else raises ValueError. A figure that the
@@ -10,35 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torchmetrics.functional.classification import binary_auroc, binary_cohen_kappa
 
-from pcamx.metrics.bootstrap import (
-    Figure,
-    Floats,
-    Statistic,
-    Values,
-    figure,
-    mean,
-    to_floats,
-)
-
-
-class Classification(NamedTuple):
-    """The figures of one set of films; the field names are the keys of ``report.json``."""
-
-    auroc: Figure  # over films
-    accuracy: Figure  # over films
-    kappa: Figure  # over studies
-    kappa_by_part: dict[str, Figure]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts and numbers, for JSON."""
-        by_part = {part: kappa.to_dict() for part, kappa in self.kappa_by_part.items()}
-        return {
-            "auroc": self.auroc.to_dict(),
-            "accuracy": self.accuracy.to_dict(),
-            "kappa": self.kappa.to_dict(),
-            "kappa_by_part": by_part,
-        }
+from pcamx.metrics.bootstrap import Floats, Statistic, Values, mean, to_floats
 
 
 class Studies(NamedTuple):
@@ -49,7 +23,8 @@ class Studies(NamedTuple):
     patients: list[Any]
 
 
-def _checked(score_N: Values, label_N: Values) -> tuple[Floats, Floats]:
+def checked(score_N: Values, label_N: Values) -> tuple[Floats, Floats]:
+    """Scores and labels as float64 arrays, or ValueError."""
     score, label = to_floats(score_N), to_floats(label_N)
     if len(score) != len(label):
         raise ValueError(f"{len(score)} scores for {len(label)} labels")
@@ -68,9 +43,7 @@ def _ratio(part_R: Floats, whole_R: Floats) -> Floats:
 
 def auroc(score_N: Values, label_N: Values) -> Statistic:
     """Area under the ROC curve; equal scores count a half. Undefined with one class only."""
-    from torchmetrics.functional.classification import binary_auroc  # slow: brings matplotlib
-
-    score, label = _checked(score_N, label_N)
+    score, label = checked(score_N, label_N)
     value = None
     if 0 < label.sum() < len(label):  # torchmetrics would warn and answer 0
         value = float(binary_auroc(torch.from_numpy(score), torch.from_numpy(label).long()))
@@ -93,7 +66,7 @@ def auroc(score_N: Values, label_N: Values) -> Statistic:
 
 def accuracy(score_N: Values, label_N: Values) -> Statistic:
     """Share of films on the right side: abnormal if the score is above 0.5."""
-    score, label = _checked(score_N, label_N)
+    score, label = checked(score_N, label_N)
     return mean((score > 0.5) == label)
 
 
@@ -103,9 +76,7 @@ def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
     Undefined (0 / 0) where label and decision are one and the same class throughout: then chance
     alone agrees always. If only one of the two is constant, kappa is 0.
     """
-    from torchmetrics.functional.classification import binary_cohen_kappa
-
-    score, label = _checked(score_S, label_S)
+    score, label = checked(score_S, label_S)
     called = score > 0.5
     cell_S = (2 * called + label).astype(np.int64)  # true normal, missed, false alarm, found
     cell_S4 = np.eye(4)[cell_S]
@@ -123,6 +94,15 @@ def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
     return Statistic(value, len(score), replicate)
 
 
+def share_called(score_S: Values, label_S: Values, label: int) -> Statistic:
+    """Of the studies labelled ``label``, the share called so (abnormal above a score of 0.5).
+
+    Sensitivity for label 1, specificity for label 0. It counts the studies of that label alone.
+    """
+    score, truth = checked(score_S, label_S)
+    return mean((score[truth == label] > 0.5) == label)
+
+
 def gather_studies(
     score_N: Values, label_N: Values, patients: Sequence[Any], studies: Sequence[Any]
 ) -> Studies:
@@ -131,7 +111,7 @@ def gather_studies(
     A study is abnormal if any of its films is labelled so (in MURA all films of a study share one
     label). A study belongs to one patient: the same name under two patients is two studies.
     """
-    score, label = _checked(score_N, label_N)
+    score, label = checked(score_N, label_N)
     if not len(score) == len(patients) == len(studies):
         raise ValueError(
             f"{len(score)} scores, {len(patients)} patients' names, {len(studies)} studies' names"
@@ -143,45 +123,3 @@ def gather_studies(
     score_S = np.bincount(study_N, weights=score) / films_S
     label_S = (np.bincount(study_N, weights=label) > 0).astype(np.float64)
     return Studies(score_S, label_S, [patient for patient, _ in names])
-
-
-def classification_figures(
-    score_N: Values,
-    label_N: Values,
-    *,
-    patients: Sequence[Any],
-    studies: Sequence[Any],
-    parts: Sequence[str],
-    replicates: int = 1000,
-    seed: int,
-) -> Classification:
-    """All classification figures with patient-level intervals.
-
-    ``patients``, ``studies`` and ``parts`` name those of each film; a film without a body part
-    ("") is in no entry of ``kappa_by_part``, which is in alphabetical order.
-    """
-    score, label = _checked(score_N, label_N)
-    for what, names in (("patients", patients), ("studies", studies), ("parts", parts)):
-        if len(names) != len(score):
-            raise ValueError(f"{len(score)} scores for {len(names)} names of {what}")
-
-    def over_films(statistic: Statistic) -> Figure:
-        return figure(statistic, patients, replicates=replicates, seed=seed)
-
-    def kappa(films: Sequence[int]) -> Figure:
-        study = gather_studies(
-            score[films], label[films], [patients[i] for i in films], [studies[i] for i in films]
-        )
-        statistic = cohen_kappa(study.score_S, study.label_S)
-        return figure(statistic, study.patients, replicates=replicates, seed=seed)
-
-    by_part: dict[str, list[int]] = {}
-    for film, part in enumerate(parts):
-        if part:
-            by_part.setdefault(part, []).append(film)
-    return Classification(
-        auroc=over_films(auroc(score, label)),
-        accuracy=over_films(accuracy(score, label)),
-        kappa=kappa(range(len(score))),
-        kappa_by_part={part: kappa(by_part[part]) for part in sorted(by_part)},
-    )
