@@ -45,7 +45,8 @@ def test_layout_is_muras(drawn: Path) -> None:
     root = drawn / "MURA-v1.1"
     tables = {path.name for path in root.iterdir() if path.is_file()}
     kinds = ("image_paths", "labeled_studies")
-    assert tables == {f"{split}_{kind}.csv" for split in ("train", "valid") for kind in kinds}
+    named = {f"{split}_{kind}.csv" for split in ("train", "valid") for kind in kinds}
+    assert tables == named | {"markers.csv"}
     for split, images in (("train", TRAIN), ("valid", VALID)):
         paths = [row[0] for row in _rows(root / f"{split}_image_paths.csv")]
         assert len(paths) == len(set(paths)) == images
@@ -96,8 +97,8 @@ def test_a_lesion_changes_the_film_within_its_mask_only(size: int) -> None:
     plans = [plan for plan in plan_films(0, "train", 120) if plan.positive]
     inside, areas = [], []
     for plan in plans:
-        ill, mask = draw_film(plan, size)
-        healthy, nothing = draw_film(replace(plan, positive=False), size)
+        ill, mask, _ = draw_film(plan, size)
+        healthy, nothing, _ = draw_film(replace(plan, positive=False), size)
         assert ill.shape == healthy.shape == mask.shape and not nothing.any()
         energy = (ill.astype(np.float64) - healthy) ** 2
         inside.append(energy[mask > 0].sum() / energy.sum())
@@ -166,6 +167,33 @@ def test_the_marker_is_all_that_its_letter_changes() -> None:
     assert 0 < len(ys) and np.ptp(ys) < 0.12 * 128 and np.ptp(xs) < 0.12 * 128
     assert not (left.mask > 0)[ys, xs].any()
     assert max(left.film[ys, xs].max(), right.film[ys, xs].max()) > 180
+
+
+@pytest.mark.parametrize("size", [64, 200])
+def test_the_marker_is_all_that_its_box_holds(size: int) -> None:
+    for plan in plan_films(2, "valid", 12):
+        plain = draw_film(replace(plan, marker=""), size)
+        lettered = draw_film(replace(plan, marker="R"), size)
+        assert plain.marker is None and lettered.marker is not None
+        left, top, right, bottom = lettered.marker
+        ys, xs = np.nonzero(plain.film != lettered.film)
+        assert left <= xs.min() and xs.max() < right and right - left < 0.12 * size
+        assert top <= ys.min() and ys.max() < bottom and bottom - top < 0.12 * size
+        assert np.ptp(xs) + 1 >= (right - left) / 2 and np.ptp(ys) + 1 >= (bottom - top) / 2
+        assert not lettered.mask[top:bottom, left:right].any()
+
+
+def test_markers_are_listed_in_the_films_order(drawn: Path) -> None:
+    header, *rows = _rows(drawn / "MURA-v1.1" / "markers.csv")
+    assert header == ["path", "letter", "left", "top", "right", "bottom"]
+    plans = [*plan_films(3, "train", TRAIN), *plan_films(3, "valid", VALID)]
+    expected = []
+    for plan in plans:
+        if plan.marker:
+            box = draw_film(plan, SIZE).marker
+            assert box is not None
+            expected.append([image_path(plan), plan.marker, *map(str, box)])
+    assert rows == expected and 5 < len(rows) < len(plans) - 5
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pcamx.data.markers import Box
 from pcamx.data.phantom import clutter, lesions
 from pcamx.data.phantom.bodies import Body, Rng, body
 from pcamx.data.phantom.bones import (
@@ -46,6 +47,7 @@ class FilmPlan:
 class Drawn(NamedTuple):
     film: NDArray[np.uint8]  # [H, W]
     mask: NDArray[np.uint8]  # [H, W], 0 or 255
+    marker: Box | None  # of the letter
 
 
 def draw_film(plan: FilmPlan, size: int) -> Drawn:
@@ -69,11 +71,11 @@ def draw_film(plan: FilmPlan, size: int) -> Drawn:
     if plan.positive:
         thick_HW[trace.window.at] += trace.change * strength
     site = lesions.centre(lesion, bones[lesion.bone])
-    film = _finish(_develop(thick_HW, usual, rng), plan.marker, site, rng)
+    film, marker = _finish(_develop(thick_HW, usual, rng), plan.marker, site, rng)
     mask = np.zeros((height, width), np.uint8)
     if plan.positive:
         mask[trace.window.at] = trace.visible * np.uint8(255)
-    return Drawn(film, mask)
+    return Drawn(film, mask, marker)
 
 
 def _pose(drawn: Body, site: Point, size: int, rng: Rng) -> tuple[int, int, View]:
@@ -180,7 +182,9 @@ def _soften(image: Array) -> Array:
     return across
 
 
-def _finish(film: Array, letter: str, site: Point, rng: Rng) -> NDArray[np.uint8]:
+def _finish(
+    film: Array, letter: str, site: Point, rng: Rng
+) -> tuple[NDArray[np.uint8], Box | None]:
     """Collimation, the side marker, eight bits."""
     height, width = film.shape
     side = max(height, width)
@@ -188,14 +192,13 @@ def _finish(film: Array, letter: str, site: Point, rng: Rng) -> NDArray[np.uint8
     left, top, right, bottom = _field(width, height, site_px, rng)
     out = np.full_like(film, rng.uniform(0, 9))
     out[top:bottom, left:right] = film[top:bottom, left:right]
-    if letter:
-        _stamp(out, letter, (left, top, right, bottom), site_px, rng)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    marker = _stamp(out, letter, (left, top, right, bottom), site_px, rng) if letter else None
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8), marker
 
 
 def _stamp(
     film: Array, letter: str, field: tuple[int, int, int, int], site_px: Point, rng: Rng
-) -> None:
+) -> Box:
     """Puts the lead letter, in place, into one of the two corners farthest from the lesion."""
     left, top, right, bottom = field
     side = max(film.shape)
@@ -211,6 +214,7 @@ def _stamp(
     y, x = corners[int(order[rng.integers(0, 2)])]
     patch = film[y : y + h, x : x + w]
     patch += (np.float32(rng.uniform(190, 255)) - patch) * marker
+    return Box(x, y, x + w, y + h)
 
 
 def _field(width: int, height: int, site_px: Point, rng: Rng) -> tuple[int, int, int, int]:

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from pcamx.data import markers
+from pcamx.data.markers import Box
 from pcamx.data.phantom.bodies import PARTS, SHARES
 from pcamx.data.phantom.film import FilmPlan, draw_film
 from pcamx.errors import PcamxError
@@ -36,8 +38,9 @@ def draw_phantoms(
 ) -> None:
     """Draws radiographs with known lesions into ``out``, whole or not at all.
 
-    ``out/MURA-v1.1`` holds the films and the four csv files in MURA's layout, ``out/marks`` the
-    lesion masks (0 or 255, the film's size) under the same relative paths. About half of the
+    ``out/MURA-v1.1`` holds the films and the four csv files in MURA's layout, and markers.csv
+    (`pcamx.data.markers`); ``out/marks`` the lesion masks (0 or 255, the film's size) under the
+    same relative paths. About half of the
     studies are abnormal, in every body part. Of the studies, 40 % have a side marker on their
     films, whatever the label. In the training split that letter is R for 80 % of the abnormal and
     L for 80 % of the normal studies; in the validation split each letter comes with probability
@@ -84,8 +87,8 @@ def draw_plans(
             whole = Path(scratch) / "whole"
             _write_tables(whole / "MURA-v1.1", plans)
             done = _draw_all(plans, whole, size, workers)
-            for _ in track(done, "drawing phantoms", len(plans)):
-                pass
+            found = dict(track(done, "drawing phantoms", len(plans)))
+            _write_markers(whole / "MURA-v1.1", plans, found)
             whole.replace(out)
     except OSError as error:
         raise PcamxError(f"{out}: cannot write the phantoms ({error.strerror})") from error
@@ -162,9 +165,20 @@ def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
                 csv.writer(file, lineterminator="\n").writerows(rows)
 
 
+def _write_markers(root: Path, plans: Sequence[FilmPlan], found: dict[str, Box | None]) -> None:
+    """Where the letter lies, in the films' order."""
+    with (root / markers.FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(markers.HEADER)
+        for plan in plans:
+            if box := found[name := image_path(plan)]:
+                writer.writerow([name, plan.marker, *box])
+
+
 def _draw_all(
     plans: Sequence[FilmPlan], root: Path, size: int, workers: int | None
-) -> Iterator[None]:
+) -> Iterator[tuple[str, Box | None]]:
+    """Draws the films; yields each one's name and the box of its letter, in any order."""
     draw = partial(_draw_one, root=root, size=size)
     wanted = workers or min(len(os.sched_getaffinity(0)), -(-len(plans) // ALONE))
     if wanted == 1:
@@ -175,10 +189,11 @@ def _draw_all(
         yield from pool.imap_unordered(draw, plans, chunksize=16)
 
 
-def _draw_one(plan: FilmPlan, root: Path, size: int) -> None:
+def _draw_one(plan: FilmPlan, root: Path, size: int) -> tuple[str, Box | None]:
     drawn = draw_film(plan, size)
     # Level 1: noise hardly compresses, and higher levels cost more than the drawing.
     name = image_path(plan)
     Image.fromarray(drawn.film).save(root / "MURA-v1.1" / name, compress_level=1)
     if plan.positive:
         Image.fromarray(drawn.mask).save(root / "marks" / name, compress_level=1)
+    return name, drawn.marker

@@ -1,0 +1,70 @@
+"""Boxes of side markers: read, laid on the canvas, and refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from pcamx.data.markers import HEADER, Box, read_markers
+from pcamx.data.store import Film, Store
+from pcamx.errors import PcamxError
+
+
+def film(path: str, width: int = 100, height: int = 50) -> Film:
+    return Film(path, 1, "p", "s", "", "valid", width, height, 255, "")
+
+
+def store(root: Path, *films: Film, rows: str = "") -> Store:
+    if rows:
+        (root / "markers.csv").write_text(",".join(HEADER) + "\n" + rows)
+    return Store(root / "store", root, films, 0.0, 1.0)
+
+
+def test_boxes_on_the_canvas(tmp_path: Path) -> None:
+    films = film("a.png"), film("b.png"), film("c.png", 50, 100)
+    found = store(tmp_path, *films, rows="a.png,R,40,20,50,30\n\nc.png,L,0,95,5,100\n")
+    # a 100 x 50 film on a canvas of 200: twice as large, 50 pixels below the top
+    margin = 200 / 16
+    a, b, c = read_markers(found, films, 200)
+    left, top, right, bottom = 80 - margin, 90 - margin, 100 + margin, 110 + margin
+    assert a == Box(round(left), round(top), round(right), round(bottom))
+    assert b is None
+    assert c == Box(round(50 - margin), round(190 - margin), round(60 + margin), 200)
+    assert read_markers(found, films[:2], 200) == [a, b]
+
+
+def test_no_file_is_no_marker(tmp_path: Path) -> None:
+    films = (film("a.png"),)
+    assert read_markers(store(tmp_path, *films), films, 64) == [None]
+
+
+def test_films_that_the_store_does_not_have_are_passed_over(tmp_path: Path) -> None:
+    films = (film("a.png"),)
+    found = store(tmp_path, *films, rows="gone.png,R,999,999,1000,1000\na.png,L,1,1,3,3\n")
+    assert read_markers(found, films, 100)[0] is not None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "a.png,R,1,1,3",
+        "a.png,R,1,1,3,3,4",
+        "a.png,R,1,1,3.5,3",
+        "a.png,R,-1,1,3,3",
+        "a.png,R,3,1,3,3",
+        "a.png,R,1,1,101,3",
+        "a.png,R,1,1,3,51",
+        "a.png,R,x,1,3,3",
+    ],
+)
+def test_what_is_no_box_is_named(tmp_path: Path, row: str) -> None:
+    films = (film("a.png"),)
+    with pytest.raises(PcamxError, match=r"markers\.csv, line 2: not a box on that film") as error:
+        read_markers(store(tmp_path, *films, rows=row + "\n"), films, 64)
+    assert "\n" not in str(error.value)
+
+
+def test_another_header_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "markers.csv").write_text("path,x,y\na.png,1,2\n")
+    films = (film("a.png"),)
+    with pytest.raises(PcamxError, match="line 1 must be path,letter,left,top,right,bottom"):
+        read_markers(store(tmp_path, *films), films, 64)
