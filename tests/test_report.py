@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, curves, figure, pace, page, rows, template
+from pcamx.report import console, curves, figure, pace, page, rows, style, tables
 from pcamx.report.figure import Panel
 
+MORE = ("relevance_rank", "pxap", "maxboxacc_v2", "dice", "miou_otsu", "false_activation")
 HOSTILE = 'hand/<script>alert("x")</script>&\'$_{1}.png'
 
 
@@ -29,7 +30,12 @@ def localization(value: float | None) -> dict[str, Any]:
     figures = [None] * 3 if value is None else [value, value / 2, value / 3]
     names = ("pointing", "energy", "miou")
     found: dict[str, Any] = {n: estimate(f) for n, f in zip(names, figures, strict=True)}
-    return found | {"threshold": 0.35, "threshold_tuned": value is not None}
+    more = {n: estimate(value and value + i / 1000, 97) for i, n in enumerate(MORE, 1)}
+    pointing = (None, value and value + 0.02, value and value + 0.03)
+    sizes = zip(("small", "medium", "large"), pointing, strict=True)
+    by_size = {size: {"pointing": estimate(f, 40), "energy": None} for size, f in sizes}
+    thresholds = {"threshold": 0.35, "threshold_tuned": value is not None}
+    return found | more | thresholds | {"by_size": by_size, "activation_threshold": 7.5}
 
 
 @pytest.fixture
@@ -37,7 +43,10 @@ def report() -> dict[str, Any]:
     def classification(value: float) -> dict[str, Any]:
         kappas = {"WRIST": estimate(value - 0.2, 31), "": estimate(None)}
         figures = {"auroc": estimate(value, 612), "accuracy": estimate(value - 0.1, 612)}
-        return figures | {"kappa": estimate(value - 0.3, 402), "kappa_by_part": kappas}
+        more = {"sensitivity": estimate(value - 0.15, 200), "brier": estimate(0.1, 612)}
+        error = {"value": 0.04, "low": None, "high": None, "n": 612}
+        figures |= {"kappa": estimate(value - 0.3, 402), "calibration_error": error}
+        return figures | more | {"kappa_by_part": kappas}
 
     maps = {"cam": localization(0.2468), "positive_cam": localization(0.3579)}
     centre = localization(0.1111)
@@ -154,7 +163,7 @@ def test_page_needs_nothing_from_outside(
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/"))
         assert not any(name.startswith("on") for name in attributes)
-    styles = "".join(a.get("style") or "" for _, a in parsed.tags) + template.STYLE
+    styles = "".join(a.get("style") or "" for _, a in parsed.tags) + style.STYLE
     assert all(target.startswith("#") for target in re.findall(r"url\((.)", styles))
     assert "@import" not in styles
     assert parsed.all("img") and all(image["alt"] for image in parsed.all("img"))
@@ -187,6 +196,30 @@ def test_page_shows_the_reports_figures(
     assert "97 films with a marked lesion" in parsed.text
     assert "6 min 52 s for stage 1 and 1 h 02 min for stage 3, with 2 ranks" in parsed.text
     assert "0.111 for a centre Gaussian" in parsed.text
+
+
+def test_columns_are_those_that_were_measured(report: dict[str, Any]) -> None:
+    titles = re.findall(r'<th scope="col">(.*?)</th>', page.render(report, [], []))
+    assert {"PxAP", "MaxBoxAccV2", "false activation", "Dice", "medium lesions"} <= set(titles)
+    assert not {"small lesions", "peak on letter", "deletion"} & set(titles)
+    for stage in report["stages"].values():
+        for maps in stage["localization"].values():
+            maps["on_marker"] = estimate(0.02, 12)
+    titles = re.findall(r'<th scope="col">(.*?)</th>', page.render(report, [], []))
+    assert "peak on letter" in titles
+
+
+def test_a_report_from_before_these_figures_still_makes_a_page(report: dict[str, Any]) -> None:
+    for part in (*report["stages"].values(), *report["baselines"].values()):
+        for maps in part["localization"].values():
+            for key in (*MORE, "by_size", "activation_threshold"):
+                maps.pop(key, None)  # several maps of the fixture are one
+        for key in ("sensitivity", "brier", "calibration_error"):
+            part.get("classification", {}).pop(key, None)
+    text = Page(page.render(report, [], [])).text
+    for absent in ("PxAP", "by size", "Sensitivity"):
+        assert absent not in text.partition("What the figures mean")[0]
+    tables.print_results(report)
 
 
 def test_undefined_figures_are_dashes(metrics: list[dict[str, Any]]) -> None:
@@ -402,12 +435,13 @@ def test_track_says_start_and_end(
 
 
 def test_results_fit_80_columns(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_results(report)
+    tables.print_results(report)
     out = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
     assert re.search(r"decoder +0\.75 \[0\.74, 0\.78\] +0\.38 \[.*0\.35 +97", out)
     assert re.search(r"CAM +– +– +– +0\.35\* +0", out)
     assert re.search(r"stage 3 +0\.86 \[0\.85, 0\.89\] .* 612/402", out)
+    assert re.search(r"decoder +0\.76 \[0\.74, 0\.78\] +0\.76 \[.*\] +0\.76 \[.*\] +97", out)
     assert "\x1b" not in out
 
 

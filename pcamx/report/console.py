@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from pcamx.report import rows
@@ -197,57 +195,3 @@ class TrainingDisplay:
         if self._scalars:
             parts.append(Text(self._scalars, no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
-
-
-def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("", max_width=12)  # the one that may wrap: a number is never cut
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _cell(figure: rows.Estimate) -> str:
-    return f"{figure.text(2)} {figure.interval(2)}".strip()
-
-
-def classification_table(report: Mapping[str, object]) -> Table:
-    """AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
-    table = _table("Classification", [*rows.CLASSIFICATION.values(), "n"])
-    for row in rows.classification(report):
-        figures = map(_cell, row.figures.values())
-        table.add_row(Text(row.name), *figures, rows.counts(row.figures))
-    return table
-
-
-def results_table(report: Mapping[str, object]) -> Table:
-    """Pointing, energy and mIoU with their intervals, a row per stage or baseline and map."""
-    head = [*rows.LOCALIZATION.values(), "at", "n"]
-    table = _table("Localization of the abnormal map", head)
-    for group in rows.localization(report):
-        table.add_row(Text(group.title, style="bold"))
-        for row in group.rows:
-            at = rows.number(row.threshold, 2) + ("" if row.tuned else "*")
-            figures = map(_cell, row.figures.values())
-            table.add_row(Text(row.name), *figures, at, rows.counts(row.figures))
-    return table
-
-
-def print_results(report: Mapping[str, object]) -> None:
-    """Print both tables on stdout."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    # The tables take 80 columns; room beyond that lets an unusual figure stay whole.
-    console.width = max(console.width, 100)
-    for table in (classification_table(report), results_table(report)):
-        console.print(table)
-        console.print()
-    console.print("[low, high]: 95 % bootstrap interval over patients. n: films; kappa's: studies.")
-    console.print("at: the map's threshold for mIoU, tuned on training films (* not tuned).")

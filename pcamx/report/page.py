@@ -21,7 +21,8 @@ from PIL import Image
 from pcamx.report import figure, rows, words
 from pcamx.report.curves import Curve, stage_curves
 from pcamx.report.figure import Panel
-from pcamx.report.template import PAGE, STYLE
+from pcamx.report.style import STYLE
+from pcamx.report.template import PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     titles, parts = rows.kappa_by_part(report)
+    more_classes = rows.classification(report, rows.MORE_CLASSIFICATION)
     data = report.get("data")
     store = data.get("store") if isinstance(data, Mapping) else None
     return env.from_string(PAGE).render(
@@ -75,8 +77,11 @@ def render(
         made=words.made(report),
         localization=tuple(rows.LOCALIZATION.values()),
         groups=rows.localization(report),
+        more=_tables(report),
         classification=tuple(rows.CLASSIFICATION.values()),
         classes=rows.classification(report),
+        more_classification=rows.MORE_CLASSIFICATION,
+        more_classes=more_classes if rows.measured(more_classes) else (),
         part_titles=titles,
         parts=parts,
         films=[_film(panel) for panel in figure.ordered(panels)],
@@ -86,6 +91,31 @@ def render(
         facts=list(words.facts(report)),
         config=json.dumps(report["config"], indent=2) if report.get("config") else "",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of groups: names of its columns by key, those that something was measured for."""
+
+    title: str
+    columns: dict[str, str]
+    groups: tuple[rows.Group, ...]
+
+
+def _tables(report: Mapping[str, Any]) -> list[_Table]:
+    """What says more about where the maps lie than the first table; empty tables left out."""
+    more = rows.localization(report, rows.MORE_LOCALIZATION)
+    found = {
+        "More figures of the same maps": (rows.MORE_LOCALIZATION, more),
+        "Pointing by size of the lesion": (rows.SIZES, rows.pointing_by_size(report)),
+    }
+    tables = []
+    for title, (names, groups) in found.items():
+        seen = rows.measured(row for group in groups for row in group.rows)
+        columns = {key: name for key, name in names.items() if key in seen}
+        if columns:
+            tables.append(_Table(title, columns, groups))
+    return tables
 
 
 def _share(value: float) -> str:

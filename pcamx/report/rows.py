@@ -4,7 +4,7 @@ The shape of ``report.json`` is read here once: a part that is missing is a dash
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,25 @@ MAPS = {"cam": "CAM", "positive_cam": "positive CAM", "decoder": "decoder"}
 BASELINES = {"centre": "centre Gaussian", "untrained": "untrained network"}
 LOCALIZATION = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}
 CLASSIFICATION = {"auroc": "AUROC", "accuracy": "accuracy", "kappa": "kappa"}
+MORE_LOCALIZATION = {
+    "relevance_rank": "relevance rank",
+    "pxap": "PxAP",
+    "maxboxacc_v2": "MaxBoxAccV2",
+    "dice": "Dice",
+    "miou_otsu": "mIoU, Otsu",
+    "false_activation": "false activation",
+    "on_marker": "peak on letter",
+    "on_marker_abnormal": "peak on letter, abnormal",
+    "deletion": "deletion",
+    "insertion": "insertion",
+}
+MORE_CLASSIFICATION = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+SIZES = {"small": "small lesions", "medium": "medium lesions", "large": "large lesions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +100,49 @@ def counts(figures: Mapping[str, Estimate]) -> str:
     return "/".join(seen) or DASH
 
 
-def localization(report: Mapping[str, Any]) -> tuple[Group, ...]:
+def localization(
+    report: Mapping[str, Any], keys: Mapping[str, str] = LOCALIZATION
+) -> tuple[Group, ...]:
     """Where the maps lie: a group per stage, then one per baseline, a row per map."""
     groups = (
-        Group(title, _map_rows(_mapping(part, "localization"), keep=name != "centre"))
+        Group(title, _map_rows(_mapping(part, "localization"), keys, keep=name != "centre"))
         for name, title, part in _parts(report)
     )
     return tuple(g for g in groups if g.rows)
 
 
-def classification(report: Mapping[str, Any]) -> tuple[Row, ...]:
-    """AUROC, accuracy and kappa: a row per stage and per baseline that classifies."""
+def classification(
+    report: Mapping[str, Any], keys: Mapping[str, str] = CLASSIFICATION
+) -> tuple[Row, ...]:
+    """How well it classifies: a row per stage and per baseline that does."""
     return tuple(
-        Row(title, _estimates(found, CLASSIFICATION))
+        Row(title, _estimates(found, keys))
         for _, title, part in _parts(report)
         if (found := _mapping(part, "classification"))
     )
+
+
+def pointing_by_size(report: Mapping[str, Any]) -> tuple[Group, ...]:
+    """As `localization`, with the pointing for each size of lesion under that size's key."""
+
+    def by_size(part: Mapping[str, Any]) -> dict[str, Any]:
+        maps = _mapping(part, "localization")
+        sizes = {name: _mapping(_mapping(maps, name), "by_size") for name in maps}
+        return {
+            "localization": {
+                name: {size: _mapping(found, size).get("pointing") for size in found}
+                for name, found in sizes.items()
+            }
+        }
+
+    parts = {where: _mapping(report, where) for where in ("stages", "baselines")}
+    slices = {w: {n: by_size(_mapping(p, n)) for n in p} for w, p in parts.items()}
+    return localization(slices, SIZES)
+
+
+def measured(rows: Iterable[Row]) -> frozenset[str]:
+    """Keys of the figures that rest on at least one film in at least one row."""
+    return frozenset(key for row in rows for key, figure in row.figures.items() if figure.n)
 
 
 def kappa_by_part(report: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
@@ -129,17 +175,17 @@ def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
         yield key, BASELINES.get(key, key.replace("_", " ")), _mapping(baselines, key)
 
 
-def _map_rows(maps: Mapping[str, Any], *, keep: bool) -> tuple[Row, ...]:
+def _map_rows(maps: Mapping[str, Any], keys: Mapping[str, str], *, keep: bool) -> tuple[Row, ...]:
     """A row per map; without ``keep``, maps that say the same become one row."""
     names = [*(m for m in MAPS if m in maps), *(m for m in maps if m not in MAPS)]
     if not keep and len(names) > 1 and all(maps[n] == maps[names[0]] for n in names):
-        return (_map_row("for any map", _mapping(maps, names[0])),)
-    return tuple(_map_row(MAPS.get(n, n.replace("_", " ")), _mapping(maps, n)) for n in names)
+        return (_map_row("for any map", _mapping(maps, names[0]), keys),)
+    return tuple(_map_row(MAPS.get(n, n.replace("_", " ")), _mapping(maps, n), keys) for n in names)
 
 
-def _map_row(name: str, found: Mapping[str, Any]) -> Row:
+def _map_row(name: str, found: Mapping[str, Any], keys: Mapping[str, str]) -> Row:
     threshold, tuned = _finite(found.get("threshold")), found.get("threshold_tuned")
-    return Row(name, _estimates(found, LOCALIZATION), threshold, tuned is not False)
+    return Row(name, _estimates(found, keys), threshold, tuned is not False)
 
 
 def _estimates(found: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Estimate]:

@@ -31,12 +31,59 @@ TERMS = (
         "threshold",
         "Chosen for each map on the marked training films, never on the films reported here.",
     ),
+    (
+        "relevance rank",
+        "Of as many of a map's highest pixels as the mark has, the share inside the mark.",
+    ),
+    (
+        "PxAP",
+        "Average precision of the pixels of all marked films together: a large lesion counts more.",
+    ),
+    (
+        "MaxBoxAccV2",
+        "Share of the marked films where a box around what the map exceeds a threshold in meets "
+        "the box of a lesion with an intersection over union of 0.3, 0.5, 0.7, averaged over the "
+        "three; each at the one threshold that is best for these very films.",
+    ),
+    (
+        "Dice; mIoU, Otsu",
+        "Dice at the threshold of mIoU; mIoU with each map cut at its own Otsu threshold.",
+    ),
+    (
+        "false activation",
+        "Share of the normal films whose map, not normalised, somewhere exceeds the level that "
+        "it reaches on 80 % of the marked training lesions.",
+    ),
+    (
+        "peak on letter",
+        "Share of the films carrying a side marker, L or R, whose map has its peak on it or within "
+        "1/16 of the film's side; of all such films, and of the abnormal ones.",
+    ),
+    (
+        "deletion, insertion",
+        "Area under the probability of abnormal while the map's hottest pixels are removed (lower "
+        "is better), or put back on the blurred film (higher is better).",
+    ),
+    (
+        "small, medium, large",
+        "Lesions that cover less than 0.3 % of the canvas, less than 1 %, and more.",
+    ),
     ("AUROC", "Chance that an abnormal film scores above a normal one; a tie counts a half."),
     ("accuracy", "Share of the films on the right side of a probability of 0.5."),
     (
         "kappa",
         "Cohen's kappa, agreement beyond chance, between label and decision per study; a study's "
         "probability is the mean of its films'.",
+    ),
+    (
+        "sensitivity, specificity",
+        "Share of the abnormal studies called abnormal, of the normal ones called normal, at a "
+        "probability of 0.5.",
+    ),
+    (
+        "Brier score, calibration error",
+        "Mean squared error of the probability; mean distance between it and the share of "
+        "abnormal films, in 15 bins, without an interval since resampling inflates it.",
     ),
     ("interval", "95 % bootstrap interval that draws whole patients, not single films."),
     (
