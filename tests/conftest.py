@@ -1,6 +1,7 @@
 """A tiny drawn data set, prepared once a session, and configs of runs on it."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -94,3 +95,14 @@ def finished_run(launched: tuple[Path, processes.Ended]) -> Path:
     folder, ended = launched
     ended.ok()
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that run, evaluated."""
+    from pcamx.evaluate import evaluate
+
+    copy = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(finished_run, copy)
+    evaluate(copy)
+    return copy

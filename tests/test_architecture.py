@@ -17,7 +17,7 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx.evaluate pcamx.export pcamx.marking pcamx.panels pcamx.trainer",
     "pcamx.pretrained",
     "pcamx.history pcamx.preflight pcamx.stopping pcamx.validation",
-    "pcamx.engine pcamx.checkpoint pcamx.report pcamx.scoring",
+    "pcamx.engine pcamx.checkpoint pcamx.report pcamx.scoring pcamx.figures pcamx.films",
     "pcamx.stages",
     "pcamx.losses pcamx.metrics pcamx.model pcamx.data pcamx.cam pcamx.locate",
     "pcamx.ops",
@@ -37,6 +37,7 @@ HOME = {  # everything else in pcamx, kernels and launch does without
     "safetensors": "pcamx.pretrained",
     "onnx": "pcamx.export",
     "onnxruntime": "pcamx.export",
+    "torchmetrics": "pcamx.metrics",
 }
 
 

@@ -47,6 +47,13 @@ def test_evaluate_something_else(pcamx: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("films", ["-1", "many", "1.5"])
+def test_evaluate_with_no_number_of_films(pcamx: Any, tmp_path: Path, films: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        pcamx("evaluate", tmp_path, f"--faithful={films}")
+    assert caught.value.code == 2
+
+
 def test_evaluate_before_a_stage_is_finished(pcamx: Any, tmp_path: Path, write_config: Any) -> None:
     run = tmp_path / "run"
     (run / "stage1/checkpoints").mkdir(parents=True)

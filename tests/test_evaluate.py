@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import published
 import pytest
 import stores
 import torch
@@ -26,16 +27,15 @@ from pcamx.evaluate import evaluate
 from pcamx.model.network import Network
 
 STAGES = ("1", "2", "3")
-MEASURES = ("pointing", "energy", "miou")
+MEASURES = (
+    *("pointing", "energy", "miou", "dice", "miou_otsu", "relevance_rank", "maxboxacc_v2"),
+    "pxap",
+)
 
 
 @pytest.fixture(scope="module")
-def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run, evaluated."""
-    copy = tmp_path_factory.mktemp("evaluated") / "run"
-    shutil.copytree(finished_run, copy)
-    evaluate(copy)
-    return copy
+def run(evaluated_run: Path) -> Path:
+    return evaluated_run
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def report(run: Path) -> Any:
     return json.loads((run / "report.json").read_text(), parse_constant=refuse)
 
 
-def figures(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every {value, low, high, n} below ``tree``."""
+def figures(tree: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and content of every {value, low, high, n} below ``tree``."""
     if isinstance(tree, dict):
         if tree.keys() == {"value", "low", "high", "n"}:
-            yield tree
+            yield name, tree
         else:
-            for child in tree.values():
-                yield from figures(child)
+            for key, child in tree.items():
+                yield from figures(child, key)
 
 
 def test_structure(report: Any) -> None:
@@ -65,13 +65,17 @@ def test_structure(report: Any) -> None:
     untrained, centre = report["baselines"]["untrained"], report["baselines"]["centre"]
     for name, found in {**report["stages"], "untrained": untrained}.items():
         assert {"auroc", "accuracy", "kappa", "kappa_by_part"} <= set(found["classification"])
+        assert {"sensitivity", "specificity", "brier"} < set(found["classification"])
         decoder = {"decoder"} if name in ("3", "untrained") else set()
         assert set(found["localization"]) == {"cam", "positive_cam"} | decoder
     assert set(centre["localization"]) == {"cam", "positive_cam", "decoder"}
     for maps in (x["localization"] for x in [*report["stages"].values(), untrained, centre]):
         for measured in maps.values():
-            assert set(MEASURES) < set(measured)
-            assert 0 < measured["threshold"] < 1
+            assert {*MEASURES, "false_activation", "on_marker"} < set(measured)
+            assert 0 < measured["threshold"] < 1 and math.isfinite(measured["activation_threshold"])
+            assert list(measured["by_size"]) == ["small", "medium", "large"]
+            slices = [found["pointing"]["n"] for found in measured["by_size"].values()]
+            assert sum(slices) == measured["pointing"]["n"]
     for stage in STAGES:
         assert report["stages"][stage]["seconds"] > 0
         assert report["stages"][stage]["ranks"] == 2
@@ -82,9 +86,9 @@ def test_structure(report: Any) -> None:
 
 def test_every_figure_lies_in_its_interval(report: Any) -> None:
     found = list(figures(report))
-    assert len(found) > 40
-    for figure in found:
-        if figure["value"] is None:
+    assert len(found) > 200
+    for name, figure in found:
+        if figure["value"] is None or name == "calibration_error":
             assert figure["low"] is None and figure["high"] is None
         else:
             assert all(math.isfinite(figure[k]) for k in ("value", "low", "high"))
@@ -104,6 +108,26 @@ def test_page_and_picture(run: Path) -> None:
     with Image.open(run / "figure2.png") as picture:
         assert picture.width > 300
     assert not list(run.glob("*.tmp")) and not list(run.glob(".*.tmp"))
+
+
+def test_faithfulness_is_there_where_it_is_asked_for(
+    run: Path, report: Any, tmp_path: Path
+) -> None:
+    assert "deletion" not in report["stages"]["1"]["localization"]["cam"]
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    found = evaluate(copy, faithful=3)
+    seen = set()
+    for tree in (*found["stages"].values(), found["baselines"]["untrained"]):
+        for name, maps in tree["localization"].items():
+            for key in ("deletion", "insertion"):
+                figure = maps.pop(key)
+                assert figure["n"] == 3 and 0 <= figure["low"] <= figure["value"] <= 1
+                seen.add((name, figure["value"]))
+    assert len(seen) > 10
+    for part in ("stages", "baselines"):
+        assert json.loads(json.dumps(found[part])) == report[part]  # all else as before
+    assert "deletion" in (copy / "report.html").read_text()
 
 
 class ByHand:
@@ -155,6 +179,14 @@ def test_positive_cam_of_stage_3_by_hand(run: Path, report: Any) -> None:
     assert found["pointing"]["value"] == pytest.approx(np.mean(pointing), abs=1e-9)
     assert found["energy"]["value"] == pytest.approx(np.mean(energy), rel=1e-4)
     assert found["miou"]["value"] == pytest.approx(np.mean(miou), abs=1e-3)
+    cams, lesions = [cam for cam, _ in maps], [lesion.astype(np.uint8) for _, lesion in maps]
+    boxes = [published.contour_boxes(lesion > 0, holes=False) for lesion in lesions]
+    assert found["pxap"]["value"] == pytest.approx(published.pxap(cams, lesions), rel=1e-3)
+    assert found["miou_otsu"]["value"] == pytest.approx(
+        published.miou_otsu(cams, lesions), rel=0.01
+    )
+    expected = published.max_box_acc_v2(cams, boxes)
+    assert found["maxboxacc_v2"]["value"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_accuracy_of_stage_3_by_hand(run: Path, report: Any) -> None:
@@ -196,6 +228,8 @@ def test_no_network_sees_marks_of_validation_films(run: Path, report: Any, tmp_p
             assert maps["threshold"] == theirs["localization"][name]["threshold"]
             for measure in MEASURES:
                 assert maps[measure] == {"value": None, "low": None, "high": None, "n": 0}
+            for measure in ("false_activation", "on_marker"):  # these need no such mark
+                assert maps[measure] == theirs["localization"][name][measure]
 
 
 def test_no_marks_at_all(run: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -208,7 +242,9 @@ def test_no_marks_at_all(run: Path, phantoms: Path, tmp_path: Path) -> None:
     for tree in (*found["stages"].values(), *found["baselines"].values()):
         for maps in tree["localization"].values():
             assert maps["threshold_tuned"] is False
-            assert all(maps[m]["value"] is None and maps[m]["n"] == 0 for m in MEASURES)
+            undefined = [maps[m] for m in (*MEASURES, "false_activation")]
+            assert all(m["value"] is None and m["n"] == 0 for m in undefined)
+            assert maps["activation_threshold"] is None and maps["on_marker"]["n"] > 0
     assert "</html>" in (copy / "report.html").read_text()
 
 
@@ -252,6 +288,20 @@ def test_store_prepared_anew_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(PcamxError, match="store was prepared anew since .*run began"):
         evaluate(copy)
     assert (copy / "report.json").read_bytes() == before
+
+
+def test_a_data_set_without_markers_has_no_figure_of_them(run: Path, tmp_path: Path) -> None:
+    copy, root = tmp_path / "run", tmp_path / "MURA-v1.1"
+    shutil.copytree(run, copy)
+    config = configs.load(copy / "config.yaml")
+    folder = Path(shutil.copytree(config.data.store, tmp_path / "store"))
+    shutil.copytree(read_store(folder).root, root)
+    (root / "markers.csv").unlink()
+    head = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps(head | {"root": str(root)}))
+    _use_store(copy, folder)
+    found = evaluate(copy)["stages"]["3"]["localization"]["decoder"]
+    assert not {"on_marker", "on_marker_abnormal"} & set(found)
 
 
 def test_no_validation_film(run: Path, tmp_path: Path) -> None:

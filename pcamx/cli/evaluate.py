@@ -12,7 +12,8 @@ def add(commands: Commands) -> None:
         commands,
         "evaluate",
         run,
-        "measure a run on the validation split; write report.json and report.html into it",
+        "measure a run on the validation split; write report.json, films.csv and report.html "
+        "into it",
         "pcamx evaluate runs/demo",
     )
     sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")
@@ -23,13 +24,29 @@ def add(commands: Commands) -> None:
         help="measure on another store's validation split, for example a transcoded one; the "
         "report goes to RUN/on_STORE, the AUROC on the run's own store beside",
     )
+    sub.add_argument(
+        "--faithful",
+        type=_films,
+        default=0,
+        metavar="FILMS",
+        help="try so many abnormal films by deletion and insertion as well; slow (%(default)s)",
+    )
+
+
+def _films(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of films")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> None:
     from pcamx.evaluate import evaluate, out_folder
-    from pcamx.report.console import print_results, say, track
+    from pcamx.report.console import say, track
+    from pcamx.report.tables import print_results
 
-    report = evaluate(options.run, other=options.store, track=track, say=say)
+    report = evaluate(
+        options.run, other=options.store, faithful=options.faithful, track=track, say=say
+    )
     print_results(report)
     for number in report["unfinished"]:
         print(f"stage {number} is not finished and not measured; train it on with --resume")
