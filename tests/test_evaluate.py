@@ -329,7 +329,7 @@ def test_on_another_store(
         evaluate(copy, other=tmp_path / "nowhere")
     found = evaluate(copy, other=folder)
     assert before == {path: path.read_bytes() for path in before}
-    assert sum(path.is_file() for path in copy.rglob("*")) == len(before) + 3
+    assert sum(path.is_file() for path in copy.rglob("*")) == len(before) + 4
     names = {path.name for path in (copy / "on_as_htj2k").iterdir()}
     assert names == {"report.json", "report.html", "figure2.png"}
     assert json.loads(json.dumps(found["stages"])) == report["stages"]
