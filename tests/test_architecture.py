@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [  # imports point down, or stay on their line
     "pcamx",  # names what it offers, and imports it on first use
     "launch bench tests pcamx.cli pcamx.__main__",
-    "pcamx.evaluate pcamx.export pcamx.marking pcamx.panels pcamx.trainer",
+    "pcamx.evaluate pcamx.explain pcamx.export pcamx.marking pcamx.panels pcamx.trainer",
     "pcamx.pretrained",
     "pcamx.history pcamx.preflight pcamx.stopping pcamx.validation",
     "pcamx.engine pcamx.checkpoint pcamx.report pcamx.scoring pcamx.figures pcamx.films",
@@ -34,6 +34,8 @@ HOME = {  # everything else in pcamx, kernels and launch does without
     "yaml": "pcamx.config",
     "rich": "pcamx.report",
     "matplotlib": "pcamx.report",
+    "pydicom": "pcamx.data",
+    "highdicom": "pcamx.explain",
     "safetensors": "pcamx.pretrained",
     "onnx": "pcamx.export",
     "onnxruntime": "pcamx.export",

@@ -105,7 +105,7 @@ def _graph(source: _Source, device: torch.device, threads: int) -> Any:
         # DALI's threads read, not the training loop; no mmap: a file cut short would kill us.
         encoded = fn.io.file.read(path, dont_use_mmap=True)
         grey = _grey(encoded, source.deep, gpu)
-        pipe.set_outputs(_canvas(grey, *place, side=source.canvas) if source.canvas else grey)
+        pipe.set_outputs(canvas_graph(grey, *place, side=source.canvas) if source.canvas else grey)
     return pipe
 
 
@@ -121,7 +121,7 @@ def _grey(encoded: Any, deep: bool, gpu: bool) -> Any:
     )
 
 
-def _canvas(grey: Any, size: Any, start: Any, *gain: Any, side: int) -> Any:
+def canvas_graph(grey: Any, size: Any, start: Any, *gain: Any, side: int) -> Any:
     """The graph behind the decoder; with a gain it works on 16 bits until the film is resized."""
     grey = fn.resize(
         grey,

@@ -1,9 +1,9 @@
-"""A store's folder is replaced as a whole or not at all, and nothing but a store."""
+"""A folder is replaced as a whole or not at all; a store's, if it is nothing but a store."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,14 +41,15 @@ def _foreign(folder: Path, names: set[str]) -> list[str]:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path, may_replace: Callable[[Path], None] = _may_replace) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that takes its place if the block succeeds.
 
     If the block fails, or the disk does, ``folder`` stays as it was; an OSError becomes a
-    PcamxError. Raises PcamxError if ``folder`` holds anything that is not a store.
+    PcamxError. ``may_replace`` raises PcamxError if ``folder`` holds anything that may not go:
+    by default, anything that is not a store.
     """
     folder = folder.resolve()
-    _may_replace(folder)
+    may_replace(folder)
     draft = folder.parent / f".{folder.name}.{os.getpid()}.draft"
     old = folder.parent / f".{folder.name}.{os.getpid()}.old"
     try:

@@ -32,6 +32,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29
 MIN_SIDE = 8
+UPRIGHT = (1, 2, 3, 4)
+"""EXIF orientations that keep width and height; the others swap them."""
 _MODES = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"),
     "JPEG": ("L", "RGB"),
@@ -57,6 +59,17 @@ class UnfitError(Exception):
     """The file goes to the quarantine, for this reason."""
 
 
+class ImageFile(NamedTuple):
+    """A decoded film that is no DICOM."""
+
+    kind: str
+    """PNG, JPEG, TIFF or BMP, by its content."""
+    grey_HW: np.ndarray[Any, Any]
+    """Upright, uint8 or uint16."""
+    turn: int
+    """EXIF orientation, 1 to 8, by which the stored pixels were turned upright."""
+
+
 @cache
 def _decoder() -> tuple[Any, Any]:
     """The CPU decoder of this process and its parameters."""
@@ -74,7 +87,17 @@ def _decoder() -> tuple[Any, Any]:
     return decoder, params
 
 
-def _read(path: Path) -> bytes:
+DICOM_HEAD = 132
+"""Bytes that tell a DICOM file from others."""
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether the content begins as DICOM files do (PS3.10, 7.1)."""
+    return data[128:132] == b"DICM"
+
+
+def read_bytes(path: Path) -> bytes:
+    """A regular file's content, if of a bearable size. Raises UnfitError."""
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
@@ -93,8 +116,8 @@ def _read(path: Path) -> bytes:
 
 def _open(data: bytes) -> Image.Image:
     """The file's header, read by Pillow, its size checked before anything is decoded."""
-    if data[128:132] == b"DICM":
-        raise UnfitError("DICOM is not read; export it as 16-bit PNG")
+    if is_dicom(data):
+        raise UnfitError("DICOM is not read for training; save it as 16-bit PNG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs; ours is the lower limit
@@ -104,12 +127,17 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged header makes them
-        raise UnfitError(f"damaged header: {_one_line(error)}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels")
-    if min(image.size) < MIN_SIDE:
-        raise UnfitError(f"smaller than {MIN_SIDE} pixels a side")
+        raise UnfitError(f"damaged header: {one_line(error)}") from None
+    check_size(*image.size)
     return image
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise UnfitError before anything of an unbearable size is decoded."""
+    if width * height > MAX_PIXELS:
+        raise UnfitError(f"larger than {MAX_PIXELS // 10**6} megapixels")
+    if min(width, height) < MIN_SIDE:
+        raise UnfitError(f"smaller than {MIN_SIDE} pixels a side")
 
 
 def _check_kind(image: Image.Image) -> None:
@@ -129,11 +157,11 @@ def _check_kind(image: Image.Image) -> None:
         raise UnfitError("several images in one file; save them one by one")
 
 
-def _upright(image: Image.Image, data: bytes) -> tuple[int, int]:
-    """Width and height after the EXIF rotation."""
+def _turn(image: Image.Image, data: bytes) -> int:
+    """The EXIF orientation, 1 to 8: how the decoder turns what is stored."""
     # Pillow decodes a whole PNG in search of EXIF at its end; most have none.
     if image.format == "PNG" and not any(name in data for name in _PNG_METADATA):
-        return image.size
+        return 1
     tag = ExifTags.Base.Orientation
     pillow = image.getexif().get(tag, 1)  # first, since it may fill info["exif"]
     exif = Image.Exif()
@@ -142,12 +170,14 @@ def _upright(image: Image.Image, data: bytes) -> tuple[int, int]:
     if image.format == "TIFF":
         if pillow != 1:
             raise UnfitError("a turned TIFF (orientation tag); save it upright")
-    elif turn != pillow:
+        return 1
+    if turn != pillow:
         raise UnfitError("turned by metadata other than EXIF, which viewers disagree on")
-    return (image.height, image.width) if turn in (5, 6, 7, 8) else image.size
+    return turn if turn in range(1, 9) else 1
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What a library says of a file, cut to fit a message."""
     return (" ".join(str(error).split()) or type(error).__name__)[:100]
 
 
@@ -162,7 +192,7 @@ def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
     except (UnfitError, MemoryError, ImportError):
         raise
     except Exception as error:  # as in _open
-        raise UnfitError(f"damaged: {_one_line(error)}") from None
+        raise UnfitError(f"damaged: {one_line(error)}") from None
     grey = np.asarray(decoded.cpu())
     if grey.dtype not in (np.uint8, np.uint16) or grey.ndim != 3 or grey.shape[2] != 1:
         raise UnfitError(f"decodes to {grey.dtype} {grey.shape}; save it as grey PNG")
@@ -171,25 +201,34 @@ def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
     return grey[..., 0]
 
 
+def read_image(data: bytes) -> ImageFile:
+    """Decode the content of an image file as training will.
+
+    Raises UnfitError with the reason to keep the film out.
+    """
+    with _open(data) as image:
+        _check_kind(image)
+        try:
+            turn = _turn(image, data)
+        except (UnfitError, MemoryError):
+            raise
+        except Exception as error:  # as in _open
+            raise UnfitError(f"damaged EXIF: {one_line(error)}") from None
+        width, height = image.size if turn in UPRIGHT else image.size[::-1]
+        grey_HW = _decode(image, data)
+        kind = str(image.format)
+    if grey_HW.shape != (height, width):
+        shape = f"{grey_HW.shape[1]} x {grey_HW.shape[0]}"
+        raise UnfitError(f"decodes to {shape}, not {width} x {height} pixels")
+    return ImageFile(kind, grey_HW, turn)
+
+
 def read_grey(path: Path) -> np.ndarray[Any, Any]:
     """Grey levels [height, width] of a film, upright, uint8 or uint16, decoded as training will.
 
     Raises UnfitError with the reason to keep the film out.
     """
-    data = _read(path)
-    with _open(data) as image:
-        _check_kind(image)
-        try:
-            width, height = _upright(image, data)
-        except (UnfitError, MemoryError):
-            raise
-        except Exception as error:  # as in _open
-            raise UnfitError(f"damaged EXIF: {_one_line(error)}") from None
-        grey_HW = _decode(image, data)
-    if grey_HW.shape != (height, width):
-        shape = f"{grey_HW.shape[1]} x {grey_HW.shape[0]}"
-        raise UnfitError(f"decodes to {shape}, not {width} x {height} pixels")
-    return grey_HW
+    return read_image(read_bytes(path)).grey_HW
 
 
 def verify(path: Path) -> Facts | str:
@@ -202,14 +241,25 @@ def verify(path: Path) -> Facts | str:
 
 def _facts(grey_HW: np.ndarray[Any, Any]) -> Facts:
     """Sums go over a histogram, in whole numbers: the same result on every machine."""
-    deep = grey_HW.dtype != np.uint8
-    # Pillow's histogram is three times as fast, and for 8 bits only.
-    count = np.bincount(grey_HW.ravel()) if deep else np.array(Image.fromarray(grey_HW).histogram())
+    count = _histogram(grey_HW)
     level = np.arange(len(count))
-    brightest = int(count.nonzero()[0][-1])
-    # 255 is how the reader of the manifest tells 8 bits from 16, so a dark deep film has 256.
-    white = max(256, (1 << brightest.bit_length()) - 1) if deep else 255
+    white = white_level(grey_HW)
     scale, pixels = 255 / white, grey_HW.size
     mean = int(count @ level) / pixels * scale
     mean_square = int(count @ level**2) / pixels * scale**2
     return Facts(grey_HW.shape[1], grey_HW.shape[0], white, mean, mean_square)
+
+
+def _histogram(grey_HW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # Pillow's is three times as fast, and for 8 bits only.
+    if grey_HW.dtype == np.uint8:
+        return np.array(Image.fromarray(grey_HW).histogram())
+    return np.bincount(grey_HW.ravel())
+
+
+def white_level(grey_HW: np.ndarray[Any, Any]) -> int:
+    """The grey level shown as white, by `pcamx.data.store.Film.white`'s rule."""
+    if grey_HW.dtype == np.uint8:
+        # 255 is how the reader of the manifest tells 8 bits from 16, so a dark deep film has 256.
+        return 255
+    return max(256, (1 << int(grey_HW.max()).bit_length()) - 1)

@@ -1,0 +1,62 @@
+"""DICOM films written for a test, and the pixels in them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+
+def ramp(height: int = 24, width: int = 40, top: int = 4095) -> NDArray[np.uint16]:
+    """Levels that rise along the rows, from 0 to ``top``."""
+    levels = np.linspace(0, top, height * width).round()
+    return levels.reshape(height, width).astype(np.uint16)
+
+
+def dataset(pixels_HW: NDArray[Any], *, bits: int = 12, **attributes: Any) -> Dataset:
+    """A CR film of ``pixels_HW``; ``attributes`` are set, or with None left out."""
+    found = Dataset()
+    found.file_meta = FileMetaDataset()
+    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    found.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    found.SOPClassUID = ComputedRadiographyImageStorage
+    for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        setattr(found, name, generate_uid())
+    found.file_meta.MediaStorageSOPInstanceUID = found.SOPInstanceUID
+    for name in ("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
+        setattr(found, name, "")
+    found.PatientID, found.StudyID, found.AccessionNumber = "p", "1", ""
+    found.ReferringPhysicianName, found.Manufacturer = "", "drawn"
+    found.Modality, found.SeriesNumber, found.InstanceNumber = "CR", 1, 1
+    found.Rows, found.Columns = pixels_HW.shape[-2:]
+    found.SamplesPerPixel, found.PhotometricInterpretation = 1, "MONOCHROME2"
+    found.BitsAllocated = 8 * pixels_HW.dtype.itemsize
+    found.BitsStored, found.HighBit = bits, bits - 1
+    found.PixelRepresentation = int(pixels_HW.dtype.kind == "i")
+    found.PixelData = pixels_HW.tobytes()
+    for name, value in attributes.items():
+        if value is None:
+            delattr(found, name)
+        else:
+            setattr(found, name, value)
+    return found
+
+
+def table(entries: NDArray[Any], first: int, bits: int) -> Dataset:
+    """An item of a VOI or modality LUT sequence."""
+    item = Dataset()
+    item.LUTDescriptor = [len(entries) % 65536, first, bits]
+    item.LUTData = entries.tolist()
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    return item
+
+
+def save(film: Dataset, path: Path, compress: str | None = None) -> Path:
+    """Write the film, compressed by the transfer syntax ``compress`` if given."""
+    if compress is not None:
+        film.compress(compress)
+    pydicom.dcmwrite(path, film, enforce_file_format=True)
+    return path
