@@ -1,0 +1,54 @@
+"""`pcamx explain`: films in; pictures, maps and lesion candidates out."""
+
+import argparse
+from pathlib import Path
+
+from pcamx.cli.command import Commands, command
+from pcamx.errors import PcamxError
+
+_SHOWN = 10  # skipped films that are named on the screen
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    sub = command(
+        commands,
+        "explain",
+        run,
+        "explain films: probability, map, lesion candidates as pictures, JSON, COCO",
+        "pcamx explain runs/demo wrist.png study/*.dcm --out explained",
+    )
+    sub.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or an export's")
+    sub.add_argument(
+        "films",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="PNG, JPEG, TIFF, BMP or DICOM; of a folder, all films below it",
+    )
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write (RUN/explain)")
+    sub.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="beside each DICOM film a DICOM Segmentation of its candidates",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from pcamx.explain.folder import explain
+    from pcamx.report.console import track
+
+    done = explain(
+        options.run, options.films, out=options.out, dicom_seg=options.dicom_seg, track=track
+    )
+    skipped = done.skipped()
+    for row in skipped[:_SHOWN]:
+        print(f"skipped {row.film}: {row.reason}")
+    abnormal = sum((row.probability or 0) >= 0.5 for row in done.rows)
+    print(f"{len(done.rows) - len(skipped)} films explained, {abnormal} called abnormal")
+    print(f"{done.out / 'films.csv'} lists them; {done.out / 'films'} holds the pictures")
+    if skipped:
+        raise PcamxError(
+            f"{len(skipped)} of {len(done.rows)} films were skipped; the reasons are in "
+            f"{done.out / 'films.csv'}"
+        )

@@ -1,0 +1,179 @@
+"""`pcamx explain RUN FILE...`: films in; pictures, maps, candidates and tables out.
+
+OUT/explain.json   model, threshold, versions, command
+OUT/films.csv      a row a film, the skipped ones with the reason
+OUT/coco.json      candidates of all films
+OUT/films/...      of film F, under the folders it came from: F.png, F.npy, F.json, F.seg.dcm
+"""
+
+import datetime
+import functools
+import itertools
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcamx import provenance
+from pcamx.data.replacing import replacing
+from pcamx.errors import PcamxError
+from pcamx.explain.dicom_seg import check_installed
+from pcamx.explain.inputs import FilmPath, find_films
+from pcamx.explain.maps import answer, best_map, identity
+from pcamx.explain.reading import Reading, read
+from pcamx.explain.results import CALLED, FILMS, FORMAT, Job, Row, Settings, finish
+from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
+from pcamx.explain.work import ahead, executor
+from pcamx.pretrained import Pretrained, from_pretrained
+from pcamx.progress import Track, silent
+
+_BATCH = 8
+_DEFAULT = "explain"
+
+
+class Explained(NamedTuple):
+    """What `explain` did."""
+
+    out: Path
+    rows: list[Row]
+    """A row a film, in the order in which they were given."""
+
+    def skipped(self) -> list[Row]:
+        """The films that are missing something, or everything."""
+        return [row for row in self.rows if row.reason]
+
+
+def explain(
+    run: Path,
+    films: Sequence[Path],
+    *,
+    out: Path | None = None,
+    dicom_seg: bool = False,
+    workers: int | None = None,
+    track: Track = silent,
+) -> Explained:
+    """Explain films, and those in folders, with a run or an export; write ``out`` as a whole.
+
+    ``out`` (by default ``run``/explain) is replaced if it holds an earlier explanation, and stays
+    as it was if this one does not come to its end. A film that cannot be read is skipped, with
+    the reason in its row. Run it under ``if __name__ == "__main__"``.
+
+    Raises PcamxError where ``run`` holds no model, no film can be read, or ``out`` cannot be
+    written or holds something else.
+    """
+    out = run / _DEFAULT if out is None else out
+    found = find_films(films)
+    _check_apart(out, films)
+    if dicom_seg:
+        check_installed()
+    model = from_pretrained(run)
+    settings = _settings(model, dicom_seg)
+    with replacing(out, _may_replace) as draft, executor(len(found), workers) as pool:
+        work = _rows(model, found, draft, settings, pool)
+        rows = list(track(work, "explaining films", len(found)))
+        if all(row.probability is None for row in rows):
+            first = f"{found[0].path}: {rows[0].reason}"
+            others = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+            raise PcamxError(f"no film could be read; {first}{others}")
+        write_summary(draft, rows, _head(settings, rows))
+    return Explained(out, rows)
+
+
+def _check_apart(out: Path, films: Sequence[Path]) -> None:
+    """Raise where results would lie among the films, or films be replaced with the results."""
+    place = out.resolve()
+    for film in map(Path.resolve, films):
+        if place == film or (film.is_dir() and place.is_relative_to(film)):
+            raise PcamxError(f"--out {out} lies among the films in {film}; name another folder")
+        if film.is_relative_to(place):
+            raise PcamxError(f"--out {out} would replace the folder that holds {film}")
+
+
+def _may_replace(folder: Path) -> None:
+    """Raise unless ``folder`` is missing, empty, or holds an explanation and nothing else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise PcamxError(f"{folder} is a file; --out takes a folder")
+    names = {item.name for item in folder.iterdir()}
+    foreign = sorted(names - {TABLE, COCO, HEAD, FILMS})
+    if names and (foreign or HEAD not in names):
+        what = f" (it holds {foreign[0]})" if foreign else ""
+        raise PcamxError(
+            f"{folder} is not empty and not of pcamx explain{what}; choose another --out"
+        )
+
+
+def _settings(model: Pretrained, dicom_seg: bool) -> Settings:
+    name = best_map(model)
+    about = {
+        "model": {
+            "folder": str(model.folder),
+            "stage": model.stage,
+            "layout": model.layout,
+            "canvas": model.canvas,
+            "sha256": identity(model),
+            "measured_at_commit": model.commit,
+        },
+        "device": provenance.device_name(model.device),
+        "versions": provenance.versions({"pydicom": "pydicom"}),
+        "commit": provenance.commit(),
+    }
+    threshold = model.thresholds[name]
+    return Settings(name, threshold.value, threshold.tuned, dicom_seg, about)
+
+
+def _head(settings: Settings, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "films": len(rows),
+        "skipped": sum(bool(row.reason) for row in rows),
+        "map": settings.map,
+        "threshold": {"value": settings.threshold, "tuned": settings.tuned},
+        "called_abnormal_from": CALLED,
+        **settings.about,
+    }
+
+
+def _rows(
+    model: Pretrained,
+    films: Sequence[FilmPath],
+    folder: Path,
+    settings: Settings,
+    pool: Executor,
+) -> Iterator[Row]:
+    """Each film's row, in order, once its files are written."""
+    readings = zip(films, ahead(pool, read, films, depth=2 * _BATCH), strict=True)
+    jobs = itertools.chain.from_iterable(_answer(model, batch) for batch in _batches(readings))
+    return ahead(pool, functools.partial(finish, folder, settings), jobs, depth=2 * _BATCH)
+
+
+def _batches(readings: Iterable[Any]) -> Iterator[list[Any]]:
+    readings = iter(readings)
+    while batch := list(itertools.islice(readings, _BATCH)):
+        yield batch
+
+
+def _answer(
+    model: Pretrained, batch: Sequence[tuple[FilmPath, Reading | str]]
+) -> Iterator[Job | Row]:
+    """Run the network on the films that could be read; the rows of the others."""
+    good = [reading for _, reading in batch if isinstance(reading, Reading)]
+    try:
+        answers = iter(answer(model, good) if good else [])
+    except PcamxError as error:  # of one film that its own check let pass, or that has gone
+        for alone in batch if len(batch) > 1 else ():
+            yield from _answer(model, [alone])
+        if len(batch) == 1:
+            yield Row(batch[0][0].name, str(error))
+        return
+    for film, reading in batch:
+        if isinstance(reading, Reading):
+            # What DALI needed of the film is not sent on.
+            yield Job(reading._replace(grey_HW=None), *next(answers))
+        else:
+            yield Row(film.name, reading)

@@ -1,0 +1,73 @@
+"""Which films a command line means, and under which name each one's results go."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pcamx.data.verify import DICOM_HEAD, is_dicom
+from pcamx.errors import PcamxError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+_NO_FILM = "DICOMDIR"  # the table of contents of a DICOM medium
+
+
+class FilmPath(NamedTuple):
+    """A file that was asked for."""
+
+    path: Path
+    """Absolute."""
+    name: str
+    """Relative to the folder that all films share, with forward slashes; no two have the same."""
+    refusal: str
+    """Why it is not read; empty if it is."""
+
+
+def find_films(given: Sequence[Path]) -> list[FilmPath]:
+    """The files of ``given`` and, folder by folder and all the way down, those that are films.
+
+    In a folder a film is known by its suffix, or as DICOM by its first bytes; hidden files and
+    what else lies there is left alone. A file that is named itself is always taken. Twice named is
+    taken once. Raises PcamxError for a folder that cannot be listed or that holds no film.
+    """
+    given = [Path(os.path.abspath(path)) for path in given]
+    folders = [path if path.is_dir() else path.parent for path in given]
+    common = Path(os.path.commonpath(folders))
+    found: dict[Path, str] = {}
+    for path in given:
+        if path.is_dir():
+            films = {film: _refusal(film, path) for film in _below(path)}
+            if not films:
+                raise PcamxError(f"{path}: no film in it; films are {', '.join(SUFFIXES)}")
+            found = films | found
+        else:
+            found[path] = ""
+    return [FilmPath(p, p.relative_to(common).as_posix(), why) for p, why in found.items()]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        raise PcamxError(f"{error.filename}: {error.strerror}; it cannot be listed")
+
+    for parent, subfolders, files in os.walk(folder, onerror=stop):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if not name.startswith(".") and name != _NO_FILM and _is_film(path):
+                yield path
+
+
+def _is_film(path: Path) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(DICOM_HEAD))
+    except OSError:
+        return False
+
+
+def _refusal(path: Path, folder: Path) -> str:
+    if path.resolve().is_relative_to(folder.resolve()):
+        return ""
+    return f"a link that leaves {folder}; name the film itself"

@@ -1,0 +1,105 @@
+"""From films to maps: the canvases that training sees, and the network's answer to them.
+
+Shapes: B batch, H W the canvas.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcamx import metrics
+from pcamx.data.decode import decode_batches
+from pcamx.data.lay import lay_films
+from pcamx.data.store import Film, Store
+from pcamx.errors import PcamxError
+from pcamx.explain.reading import Reading
+from pcamx.pretrained import Pretrained
+from pcamx.scoring import network_maps
+
+
+class Answer(NamedTuple):
+    """What the network says of one film."""
+
+    probability: float
+    """Of abnormal."""
+    map_HW: NDArray[np.float32]
+    """As it comes out of the network, of the abnormal class."""
+    scaled_HW: NDArray[np.float64]
+    """From 0 to 1 by its own minimum and maximum; all ones where it is flat."""
+
+
+def best_map(model: Pretrained) -> str:
+    """The decoder's where there is one, else the positive CAM."""
+    return "decoder" if model.network.decoder is not None else "positive_cam"
+
+
+def identity(model: Pretrained) -> str:
+    """SHA-256 of the weights, the same for a run and for its export."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def answer(model: Pretrained, films: Sequence[Reading]) -> list[Answer]:
+    """Probability and map of each film, as `pcamx evaluate` measures them.
+
+    Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
+    """
+    image_B1HW = model.standardise(canvases(model, films))
+    probability_B, maps = network_maps(model.network)(image_B1HW)
+    assert probability_B is not None
+    map_BHW = maps[best_map(model)].float()
+    if not map_BHW.isfinite().all():
+        raise PcamxError(f"{model.folder}: the network answers NaN; train it again")
+    scaled_BHW = metrics.minmax(map_BHW)
+    return [
+        Answer(float(p), m.cpu().numpy(), s.cpu().numpy())
+        for p, m, s in zip(probability_B, map_BHW, scaled_BHW, strict=True)
+    ]
+
+
+def canvases(model: Pretrained, films: Sequence[Reading]) -> Tensor:
+    """uint8 [B, 1, H, W] on the model's device, by the graph that training uses."""
+    kinds: dict[tuple[bool, bool], list[int]] = {}
+    for row, film in enumerate(films):
+        kinds.setdefault((film.grey_HW is not None, film.white != 255), []).append(row)
+    canvas_B1HW = torch.empty(
+        (len(films), 1, model.canvas, model.canvas), dtype=torch.uint8, device=model.device
+    )
+    for (dicom, _), rows in kinds.items():
+        lay = _lay_dicoms if dicom else _decode
+        canvas_B1HW[rows] = lay(model, [films[row] for row in rows])
+    return canvas_B1HW
+
+
+def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
+    listed = tuple(
+        Film(str(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
+        for film in films
+    )
+    store = Store(Path("/"), Path("/"), listed, model.mean, model.std)
+    every = [range(len(listed))]
+    (canvas_B1HW,) = decode_batches(
+        store, listed, every, model.canvas, device=model.device, threads=_threads()
+    )
+    return canvas_B1HW
+
+
+def _lay_dicoms(model: Pretrained, films: Sequence[Reading]) -> Tensor:
+    pixels = [film.grey_HW for film in films if film.grey_HW is not None]
+    whites = [film.white for film in films]
+    return lay_films(pixels, whites, model.canvas, device=model.device, threads=_threads())
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,456 @@
+"""`pcamx explain` on a run with random weights: evaluate's own figures, files, bad input."""
+
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import dicoms
+import highdicom
+import numpy as np
+import processes
+import pytest
+import runs
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from test_cli import assert_one_line
+
+from pcamx import config as configs
+from pcamx.data.feed import eval_batches
+from pcamx.data.marks import read_marks
+from pcamx.data.store import read_store
+from pcamx.errors import PcamxError
+from pcamx.explain import work
+from pcamx.explain.folder import Explained, explain
+from pcamx.explain.inputs import find_films
+from pcamx.explain.reading import read
+from pcamx.explain.results import Job, Settings, finish
+from pcamx.pretrained import from_pretrained
+from pcamx.report.explained import Picture, draw
+from pcamx.scoring import network_maps
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
+    """A run of three stages with thresholds, without training."""
+    folder = tmp_path_factory.mktemp("explain")
+    made = runs.random_run(folder / "run", write_config(folder))
+    runs.write_report(made)
+    return made
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """A folder with a grey, a deep and a turned film, and a DICOM, in subfolders."""
+    folder = tmp_path / "films"
+    (folder / "a").mkdir(parents=True)
+    (folder / "b").mkdir()
+    pixels = dicoms.ramp(60, 40)
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(folder / "a/one.png")
+    Image.fromarray(pixels).save(folder / "b/one.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(folder / "b/turned.jpg", exif=exif)
+    dicoms.save(dicoms.dataset(pixels, WindowCenter=2000, WindowWidth=3000), folder / "b/film")
+    (folder / "notes.txt").write_text("not a film")
+    (folder / ".hidden.png").write_text("not a film")
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "films.csv").open(newline="") as file:
+        return {row["film"]: row for row in csv.DictReader(file)}
+
+
+def facts(out: Path, name: str) -> Any:
+    return json.loads((out / "films" / f"{name}.json").read_text())
+
+
+# The figures
+
+
+def test_same_figures_as_evaluate_to_the_bit(run: Path, store_folder: Path, tmp_path: Path) -> None:
+    """All films of a store, 14 in one batch there, 8 in a batch here."""
+    config, store = configs.load(run / "config.yaml"), read_store(store_folder)
+    listed = store.split("valid")
+    model = from_pretrained(run, device="cpu")
+    (batch,) = eval_batches(
+        store, listed, config.data.canvas, batch_size=32, device=CPU, threads=1, lesions=False
+    )
+    probability_B, maps = network_maps(model.network)(batch.image_B1HW)
+    assert probability_B is not None
+    out = tmp_path / "out"
+    explain(run, [store.root / film.path for film in listed], out=out, workers=1)
+    names = {facts["film"]: facts for facts in map(_load, (out / "films").rglob("*.json"))}
+    assert len(names) == len(listed) == 14
+    for film, probability, map_HW in zip(listed, probability_B, maps["decoder"], strict=True):
+        found = names[str(store.root / film.path)]
+        assert found["probability"]["abnormal"] == float(probability)
+        saved = np.load(out / "films" / f"{found['name']}.npy")
+        assert saved.dtype == np.float32 and np.array_equal(saved, map_HW.numpy())
+
+
+def _load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_processes_change_nothing(run: Path, films: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        explain(run, [films], out=tmp_path / str(workers), workers=workers or None)
+    here, there = (tmp_path / name for name in ("0", "2"))
+    assert files(here) == files(there)
+    for name in files(here) - {"explain.json", "coco.json"}:
+        assert (here / name).read_bytes() == (there / name).read_bytes(), name
+
+
+def test_positive_cam_without_a_decoder_and_the_default_threshold(
+    tmp_path: Path, write_config: Any, films: Path
+) -> None:
+    made = runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
+    explain(made, [films / "a/one.png"])  # below the run unless told otherwise
+    found = facts(made / "explain", "one.png")
+    assert found["map"]["of"] == "positive_cam" and found["model"]["stage"] == 1
+    assert found["threshold"] == {"value": 0.5, "tuned": False, "of": "scaled map"}
+
+
+# The files
+
+
+def test_files_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = explain(run, [films], out=out, dicom_seg=True)
+    assert isinstance(done, Explained) and done.skipped() == []
+    names = ["a/one.png", "b/film", "b/one.png", "b/turned.jpg"]
+    assert [row.film for row in done.rows] == names
+    each = {f"films/{name}.{kind}" for name in names for kind in ("png", "json", "npy")}
+    assert files(out) == each | {
+        "explain.json",
+        "films.csv",
+        "coco.json",
+        "films/b/film.seg.dcm",
+    }
+    head = _load(out / "explain.json")
+    assert head["films"] == 4 and head["skipped"] == 0 and head["threshold"]["tuned"]
+    assert {"pcamx", "torch", "dali", "pydicom"} <= set(head["versions"])
+    assert len(head["model"]["sha256"]) == 64
+    found = facts(out, "b/film")
+    assert found["kind"] == "DICOM" and len(found["dicom"]["SOPInstanceUID"]) > 10
+    assert found["segmentation"] == "film.seg.dcm" and len(found["sha256"]) == 64
+    assert (found["width"], found["height"]) == (40, 60)
+    assert found["map"]["film_on_map"] == {"width": 21, "height": 32, "left": 5, "top": 0}
+    row = table(out)["b/film"]
+    assert float(row["probability"]) == pytest.approx(found["probability"]["abnormal"], abs=1e-4)
+    first = found["candidates"][0]
+    assert [float(row[k]) for k in ("left", "top", "width", "height")] == first["box"]
+    assert first["score"] == pytest.approx(
+        found["probability"]["abnormal"] * first["scaled_value"], rel=1e-12
+    )
+    raw = np.load(out / "films/b/film.npy")
+    assert (found["map"]["low"], found["map"]["high"]) == (raw.min(), raw.max())
+    with Image.open(out / row["picture"]) as picture:
+        assert picture.height > 900
+
+
+def test_a_turned_film_has_its_candidates_in_both_frames(
+    run: Path, films: Path, tmp_path: Path
+) -> None:
+    explain(run, [films / "b/turned.jpg", films / "a/one.png"], out=tmp_path / "out")
+    found = facts(tmp_path / "out", "b/turned.jpg")
+    assert (found["width"], found["height"], found["exif_orientation"]) == (60, 40, 6)
+    assert found["stored_size"] == [40, 60]
+    for one in found["candidates"]:
+        x, y, w, h = one["box"]
+        assert one["as_stored"]["box"] == pytest.approx([y, 60 - x - w, h, w], abs=0.02)
+    assert all("as_stored" not in one for one in facts(tmp_path / "out", "a/one.png")["candidates"])
+
+
+def test_coco_is_read_by_pycocotools_and_by_prepare(run: Path, films: Path, tmp_path: Path) -> None:
+    explain(run, [films], out=tmp_path / "out")
+    coco = COCO(str(tmp_path / "out/coco.json"))
+    results = coco.loadRes(list(coco.anns.values()))
+    assert len(results.anns) == len(coco.anns) > 0
+    sizes = {image["file_name"]: (image["width"], image["height"]) for image in coco.imgs.values()}
+    masks = read_marks(tmp_path / "out/coco.json", sizes)
+    for image in coco.imgs.values():
+        found = facts(tmp_path / "out", image["file_name"])
+        theirs = coco.loadAnns(coco.getAnnIds(image["id"]))
+        assert [one["bbox"] for one in theirs] == [one["box"] for one in found["candidates"]]
+        union = np.zeros((image["height"], image["width"]), bool)
+        for one in theirs:
+            union |= coco.annToMask(one).astype(bool)
+        make = masks.get(image["file_name"])
+        if theirs:
+            assert make is not None
+            assert (union != (make() > 0)).mean() < 0.1  # they differ along the edges
+
+
+def test_segmentation_refers_to_the_film(run: Path, films: Path, tmp_path: Path) -> None:
+    explain(run, [films / "b/film"], out=tmp_path / "out", dicom_seg=True)
+    found = facts(tmp_path / "out", "film")
+    read_back = highdicom.seg.segread(tmp_path / "out/films/film.seg.dcm")
+    assert read_back.number_of_segments == len(found["candidates"])
+    assert (read_back.Rows, read_back.Columns) == (60, 40)
+    ((study, series, instance),) = read_back.get_source_image_uids()
+    uids = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
+    assert found["dicom"] == uids
+    (labels,) = read_back.get_pixels_by_source_instance([instance], combine_segments=True)
+    for number, one in enumerate(found["candidates"], 1):
+        rows, columns = (labels == number).nonzero()
+        x, y, w, h = one["box"]
+        assert abs(columns.min() - x) <= 1 and abs(columns.max() + 1 - x - w) <= 1
+        assert abs(rows.min() - y) <= 1 and abs(rows.max() + 1 - y - h) <= 1
+
+
+def test_a_film_that_cannot_have_a_segmentation_is_told(
+    run: Path, films: Path, tmp_path: Path
+) -> None:
+    bare = dicoms.dataset(dicoms.ramp(60, 40), PatientID=None, StudyInstanceUID=None)
+    dicoms.save(bare, films / "b/bare.dcm")
+    done = explain(run, [films], out=tmp_path / "out", dicom_seg=True)
+    (row,) = done.skipped()
+    assert row.film == "b/bare.dcm" and row.reason.startswith("no segmentation: ")
+    assert facts(tmp_path / "out", "b/bare.dcm")["segmentation"] is None
+    assert table(tmp_path / "out")["b/bare.dcm"]["probability"]
+
+
+# The picture
+
+
+def test_the_film_is_drawn_in_true_grey() -> None:
+    """Pixel by pixel on the left; on the right too where the map is zero."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 420), dtype=np.uint8)
+    strength = np.zeros((300, 420), np.float32)
+    strength[:, 210:] = 1
+    picture = draw(
+        Picture("a", "b", image, strength, "decoder", [], True, 0.5, "tuned", (0, 1), "notes")
+    )
+    with Image.open(BytesIO(picture)) as drawn:
+        shown = np.asarray(drawn.convert("RGB")).astype(int)
+    left = (max(2 * 420 + 72, 1040) - 2 * 420 - 24) // 2
+    inner = np.s_[2:-2, 2:-2]  # a thin frame lies on the edge
+    film = shown[104 : 104 + 300, left : left + 420]
+    assert all(np.array_equal(film[..., c][inner], image[inner]) for c in range(3))
+    overlaid = shown[104 : 104 + 300, left + 444 : left + 444 + 420]
+    bare = np.s_[2:-2, 2:208]
+    assert all(np.array_equal(overlaid[..., c][bare], image[bare]) for c in range(3))
+    assert (np.ptp(overlaid[10:-10, 220:-10], axis=-1) > 30).all()
+
+
+def test_a_flat_map_has_no_candidate(run: Path, films: Path, tmp_path: Path) -> None:
+    (film,) = find_films([films / "a/one.png"])
+    reading = read(film)
+    assert not isinstance(reading, str)
+    flat = Job(reading, 0.7, np.full((32, 32), 0.3, np.float32), np.ones((32, 32)))
+    about = {"model": {"stage": 3, "folder": "r", "sha256": "0"}, "versions": {"pcamx": "0"}}
+    row = finish(tmp_path, Settings("decoder", 0.5, True, False, about), flat)
+    found = json.loads((tmp_path / "films/one.png.json").read_text())
+    assert row.candidates == () and found["candidates"] == [] and found["map"]["flat"]
+
+
+# Which films
+
+
+def test_names_do_not_clash(films: Path) -> None:
+    one, other = films / "a/one.png", films / "b/one.png"
+    found = find_films([one, other, one, films / "b"])
+    names = {film.name for film in found}
+    assert names == {"a/one.png", "b/one.png", "b/film", "b/turned.jpg"} and len(found) == 4
+    assert [film.name for film in find_films([one])] == ["one.png"]
+    assert [film.name for film in find_films([Path(os.path.relpath(one))])] == ["one.png"]
+
+
+def test_links_that_leave_the_folder(films: Path, tmp_path: Path) -> None:
+    shutil.copy(films / "a/one.png", tmp_path / "outside.png")
+    (films / "a/link.png").symlink_to(tmp_path / "outside.png")
+    (films / "a/inner.png").symlink_to(films / "b/one.png")
+    found = {film.name: film.refusal for film in find_films([films])}
+    assert "leaves" in found["a/link.png"] and found["a/inner.png"] == ""
+    assert find_films([films / "a/link.png"])[0].refusal == ""  # asked for by name
+
+
+# Bad input
+
+
+def test_bad_films_are_skipped_and_told(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (films / "empty.png").write_bytes(b"")
+    (films / "text.dcm").write_text("not a film at all")
+    (films / "cut.png").write_bytes((films / "b/one.png").read_bytes()[:-700])
+    Image.new("L", (3, 3)).save(films / "small.png")
+    dicoms.save(dicoms.dataset(dicoms.ramp(), PixelData=None), films / "report.dcm")
+    (films / "far.png").symlink_to("/etc/hostname")
+    code, out, error = command(
+        monkeypatch, capsys, "explain", run, films, films / "gone.png", "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert_one_line(error, "7 of 11 films were skipped", f"{tmp_path}/out/films.csv")
+    rows = table(tmp_path / "out")
+    reasons = {name: row["skipped"] for name, row in rows.items() if row["skipped"]}
+    assert reasons.pop("cut.png")
+    assert reasons == {
+        "empty.png": "empty",
+        "text.dcm": "not an image, or one with a damaged header",
+        "small.png": "smaller than 8 pixels a side",
+        "report.dcm": "a DICOM without pixels, or cut short (modality CR)",
+        "far.png": f"a link that leaves {films}; name the film itself",
+        "gone.png": "missing",
+    }
+    assert "skipped gone.png: missing" in out and "4 films explained" in out
+    assert sum(bool(row["picture"]) for row in rows.values()) == 4
+    assert len(_load(tmp_path / "out/coco.json")["images"]) == 4
+
+
+def command(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tuple[int, str, str]:
+    from pcamx import cli
+
+    monkeypatch.setattr("sys.argv", ["pcamx", *map(str, words)])
+    code = cli.main()
+    return (code, *capsys.readouterr())
+
+
+def test_a_film_that_dali_refuses_after_all(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was whole when it was read; the others of its batch are explained."""
+
+    def damaged_then(film: Any) -> Any:
+        reading = read(film)
+        if film.name == "b/one.png":
+            film.path.write_bytes(b"gone bad")
+        return reading
+
+    monkeypatch.setattr("pcamx.explain.folder.read", damaged_then)
+    (row,) = explain(run, [films], out=tmp_path / "out").skipped()
+    assert row.film == "b/one.png" and "cannot be decoded" in row.reason
+
+
+def test_no_film_at_all(run: Path, films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    explain(run, [films / "a"], out=out)
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PcamxError, match=r"empty: no film in it; films are \.png"):
+        explain(run, [tmp_path / "empty"], out=out)
+    with pytest.raises(PcamxError, match=r"no film could be read; .*gone.png: missing \(and 1 mor"):
+        explain(run, [tmp_path / "gone.png", tmp_path / "nowhere"], out=out)
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_second_run_replaces_the_first(run: Path, films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    explain(run, [films], out=out)
+    explain(run, [films / "a/one.png"], out=out)
+    each = {f"films/one.png.{kind}" for kind in ("png", "json", "npy")}
+    assert files(out) == each | {"explain.json", "films.csv", "coco.json"}
+
+
+def test_where_results_may_not_go(run: Path, films: Path, tmp_path: Path) -> None:
+    for out in (films, films / "a/explain"):
+        with pytest.raises(PcamxError, match="lies among the films in"):
+            explain(run, [films], out=out)
+    with pytest.raises(PcamxError, match="would replace the folder that holds"):
+        explain(run, [films / "a/one.png"], out=films)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    with pytest.raises(PcamxError, match=r"not of pcamx explain \(it holds thesis.txt\); choose"):
+        explain(run, [films], out=tmp_path / "mine")
+    for out in (tmp_path / "mine/thesis.txt", tmp_path / "mine/thesis.txt/deeper"):
+        with pytest.raises(PcamxError, match="thesis.txt"):
+            explain(run, [films], out=out)
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+def test_no_model(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    code, _, error = command(monkeypatch, capsys, "explain", tmp_path / "nothing", films)
+    assert code == 2
+    assert_one_line(error, f"{tmp_path}/nothing: no model in it")
+    assert files(tmp_path / "nothing") == set()
+
+
+def test_a_network_that_answers_nan(films: Path, tmp_path: Path, write_config: Any) -> None:
+    from pcamx import checkpoint
+
+    made = runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
+    weights = checkpoint.load_weights(made / "stage1/weights.pt")
+    weights.state["head.weight"].fill_(float("nan"))
+    checkpoint.save_weights(made / "stage1/weights.pt", weights)
+    with pytest.raises(PcamxError, match="answers NaN; train it again"):
+        explain(made, [films], out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_ctrl_c_leaves_nothing(run: Path, films: Path, tmp_path: Path, workers: int | None) -> None:
+    def stop_after_one(rows: Any, what: str, total: int) -> Iterator[Any]:
+        yield next(rows)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explain(run, [films], out=tmp_path / "out", workers=workers, track=stop_after_one)
+    assert {p.name for p in tmp_path.iterdir()} == {"films"}
+
+
+def test_a_process_that_dies(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcamx.explain.work._begin", _die)
+    with pytest.raises(PcamxError, match="a reading or drawing process died"):
+        explain(run, [films], out=tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def _die() -> None:
+    os._exit(1)
+
+
+# Memory
+
+
+def test_reading_and_drawing_processes_do_without_torch() -> None:
+    """Each is a new Python: torch would cost it seconds and hundreds of megabytes."""
+    code = (
+        "import pickle, sys; from pcamx.explain import reading, results, work; "
+        "pickle.dumps((reading.read, results.finish, work._begin)); "
+        "print({'torch', 'nvidia.dali', 'pcamx.pretrained'} & set(sys.modules))"
+    )
+    ended = processes.command(sys.executable, "-c", code, cwd=processes.PROJECT)
+    assert ended.text.strip() == "set()"
+
+
+def test_only_so_many_films_are_under_way() -> None:
+    begun, done = [], []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            begun.append(number)
+            yield number
+
+    for result in work.ahead(work.Here(), lambda n: n * n, items(), depth=5):
+        done.append(result)
+        assert len(begun) - len(done) <= 5
+    assert done == [n * n for n in range(100)]
+
+
+def test_pixels_of_a_large_film_stay_in_the_reading_process(films: Path) -> None:
+    """Whatever its size, what is sent on of a film is bounded; a DICOM's pixels go to DALI only."""
+    Image.new("L", (6000, 4000), 90).save(films / "large.png")
+    (film,) = find_films([films / "large.png"])
+    reading = read(film)
+    assert not isinstance(reading, str) and reading.grey_HW is None
+    assert reading.shown_HW.shape == (667, 1000) and (reading.width, reading.height) == (6000, 4000)
