@@ -5,14 +5,13 @@ where a map is not what it should be. Shapes: B batch, h w the map, H W the imag
 """
 
 import argparse
-import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import active_children
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,6 @@ from pcamx import PositiveCAM, metrics
 from pcamx.config import Attention, Model
 from pcamx.data.phantom import draw_phantoms
 from pcamx.errors import PcamxError
-from pcamx.explain.folder import explain
 from pcamx.kernels import reference
 from pcamx.model.network import Network
 from pcamx.pretrained import Pretrained, Threshold, save_pretrained
@@ -34,7 +32,6 @@ from pcamx.report.console import track
 from pcamx.scoring import network_maps
 from pcamx.types import ABNORMAL
 
-T = TypeVar("T")
 CANVAS, BATCH, FILMS, FILM_SIZE = 320, 16, 100, 1000
 OURS, DROP_IN, DECODER = "pcamx explain", "PositiveCAM", "pcamx explain with the decoder"
 NOTES = """\
@@ -43,8 +40,8 @@ pcamx explain makes the plain and the positive CAM and the probabilities; torch-
 PositiveCAM's maps are upsampled as its are, GradCAM upsamples its own.
 Peers' maps are min-max normalised plain CAMs (pytorch-grad-cam's cut off at 0 before); each was \
 first held against the reference.
-The folder: drawn films, read, explained with the decoder, drawn and written, all processes of \
-pcamx explain together; memory is that of all its processes.
+The folder: the command over drawn films of 1000 px, from its start to its end, with the decoder, \
+pictures drawn; memory is the median of all its processes together, shared pages counted once.
 """
 
 
@@ -202,38 +199,36 @@ def measure_maps(device: torch.device, canvas: int, batch: int) -> tuple[list[Ro
     return rows, [f"not run: {name}: {why}" for name, why in missing.items()]
 
 
-class Memory:
-    """A Track that notes, film by film, what this process and its children hold in memory."""
-
-    def __init__(self) -> None:
-        self.bytes: list[int] = []
-        self.seconds: list[float] = []
-
-    def __call__(self, work: Iterable[T], what: str, total: int) -> Iterator[T]:
-        start = time.perf_counter()
-        for item in track(work, what, total):
-            self.bytes.append(sum(map(_resident, [os.getpid(), *_children()])))
-            self.seconds.append(time.perf_counter() - start)
-            yield item
-
-
-def _children() -> list[int]:
-    return [child.pid for child in active_children() if child.pid is not None]
-
-
-def _resident(process: int) -> int:
-    try:
-        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
-    except OSError:  # it has just ended
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
 def measure_folder(films: Path, device: torch.device, canvas: int, folder: Path) -> list[Row]:
-    """Films a second of `explain` over ``films``, and its memory early and at the end.
+    """Films a second of the command over ``films``, and its memory early and late.
 
     Works in ``folder``. Raises PcamxError where a film could not be explained.
     """
+    _export(folder, device, canvas)
+    words = ("explain", folder / "export", films, "--out", folder / "out")
+    start = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "pcamx", *map(str, words)]) as process:
+        samples = [sum(map(_memory, _family(process.pid)))]
+        while process.poll() is None:
+            samples.append(sum(map(_memory, _family(process.pid))))
+            time.sleep(0.2)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise PcamxError(f"{films}: pcamx explain ended with {process.returncode}")
+    count = len(list((folder / "out").rglob("*.npy")))
+    case, tenth = f"a folder of {count} films, {canvas} px", max(1, len(samples) // 10)
+    early, late = (median(part) for part in (samples[tenth : 2 * tenth + 1], samples[-tenth:]))
+    return [
+        Row(case, OURS, "speed", count / seconds, "films/s"),
+        Row(case, OURS, "memory in the second tenth", early / 1e6, "MB"),
+        Row(case, OURS, "memory in the last tenth", late / 1e6, "MB"),
+    ]
+
+
+def _export(folder: Path, device: torch.device, canvas: int) -> None:
+    """A network with random weights and a decoder, as `pcamx explain` loads it."""
+    thresholds = dict.fromkeys(("cam", "positive_cam", "decoder"), Threshold(0.9, False))
+    (folder / "export").mkdir()
     model = Pretrained(
         folder=folder,
         network=network(device, decoder=True),
@@ -242,24 +237,30 @@ def measure_folder(films: Path, device: torch.device, canvas: int, folder: Path)
         canvas=canvas,
         mean=60.0,
         std=50.0,
-        thresholds=dict.fromkeys(("cam", "positive_cam", "decoder"), Threshold(0.9, False)),
+        thresholds=thresholds,
         versions={},
         commit=None,
     )
-    (folder / "export").mkdir()
     save_pretrained(model, folder / "export")
-    memory = Memory()
-    done = explain(folder / "export", [films], out=folder / "out", track=memory)
-    for row in done.skipped():
-        raise PcamxError(f"{films}: {row.film} could not be explained: {row.reason}")
-    case = f"a folder of {len(done.rows)} films, {canvas} px"
-    tenth = max(1, len(done.rows) // 10)
-    early, late = memory.bytes[tenth : 2 * tenth + 1], memory.bytes[-tenth:]
-    return [
-        Row(case, OURS, "speed", len(done.rows) / memory.seconds[-1], "films/s"),
-        Row(case, OURS, "memory after a tenth", max(early) / 1e6, "MB"),
-        Row(case, OURS, "memory in the last tenth", max(late) / 1e6, "MB"),
-    ]
+
+
+def _family(process: int) -> list[int]:
+    """A process and all that it has started."""
+    try:
+        tasks = Path(f"/proc/{process}/task").iterdir()
+        children = [int(n) for task in tasks for n in (task / "children").read_text().split()]
+    except OSError:  # it has just ended
+        return []
+    return [process, *(one for child in children for one in _family(child))]
+
+
+def _memory(process: int) -> int:
+    """Bytes in memory; of pages that several processes share, this one's part."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def run(options: argparse.Namespace) -> None:

@@ -18,9 +18,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pcamx.data.decode import decode_batches
 from pcamx.data.dicom import read_dicom
 from pcamx.data.film_file import FilmFile, read_film
+from pcamx.data.image_file import UnfitError
 from pcamx.data.lay import lay_films
 from pcamx.data.store import Film, Store
-from pcamx.data.verify import UnfitError
 
 CPU = torch.device("cpu")
 RAMP = dicoms.ramp()

@@ -22,6 +22,7 @@ from pycocotools.coco import COCO
 from test_cli import assert_one_line
 
 from pcamx import config as configs
+from pcamx.data.canvases import stream
 from pcamx.data.feed import eval_batches
 from pcamx.data.marks import read_marks
 from pcamx.data.store import read_store
@@ -29,8 +30,9 @@ from pcamx.errors import PcamxError
 from pcamx.explain import work
 from pcamx.explain.folder import Explained, explain
 from pcamx.explain.inputs import find_films
+from pcamx.explain.job import Job, Settings
 from pcamx.explain.reading import read
-from pcamx.explain.results import Job, Settings, finish
+from pcamx.explain.results import finish
 from pcamx.pretrained import from_pretrained
 from pcamx.report.explained import Picture, draw
 from pcamx.scoring import network_maps
@@ -86,9 +88,8 @@ def test_same_figures_as_evaluate_to_the_bit(run: Path, store_folder: Path, tmp_
     config, store = configs.load(run / "config.yaml"), read_store(store_folder)
     listed = store.split("valid")
     model = from_pretrained(run, device="cpu")
-    (batch,) = eval_batches(
-        store, listed, config.data.canvas, batch_size=32, device=CPU, threads=1, lesions=False
-    )
+    canvases = stream(config.data, store, listed, CPU)
+    (batch,) = eval_batches(store, listed, canvases, batch_size=32, device=CPU, lesions=False)
     probability_B, maps = network_maps(model.network)(batch.image_B1HW)
     assert probability_B is not None
     out = tmp_path / "out"
@@ -182,7 +183,7 @@ def test_coco_is_read_by_pycocotools_and_by_prepare(run: Path, films: Path, tmp_
     results = coco.loadRes(list(coco.anns.values()))
     assert len(results.anns) == len(coco.anns) > 0
     sizes = {image["file_name"]: (image["width"], image["height"]) for image in coco.imgs.values()}
-    masks = read_marks(tmp_path / "out/coco.json", sizes)
+    masks = read_marks(tmp_path / "out/coco.json", sizes).masks
     for image in coco.imgs.values():
         found = facts(tmp_path / "out", image["file_name"])
         theirs = coco.loadAnns(coco.getAnnIds(image["id"]))
@@ -278,6 +279,18 @@ def test_links_that_leave_the_folder(films: Path, tmp_path: Path) -> None:
     found = {film.name: film.refusal for film in find_films([films])}
     assert "leaves" in found["a/link.png"] and found["a/inner.png"] == ""
     assert find_films([films / "a/link.png"])[0].refusal == ""  # asked for by name
+
+
+def test_odd_things_in_a_folder(films: Path) -> None:
+    os.mkfifo(films / "pipe")
+    os.mkfifo(films / "pipe.png")
+    (films / "loop.png").symlink_to(films / "loop.png")
+    (films / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    found = {film.name: film for film in find_films([films])}
+    assert "pipe" not in found
+    assert found["\\udcff.png"].refusal == "its name is not UTF-8; rename it"
+    for name, reason in (("pipe.png", "not a file"), ("loop.png", "cannot be read: ")):
+        assert str(read(found[name])).startswith(reason)
 
 
 # Bad input

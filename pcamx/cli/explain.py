@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     skipped = done.skipped()
     for row in skipped[:_SHOWN]:
         print(f"skipped {row.film}: {row.reason}")
-    abnormal = sum((row.probability or 0) >= 0.5 for row in done.rows)
+    abnormal = sum(row.called == "abnormal" for row in done.rows)
     print(f"{len(done.rows) - len(skipped)} films explained, {abnormal} called abnormal")
     print(f"{done.out / 'films.csv'} lists them; {done.out / 'films'} holds the pictures")
     if skipped:

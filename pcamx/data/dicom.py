@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.verify import UnfitError, check_size, one_line
+from pcamx.data.image_file import UnfitError, check_size, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset

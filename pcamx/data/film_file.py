@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from pcamx.data.dicom import read_dicom
-from pcamx.data.verify import is_dicom, read_bytes, read_image, white_level
+from pcamx.data.image_file import is_dicom, read_bytes, read_image
+from pcamx.data.verify import white_level
 
 
 class FilmFile(NamedTuple):
@@ -33,7 +34,7 @@ class FilmFile(NamedTuple):
 def read_film(path: Path) -> FilmFile:
     """Read a PNG, JPEG, TIFF or BMP as training does, or a DICOM as a viewer shows it.
 
-    Raises `pcamx.data.verify.UnfitError` with the reason, without the file's name.
+    Raises `pcamx.data.image_file.UnfitError` with the reason, without the file's name.
     """
     data = read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()

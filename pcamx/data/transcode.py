@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from pcamx.data.image_file import UnfitError, read_grey
 from pcamx.data.processes import in_processes
 from pcamx.data.store import FILMS, Film
-from pcamx.data.verify import UnfitError, read_grey
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
 

@@ -21,9 +21,10 @@ from pcamx.data.replacing import replacing
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
+from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, best_map, identity
 from pcamx.explain.reading import Reading, read
-from pcamx.explain.results import CALLED, FILMS, FORMAT, Job, Row, Settings, finish
+from pcamx.explain.results import FILMS, FORMAT, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.work import ahead, executor
 from pcamx.pretrained import Pretrained, from_pretrained

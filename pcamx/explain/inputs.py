@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pcamx.data.verify import DICOM_HEAD, is_dicom
+from pcamx.data.image_file import DICOM_HEAD, is_dicom
 from pcamx.errors import PcamxError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -42,7 +42,15 @@ def find_films(given: Sequence[Path]) -> list[FilmPath]:
             found = films | found
         else:
             found[path] = ""
-    return [FilmPath(p, p.relative_to(common).as_posix(), why) for p, why in found.items()]
+    return [_named(path, path.relative_to(common).as_posix(), why) for path, why in found.items()]
+
+
+def _named(path: Path, name: str, refusal: str) -> FilmPath:
+    """With a name that JSON, csv and the screen can hold."""
+    readable = name.encode(errors="backslashreplace").decode()
+    if readable != name:
+        refusal = "its name is not UTF-8; rename it"
+    return FilmPath(path, readable, refusal)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -61,6 +69,8 @@ def _is_film(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe would keep us waiting
+            return False
         with path.open("rb") as file:
             return is_dicom(file.read(DICOM_HEAD))
     except OSError:
@@ -68,6 +78,7 @@ def _is_film(path: Path) -> bool:
 
 
 def _refusal(path: Path, folder: Path) -> str:
-    if path.resolve().is_relative_to(folder.resolve()):
+    # realpath, since Path.resolve raises for a link to itself.
+    if Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
         return ""
     return f"a link that leaves {folder}; name the film itself"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.data.film_file import read_film
-from pcamx.data.verify import UnfitError
+from pcamx.data.image_file import UnfitError
 from pcamx.explain.inputs import FilmPath
 from pcamx.report.explained import LONG_SIDE
 

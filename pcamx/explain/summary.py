@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcamx.explain.results import FILMS, FRAME, Row, called, score
+from pcamx.explain.job import Row
+from pcamx.explain.results import FILMS, FRAME
 
 TABLE, COCO, HEAD = "films.csv", "coco.json", "explain.json"
 COLUMNS = (
@@ -31,13 +32,13 @@ def _line(row: Row) -> list[object]:
         return [row.film, row.reason, *[""] * 9]
     first: list[object] = [""] * 5
     if row.candidates:
-        best = row.candidates[0]
-        first = [round(score(row.probability, best), 4), *(round(side, 2) for side in best.box)]
+        score, best = row.candidates[0]
+        first = [round(score, 4), *(round(side, 2) for side in best.box)]
     return [
         row.film,
         row.reason,
         round(row.probability, 4),
-        called(row.probability),
+        row.called,
         len(row.candidates),
         *first,
         f"{FILMS}/{row.film}.png",
@@ -55,7 +56,7 @@ def coco(rows: Sequence[Row], head: dict[str, Any]) -> dict[str, Any]:
         {"id": i, "file_name": row.film, "width": row.width, "height": row.height}
         for i, row in enumerate(seen, 1)
     ]
-    pairs = [(i, row, one) for i, row in enumerate(seen, 1) for one in row.candidates]
+    pairs = [(i, *scored) for i, row in enumerate(seen, 1) for scored in row.candidates]
     annotations = [
         {
             "id": number,
@@ -65,9 +66,9 @@ def coco(rows: Sequence[Row], head: dict[str, Any]) -> dict[str, Any]:
             "segmentation": [one.outline[:-1].round(2).ravel().tolist()],
             "area": round(one.area, 2),
             "iscrowd": 0,
-            "score": score(row.probability or 0.0, one),
+            "score": score,
         }
-        for number, (image, row, one) in enumerate(pairs, 1)
+        for number, (image, score, one) in enumerate(pairs, 1)
     ]
     return {
         "info": {"description": "lesion candidates of pcamx explain", "frame": FRAME, **head},

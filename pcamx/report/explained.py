@@ -24,7 +24,7 @@ LONG_SIDE = 1000
 CANDIDATE = "#56F0C8"  # a green that neither a film nor the map has
 _DPI = 200
 _MARGIN, _HEAD, _LINE, _BAR, _LEAST = 24, 104, 25, 400, 1040
-_LETTER = 11.2  # width of a letter of 7 points
+_LETTER = 10.6  # width of a letter of 7 points
 _HALO = [effects.withStroke(linewidth=2.0, foreground="black", alpha=0.7)]
 
 

@@ -1,0 +1,84 @@
+"""What goes to the processes that draw, and what comes back.
+
+Imports no torch, so that these processes start fast. Shapes: H W the canvas.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcamx.data.geometry import Fit, fit
+from pcamx.explain.candidates import Candidate, find_candidates
+from pcamx.explain.reading import Reading
+
+CALLED = 0.5
+"""From this probability on a film is called abnormal, as accuracy is measured."""
+
+
+class Settings(NamedTuple):
+    """What is the same for all films."""
+
+    map: str
+    threshold: float
+    tuned: bool
+    dicom_seg: bool
+    about: dict[str, Any]
+    """Model and versions, for the facts of every film."""
+
+
+class Job(NamedTuple):
+    """A film that the network has answered."""
+
+    film: Reading
+    probability: float
+    map_HW: NDArray[np.float32]
+    scaled_HW: NDArray[np.float64]
+
+    def called(self) -> str:
+        """normal or abnormal."""
+        return "abnormal" if self.probability >= CALLED else "normal"
+
+    def flat(self) -> bool:
+        """Whether the map says nothing about where: scaled, it is all ones."""
+        return bool(self.scaled_HW.min() == 1)
+
+    def ends(self) -> tuple[float, float]:
+        """The map's own values that 0 and 1 of the scaled map stand for."""
+        return float(self.map_HW.min()), float(self.map_HW.max())
+
+    def place(self) -> Fit:
+        """Where the film lies on the map."""
+        return fit(self.film.width, self.film.height, len(self.map_HW))
+
+    def candidates(self, threshold: float) -> list[Candidate]:
+        """None where the map is flat."""
+        size = self.film.width, self.film.height
+        return (
+            [] if self.flat() else find_candidates(self.scaled_HW, threshold, self.place(), *size)
+        )
+
+    def score(self, candidate: Candidate) -> float:
+        """Probability of abnormal times the scaled map's height there."""
+        return self.probability * candidate.value
+
+
+class Scored(NamedTuple):
+    """A candidate as the COCO file and the table hold it."""
+
+    score: float
+    candidate: Candidate
+
+
+class Row(NamedTuple):
+    """What the summary and the COCO file hold of a film."""
+
+    film: str
+    reason: str
+    """Why it was skipped, or what of it could not be written; empty if all is well."""
+    width: int = 0
+    height: int = 0
+    probability: float | None = None
+    called: str = ""
+    candidates: tuple[Scored, ...] = ()
+    """The highest score first."""
