@@ -15,7 +15,7 @@ import highdicom
 import numpy as np
 import processes
 import pytest
-import runs
+import random_runs
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
@@ -44,8 +44,8 @@ CPU = torch.device("cpu")
 def run(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
     """A run of three stages with thresholds, without training."""
     folder = tmp_path_factory.mktemp("explain")
-    made = runs.random_run(folder / "run", write_config(folder))
-    runs.write_report(made)
+    made = random_runs.random_run(folder / "run", write_config(folder))
+    random_runs.write_report(made)
     return made
 
 
@@ -119,7 +119,7 @@ def test_processes_change_nothing(run: Path, films: Path, tmp_path: Path) -> Non
 def test_positive_cam_without_a_decoder_and_the_default_threshold(
     tmp_path: Path, write_config: Any, films: Path
 ) -> None:
-    made = runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
+    made = random_runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
     explain(made, [films / "a/one.png"])  # below the run unless told otherwise
     found = facts(made / "explain", "one.png")
     assert found["map"]["of"] == "positive_cam" and found["model"]["stage"] == 1
@@ -400,7 +400,7 @@ def test_no_model(
 def test_a_network_that_answers_nan(films: Path, tmp_path: Path, write_config: Any) -> None:
     from pcamx import checkpoint
 
-    made = runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
+    made = random_runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
     weights = checkpoint.load_weights(made / "stage1/weights.pt")
     weights.state["head.weight"].fill_(float("nan"))
     checkpoint.save_weights(made / "stage1/weights.pt", weights)

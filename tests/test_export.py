@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import runs
+import random_runs
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -30,7 +30,7 @@ FILES = {"config.json", "model.safetensors", "model.onnx", "onnx.json", "README.
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    return runs.random_run(folder / "run", write_config(folder))
+    return random_runs.random_run(folder / "run", write_config(folder))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stage 3 of a measured run."""
     copy = tmp_path_factory.mktemp("measured") / "run"
     shutil.copytree(run, copy)
-    runs.write_report(copy)
+    random_runs.write_report(copy)
     out = copy.parent / "deep" / "export"
     export(copy, out)
     return out
@@ -150,7 +150,7 @@ def test_a_stage_that_nobody_measured(run: Path, tmp_path: Path) -> None:
 
 def test_card_of_a_stage_without_a_decoder(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
-    report = runs.write_report(copy)
+    report = random_runs.write_report(copy)
     weights = checkpoint.load_weights(copy / "stage2/weights.pt")
     onnx_facts = {"opset": 20, "versions": {}, "max_abs_diff": {"probability": 0.0, "map": 1e-6}}
     model = from_pretrained(copy, stage=2, device="cpu")

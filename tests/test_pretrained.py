@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
+import random_runs
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -22,12 +22,12 @@ from pcamx.pretrained import Pretrained, Threshold, from_pretrained, save_pretra
 
 @pytest.fixture
 def run(tmp_path: Path, write_config: Any) -> Path:
-    return runs.random_run(tmp_path / "run", write_config(tmp_path))
+    return random_runs.random_run(tmp_path / "run", write_config(tmp_path))
 
 
 @pytest.fixture
 def exported(run: Path, tmp_path: Path) -> Path:
-    runs.write_report(run)
+    random_runs.write_report(run)
     out = tmp_path / "export"
     out.mkdir()
     save_pretrained(from_pretrained(run, device="cpu"), out)
@@ -73,7 +73,7 @@ def test_films_may_be_gone(run: Path, store_folder: Path, tmp_path: Path) -> Non
 def test_thresholds(run: Path) -> None:
     untuned = Threshold(0.5, False)
     assert from_pretrained(run, stage=1).thresholds == {"cam": untuned, "positive_cam": untuned}
-    runs.write_report(run, stages=(1, 3))
+    random_runs.write_report(run, stages=(1, 3))
     third = from_pretrained(run)
     assert third.thresholds == {
         "cam": Threshold(0.35, True),
@@ -87,8 +87,8 @@ def test_thresholds(run: Path) -> None:
 
 
 def test_report_of_another_training(run: Path) -> None:
-    runs.write_report(run)
-    runs.retrained(run, 3)
+    random_runs.write_report(run)
+    random_runs.retrained(run, 3)
     with pytest.raises(PcamxError, match=r"report.json: measures another training of stage 3; run"):
         from_pretrained(run)
     from_pretrained(run, stage=2)
@@ -106,7 +106,7 @@ def test_export_and_back(run: Path, exported: Path) -> None:
 
 def test_a_triton_run_loads_anywhere(tmp_path: Path, write_config: Any) -> None:
     config = write_config(tmp_path, {"attention.impl": "triton", "model.layout": "basic"})
-    run = runs.random_run(tmp_path / "run", config, stages=(1,))
+    run = random_runs.random_run(tmp_path / "run", config, stages=(1,))
     model = from_pretrained(run, device="cpu")
     assert model.layout == "basic"
     model.network.explain(torch.zeros(1, 1, 32, 32))
@@ -136,7 +136,7 @@ def test_stage_that_is_not_there(run: Path, exported: Path, tmp_path: Path) -> N
 
 def test_store_that_is_gone(tmp_path: Path, write_config: Any) -> None:
     config = write_config(tmp_path, {"data.store": "elsewhere"})
-    run = runs.random_run(tmp_path / "run", config)
+    run = random_runs.random_run(tmp_path / "run", config)
     with pytest.raises(PcamxError, match="mean and std of its films are in elsewhere, .*pcamx exp"):
         from_pretrained(run)
 
@@ -204,7 +204,7 @@ def more_keys(folder: Path) -> None:
     ],
 )
 def test_damaged_run(run: Path, damage: Callable[[Path], None], message: str) -> None:
-    runs.write_report(run)
+    random_runs.write_report(run)
     damage(run)
     assert_one_line(run, message)
 
