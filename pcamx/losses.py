@@ -8,19 +8,24 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANCE = 0.5
 
 
-def confidence(accuracy: Tensor, schedule: Literal["rescaled", "paper"]) -> Tensor:
+def confidence(
+    accuracy: Tensor, schedule: Literal["rescaled", "paper", "constant", "none"]
+) -> Tensor:
     """lambda of the running training accuracy P.
 
     ``paper``: e^P / e = e^(P-1), already 0.61 at chance. ``rescaled``: (e^q - 1) / (e - 1) with
-    q = clip(2P - 1, 0, 1), which is 0 at chance and 1 at P = 1.
+    q = clip(2P - 1, 0, 1), which is 0 at chance and 1 at P = 1. ``constant``: 1/2; ``none``: 0.
     """
     if schedule == "paper":
         return torch.exp(accuracy - 1)
+    if schedule in ("constant", "none"):
+        return torch.full_like(accuracy, 0.5 if schedule == "constant" else 0)
     q = (2 * accuracy - 1).clamp(0, 1)
     return torch.expm1(q) / (math.e - 1)
 
@@ -84,23 +89,40 @@ def lesion_loss(
     lesion_B1HW: Tensor,
     marked_B: Tensor,
     *,
+    kind: Literal["mse", "bce_dice"] = "mse",
     share: float,
     marked_total: Tensor,
 ) -> Tensor:
-    """L3: squared error between the decoder's answer and the marks, over marked images only.
+    """L3: error between the decoder's answer and the marks, over marked images only.
+
+    ``mse`` is the squared error of each pixel; ``bce_dice`` the binary cross-entropy of each, and
+    one minus the soft Dice coefficient (Milletari et al. 2016) of the image.
 
     Lesions fill under 1 % of the pixels, so the plain mean is lowest near an answer of zero
     everywhere. ``share`` of the weight therefore lies on the lesion's pixels and the rest on the
     others; 0 is the plain mean. ``marked_total`` counts the marked images of all ranks; the sum
     here is scaled so that averaging gradients over the ranks gives the mean over those images.
     """
-    error_BN = (answer_B1HW - lesion_B1HW).square().flatten(1)
-    lesion_BN = lesion_B1HW.flatten(1)
+    answer_BN, lesion_BN = answer_B1HW.flatten(1), lesion_B1HW.flatten(1)
+    if kind == "mse":
+        error_BN = (answer_BN - lesion_BN).square()
+    else:
+        # By the logit: autocast refuses the cross-entropy of a probability.
+        logit_BN = torch.logit(answer_BN, eps=1e-6)
+        error_BN = F.binary_cross_entropy_with_logits(logit_BN, lesion_BN, reduction="none")
     if share:
         inside_B = (error_BN * lesion_BN).sum(1) / lesion_BN.sum(1).clamp(min=1)
         outside_B = (error_BN * (1 - lesion_BN)).sum(1) / (1 - lesion_BN).sum(1).clamp(min=1)
         loss_B = share * inside_B + (1 - share) * outside_B
     else:
         loss_B = error_BN.mean(1)
+    if kind == "bce_dice":
+        loss_B = loss_B + _dice_loss(answer_BN, lesion_BN)
     total = marked_total.clamp(min=1).to(loss_B.dtype)
     return torch.where(marked_B, loss_B, torch.zeros_like(loss_B)).sum() * ranks() / total
+
+
+def _dice_loss(answer_BN: Tensor, lesion_BN: Tensor) -> Tensor:
+    """1 - 2 sum(a l) / (sum(a^2) + sum(l)) of each image; the 1 is for images without a lesion."""
+    both_B = (answer_BN * lesion_BN).sum(1)
+    return 1 - (2 * both_B + 1) / (answer_BN.square().sum(1) + lesion_BN.sum(1) + 1)

@@ -8,9 +8,10 @@ import torch
 from pcamx import checkpoint, engine
 from pcamx import config as configs
 from pcamx.config import Config
-from pcamx.data.order import choose_marked, steps_per_epoch
+from pcamx.data.order import by_class, choose_marked, steps_per_epoch
 from pcamx.data.store import Store, fingerprint
 from pcamx.errors import PcamxError
+from pcamx.types import ABNORMAL
 
 _FREE = (
     "data.threads",
@@ -105,6 +106,11 @@ def _check_films(config: Config, store: Store, numbers: list[int]) -> None:
     for split in ("train", "valid"):
         if not store.split(split):
             raise PcamxError(f"{store.folder}: no film is in the {split} split; prepare it anew")
+    if config.data.balanced and (lacking := [n for n, i in by_class(train).items() if not i]):
+        raise PcamxError(
+            f"{store.folder}: data.balanced needs films of both classes, and no training film is "
+            f"{'abnormal' if lacking == [ABNORMAL] else 'normal'}; set it to false"
+        )
     for number in numbers:
         marked = objective.marked_per_batch if number == 3 else 0
         steps_per_epoch(len(train), config.runtime.batch_size, marked)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pcamx.config import Config
 from pcamx.losses import RunningAccuracy, confidence, lesion_loss, over_ranks, ranks
-from pcamx.model.network import Network, running_statistics_untouched
+from pcamx.model.network import Network, batch_norm_by
 from pcamx.ops import Attended
-from pcamx.types import Batch, StageOutput
+from pcamx.types import NORMAL, Batch, StageOutput
 
 
 class Stage(nn.Module):
@@ -52,7 +52,7 @@ class Stage2(Stage):
         features = network.encoder(batch.image_B1HW)
         logits_BC, attended = network.head(features[-1], batch.image_B1HW, batch.label_B)
         assert isinstance(attended, Attended)
-        with running_statistics_untouched(network):
+        with batch_norm_by(network, self.config.attention.batch_norm):
             masked_logits_BC = network(attended.image_B1HW)
         l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
         l2 = F.cross_entropy(masked_logits_BC.float(), batch.label_B)
@@ -75,22 +75,32 @@ class Stage3(Stage2):
 
     def forward(self, batch: Batch) -> StageOutput:
         features, logits_BC, loss, telemetry = self._attended_loss(batch)
-        (marked,) = over_ranks(batch.marked_B.sum())
         size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
         assert self.network.decoder is not None
         answer_B1HW = self.network.decoder(features, size)
         objective = self.config.objective
-        l3 = lesion_loss(
-            answer_B1HW,
-            batch.lesion_B1HW,
-            batch.marked_B,
-            share=objective.lesion_share,
-            marked_total=marked,
-        )
+        normal_B = ~batch.marked_B & (batch.label_B == NORMAL)
+        marked, normal = over_ranks(batch.marked_B.sum(), normal_B.sum())
+        l3 = self._lesion_loss(answer_B1HW, batch, batch.marked_B, marked)
+        if objective.normal_films:
+            l3 = (l3 + self._lesion_loss(answer_B1HW, batch, normal_B, normal)) / 2
         loss = loss + objective.lesion_weight * l3
         telemetry |= _answers(answer_B1HW, batch, marked)
         telemetry |= {"loss": loss, "l3": l3}
         return StageOutput(loss, logits_BC, _detached(telemetry))
+
+    def _lesion_loss(
+        self, answer_B1HW: Tensor, batch: Batch, taken_B: Tensor, total: Tensor
+    ) -> Tensor:
+        objective = self.config.objective
+        return lesion_loss(
+            answer_B1HW,
+            batch.lesion_B1HW,
+            taken_B,
+            kind=objective.lesion_loss,
+            share=objective.lesion_share,
+            marked_total=total,
+        )
 
 
 def _answers(answer_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:

@@ -32,6 +32,12 @@ def test_the_rescaled_schedule(accuracy: float, lam: float) -> None:
     assert confidence(number(accuracy), "rescaled").item() == pytest.approx(lam, abs=1e-6)
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.9, 1.0])
+def test_schedules_that_do_not_look_at_the_accuracy(accuracy: float) -> None:
+    assert confidence(number(accuracy), "constant").item() == 0.5
+    assert confidence(number(accuracy), "none").item() == 0
+
+
 def test_running_accuracy_by_hand() -> None:
     accuracy = RunningAccuracy(window=10)
     assert accuracy.value.item() == 0.5
@@ -85,6 +91,34 @@ def test_l3_by_hand(share: float, loss: float) -> None:
     pair = lesion_loss(ANSWER, LESION, both, share=share, marked_total=number(2))
     clean = (1 - share) * 0.81 if share else 0.81
     assert pair.item() == pytest.approx((loss + clean) / 2, rel=1e-6)
+
+
+def test_cross_entropy_and_dice_by_hand() -> None:
+    """Answers 0.5, 0.2, 0 (taken as 1e-6), 0.4; the lesion is the first pixel."""
+    entropy = [-math.log(p) for p in (0.5, 0.8, 1 - 1e-6, 0.6)]
+    dice = 1 - (2 * 0.5 + 1) / (0.25 + 0.04 + 0.16 + 1 + 1)
+    for share, pixels in (
+        (0.0, sum(entropy) / 4),
+        (0.5, 0.5 * entropy[0] + 0.5 * sum(entropy[1:]) / 3),
+    ):
+        ours = lesion_loss(
+            ANSWER, LESION, MARKED, kind="bce_dice", share=share, marked_total=number(1)
+        )
+        assert ours.item() == pytest.approx(pixels + dice, rel=1e-5)
+
+
+def test_cross_entropy_of_a_certain_answer_stays_finite() -> None:
+    answer = torch.tensor([[[[1.0, 0.0]]]], requires_grad=True)
+    loss = lesion_loss(
+        answer,
+        torch.tensor([[[[0.0, 1.0]]]]),
+        torch.tensor([True]),
+        kind="bce_dice",
+        share=0.0,
+        marked_total=number(1),
+    )
+    (gradient,) = torch.autograd.grad(loss, answer)
+    assert loss.isfinite() and gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from pcamx import config as configs
 from pcamx.config import Config
 from pcamx.model.decoder import Decoder
-from pcamx.model.encoder import CHANNELS, STRIDES, Encoder
+from pcamx.model.encoder import CHANNELS, Encoder, Layout
 from pcamx.model.head import Head
-from pcamx.model.network import Network, running_statistics_untouched
+from pcamx.model.network import Network, batch_norm_by
 
-Layout = Literal["bottleneck", "basic"]
-LAYOUTS: list[Layout] = ["bottleneck", "basic"]
+LAYOUTS: list[Layout] = ["bottleneck", "basic", "bottleneck_stride8"]
+STRIDE = {"bottleneck": 16, "basic": 16, "bottleneck_stride8": 8}
 
 
 def settings(layout: Layout = "bottleneck") -> Config:
@@ -52,7 +52,10 @@ def test_23_weighted_layers_and_the_last_has_128_filters(layout: Layout) -> None
     assert convolutions[-1].out_channels == 128
 
 
-@pytest.mark.parametrize(("layout", "count"), [("bottleneck", 659_042), ("basic", 1_305_954)])
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [("bottleneck", 659_042), ("basic", 1_305_954), ("bottleneck_stride8", 659_042)],
+)
 def test_number_of_weights(layout: Layout, count: int) -> None:
     network = Network(settings(layout), decoder=False)
     assert sum(p.numel() for p in network.parameters()) == count
@@ -63,15 +66,17 @@ def test_feature_maps(layout: Layout) -> None:
     encoder = Encoder(layout)
     features = encoder(images(2, 1, 320, 320))
     assert [tuple(f.shape) for f in features] == [
-        (2, K, 320 // stride, 320 // stride) for K, stride in zip(CHANNELS, STRIDES, strict=True)
+        (2, K, 320 // stride, 320 // stride)
+        for K, stride in zip(CHANNELS, (4, 8, STRIDE[layout]), strict=True)
     ]
-    assert features[-1].shape[2:] == (20, 20)
     for feature in features:
         assert feature.amin() >= 0 and feature.amax() > 0
         assert feature.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("layout", "expected"), [("bottleneck", 131), ("basic", 387)])
+@pytest.mark.parametrize(
+    ("layout", "expected"), [("bottleneck", 131), ("basic", 387), ("bottleneck_stride8", 99)]
+)
 def test_receptive_field(layout: Layout, expected: int) -> None:
     encoder = Encoder(layout).eval()
     field, step = 1, 1
@@ -79,7 +84,7 @@ def test_receptive_field(layout: Layout, expected: int) -> None:
         assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
         field += (side(layer.kernel_size) - 1) * step
         step *= side(layer.stride)
-    assert (field, step) == (expected, 16)
+    assert (field, step) == (expected, STRIDE[layout])
     assert f"{expected} px" in (Encoder.__doc__ or "")
     seen = gradient_field(encoder, canvas=160 if expected < 160 else 416)
     assert [int(seen.any(axis).sum()) for axis in (0, 1)] == [expected, expected]
@@ -87,12 +92,12 @@ def test_receptive_field(layout: Layout, expected: int) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_cell_sees_the_pixels_around_where_upsampling_paints_it(layout: Layout) -> None:
-    canvas = 160 if layout == "bottleneck" else 416
+    canvas, stride = 416 if layout == "basic" else 160, STRIDE[layout]
     seen = gradient_field(Encoder(layout).eval(), canvas)
     for axis in (0, 1):
         centre = float(seen.any(axis).nonzero().double().mean())
-        # Cell i is painted over pixels 16 i to 16 i + 15.
-        assert abs(centre - (16 * (canvas // 32) + 7.5)) <= 0.5
+        # Cell i of stride 16 is painted over pixels 16 i to 16 i + 15.
+        assert abs(centre - (stride * (canvas // stride // 2) + (stride - 1) / 2)) <= 0.5
 
 
 def gradient_field(encoder: Encoder, canvas: int) -> Tensor:
@@ -105,7 +110,8 @@ def gradient_field(encoder: Encoder, canvas: int) -> Tensor:
         if isinstance(module, nn.Conv2d):
             module.weight.data.fill_(1 / module.weight[0].numel())
     image = torch.ones(1, 1, canvas, canvas, dtype=torch.float64, requires_grad=True)
-    encoder.double()(image)[-1][0, 0, canvas // 32, canvas // 32].backward()
+    map_hw = encoder.double()(image)[-1][0, 0]
+    map_hw[len(map_hw) // 2, len(map_hw) // 2].backward()
     assert image.grad is not None
     return image.grad[0, 0] > 0
 
@@ -162,7 +168,7 @@ def test_running_statistics_stay_exactly_as_they_are() -> None:
     network = Network(settings(), decoder=True).train()
     network(images(4, 1, 64, 64))
     before = buffers(network)
-    with running_statistics_untouched(network):
+    with batch_norm_by(network, "batch"):
         network(images(4, 1, 64, 64, seed=1) + 3)
     assert all(map(torch.equal, buffers(network), before))
     network(images(4, 1, 64, 64, seed=1) + 3)
@@ -171,7 +177,7 @@ def test_running_statistics_stay_exactly_as_they_are() -> None:
 
 def test_running_statistics_are_restored_after_an_exception() -> None:
     norm = nn.BatchNorm2d(3)
-    with pytest.raises(RuntimeError, match="inside"), running_statistics_untouched(norm):
+    with pytest.raises(RuntimeError, match="inside"), batch_norm_by(norm, "batch"):
         raise RuntimeError("inside")
     norm(images(4, 3, 5, 5))
     assert norm.num_batches_tracked == 1 and norm.running_mean.any()  # type: ignore[union-attr]
@@ -179,7 +185,21 @@ def test_running_statistics_are_restored_after_an_exception() -> None:
 
 def test_the_batch_normalises_inside_in_training_and_running_statistics_in_evaluation() -> None:
     norm, x = nn.BatchNorm2d(3), images(4, 3, 5, 5) * 2 + 7
-    with running_statistics_untouched(norm):
+    with batch_norm_by(norm, "batch"):
         out = norm(x)
         torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
         torch.testing.assert_close(norm.eval()(x), x / (1 + norm.eps) ** 0.5)
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running", "updated"])
+def test_batch_norm_by_each_statistics(statistics: Literal["batch", "running", "updated"]) -> None:
+    """mean 7, std 2 against running ones of 0 and 1, momentum 0.1."""
+    norm, x = nn.BatchNorm1d(1), torch.tensor([[5.0], [9.0]])
+    with batch_norm_by(norm, statistics):
+        out = norm(x)
+    expected = [5.0, 9.0] if statistics == "running" else [-1.0, 1.0]
+    torch.testing.assert_close(out.flatten(), torch.tensor(expected), atol=1e-4, rtol=0)
+    assert norm.running_mean is not None
+    mean = 0.7 if statistics == "updated" else 0.0
+    assert norm.running_mean.item() == pytest.approx(mean)
+    assert norm.training and norm.track_running_stats

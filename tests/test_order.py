@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from pcamx.data.order import choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.order import by_class, choose_marked, epoch_order, steps_per_epoch
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 
@@ -60,6 +60,38 @@ def test_too_few_films() -> None:
     with pytest.raises(PcamxError, match=r"runtime\.batch_size: 8 .* 7 training films.* 7 or less"):
         epoch_order(7, 8, seed=0, epoch=0)
     assert steps_per_epoch(7, 9, 2) == 1
+
+
+@pytest.mark.parametrize(("batch", "per_batch", "ranks"), [(8, 0, 2), (12, 2, 2), (9, 0, 1)])
+def test_balanced_batches_alternate_and_use_each_class_equally(
+    batch: int, per_batch: int, ranks: int
+) -> None:
+    classes = {0: range(40), 1: range(100, 107)}  # 15 % abnormal
+    uses = np.zeros(107, int)
+    for epoch in range(3):
+        order = epoch_order(
+            47,
+            batch,
+            seed=5,
+            epoch=epoch,
+            classes=classes,
+            marked=[1000],
+            marked_per_batch=per_batch,
+        )
+        assert len(order) == steps_per_epoch(47, batch, per_batch)
+        ordinary = order[order < 1000].reshape(len(order), -1)
+        assert ((ordinary >= 100) == np.arange(batch - per_batch) % 2).all()
+        shares = ((order >= 100) & (order < 1000)).reshape(len(order), ranks, -1).sum(2)
+        assert shares.min() >= (batch - per_batch) // 2 // ranks
+        uses += np.bincount(ordinary.flat, minlength=107)
+        for label in classes:
+            assert np.ptp(uses[list(classes[label])]) <= 1
+    assert not uses[40:100].any()
+
+
+def test_films_by_class() -> None:
+    films = [film(i, "HAND", label, "") for i, label in enumerate((1, 0, 0))]
+    assert by_class(films) == {0: [1, 2], 1: [0]}
 
 
 def film(index: int, part: str, label: int, mark: str) -> Film:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pcamx import config as configs
 from pcamx import ops
 from pcamx.config import Attention, Config, Objective
-from pcamx.model.network import running_statistics_untouched
+from pcamx.model.network import batch_norm_by
 from pcamx.stages import Stage, build_stage
 from pcamx.types import Batch
 
@@ -95,6 +95,22 @@ def test_the_masked_pass_leaves_the_running_statistics(number: int) -> None:
         assert torch.equal(buffer, other.network.get_buffer(name)), name
 
 
+@pytest.mark.parametrize("schedule", ["none", "constant"])
+def test_a_schedule_that_does_not_look_at_p(schedule: Literal["none", "constant"]) -> None:
+    """With none stage 2 is stage 1 trained on: the same loss and the same gradients."""
+    batch, objective = films(), Objective(schedule=schedule)
+    stage, plain = make(2, settings(objective=objective), p=0.9), make(1)
+    output, other = stage(batch), plain(batch)
+    told = output.telemetry
+    expected = (told["l1"] + told["l2"]) / 2 if schedule == "constant" else other.loss
+    torch.testing.assert_close(output.loss, expected)
+    same = all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+        for a, b in zip(gradients(stage, output.loss), gradients(plain, other.loss), strict=True)
+    )
+    assert same == (schedule == "none")
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_loss_is_put_together_as_printed(number: int) -> None:
     config = settings(objective=Objective(schedule="rescaled", lesion_weight=0.3))
@@ -152,11 +168,11 @@ def test_gradients_flow_through_the_mask_where_asked(mask_grad: bool) -> None:
     """At lambda = 1 only L2 speaks: from the mask held still, and through it."""
     stage, batch = make(2, settings(mask_grad=mask_grad), p=1.0), films()
     network = stage.network
-    with torch.no_grad(), running_statistics_untouched(network):
+    with torch.no_grad(), batch_norm_by(network, "batch"):
         features = network.encoder(batch.image_B1HW)[-1]
         abnormal = torch.ones(len(features), dtype=torch.int64)
         image = ops.attend(features, network.head.weight, abnormal, batch.image_B1HW).image_B1HW
-    with running_statistics_untouched(network):
+    with batch_norm_by(network, "batch"):
         still = gradients(stage, F.cross_entropy(network(image), batch.label_B))
     head, stem = (
         (ours - fixed).abs()
@@ -202,9 +218,26 @@ def test_every_parameter_has_a_finite_gradient(
             assert not parameter.grad.any(), name
 
 
-def test_stage_3_learns_the_marks_and_does_not_collapse_to_zero() -> None:
+def test_normal_films_take_half_of_l3_where_asked_to() -> None:
+    """Films 1 and 5 are marked, 0, 2 and 4 are normal, 3 is abnormal and not marked."""
+    batch, answers = films(), []
+    for normal_films in (False, True):
+        stage = make(3, settings(objective=Objective(lesion_share=0.0, normal_films=normal_films)))
+        assert stage.network.decoder is not None
+        stage.network.decoder.register_forward_hook(lambda *given: answers.append(given[2]))
+        told = stage(batch).telemetry["l3"]
+        error_B = (answers[-1] - batch.lesion_B1HW).square().mean((1, 2, 3))
+        marked, normal = error_B[[1, 5]].mean(), error_B[[0, 2, 4]].mean()
+        torch.testing.assert_close(told, (marked + normal) / 2 if normal_films else marked)
+    assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("lesion_loss", ["mse", "bce_dice"])
+def test_stage_3_learns_the_marks_and_does_not_collapse_to_zero(
+    lesion_loss: Literal["mse", "bce_dice"],
+) -> None:
     batch = films(8, marked_every=2)
-    stage = make(3, p=0.5)
+    stage = make(3, settings(objective=Objective(lesion_loss=lesion_loss)), p=0.5)
     optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
     for _ in range(40):
         output = stage(batch)

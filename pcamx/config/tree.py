@@ -47,6 +47,8 @@ class Data:
     cache: str = ""
     """Folder that keeps resident's canvases, one byte a pixel, for the next run; relative to the
     working directory, STORE/cache if empty. It may be deleted."""
+    balanced: bool = False
+    """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     threads: int = 2
@@ -84,9 +86,10 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """The 23-layer network; both layouts end in 128 filters at stride 16."""
+    """The 23-layer network, which ends in 128 filters."""
 
-    layout: Literal["bottleneck", "basic"] = "bottleneck"
+    layout: Literal["bottleneck", "basic", "bottleneck_stride8"] = "bottleneck"
+    """The last is `bottleneck` with maps at stride 8 instead of 16, twice as fine each way."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +103,9 @@ class Attention:
     sigma: float = 0.5
     mask_grad: bool = True
     """Whether gradients flow through the mask into features and weights."""
+    batch_norm: Literal["batch", "running", "updated"] = "batch"
+    """How the second pass normalises: by its own batch, by the running statistics, or by its own
+    batch and into the running statistics, as an ordinary forward does."""
     impl: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the attention path, and of making batches, runs."""
 
@@ -112,12 +118,17 @@ class Attention:
 class Objective:
     """Eq. (3) and (4): L = (1 - lambda) L1 + lambda L2 + lambda' L3."""
 
-    schedule: Literal["rescaled", "paper"] = "rescaled"
-    """lambda of the running training accuracy P. paper: e^(P-1). rescaled: 0 at chance."""
+    schedule: Literal["rescaled", "paper", "constant", "none"] = "rescaled"
+    """lambda of the running training accuracy P. paper: e^(P-1). rescaled: 0 at chance.
+    constant: 1/2. none: 0, so that only L1 counts: stage 1 trained on, the control."""
     lesion_weight: float = 1.0
     """lambda', the weight of L3."""
+    lesion_loss: Literal["mse", "bce_dice"] = "mse"
+    """L3 of a film: squared error, or binary cross-entropy plus the soft Dice loss."""
     lesion_share: float = 0.5
-    """Share of L3's weight that lies on lesion pixels; 0 is the plain mean over pixels."""
+    """Share of the pixels' weight that lies on lesion pixels; 0 is the plain mean over pixels."""
+    normal_films: bool = False
+    """Whether normal films teach the decoder an empty answer: half of L3 is then theirs."""
     marked_per_batch: int = 4
     """Marked films in each global batch of stage 3, at least 1."""
 

@@ -15,7 +15,7 @@ from pcamx.config import Config
 from pcamx.data.augment import draw, identity, to_device
 from pcamx.data.canvases import Canvases, Decoded
 from pcamx.data.lesion import lesion_canvas
-from pcamx.data.order import IntArray, choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.order import IntArray, by_class, choose_marked, epoch_order, steps_per_epoch
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
@@ -51,6 +51,8 @@ class Feed:
     columns: slice
     """This rank's share of the global batch."""
     label_N: IntArray
+    classes: dict[int, list[int]] | None
+    """Films of each label where batches are balanced."""
     lesions: Lesions
     canvases: Canvases
 
@@ -67,6 +69,7 @@ class Feed:
             config.runtime.batch_size,
             seed=seed,
             epoch=epoch,
+            classes=self.classes,
             marked=lesions.marked,
             marked_per_batch=_marked_per_batch(config, lesions.mask_M1HW is not None),
         )[start_step:, self.columns]
@@ -123,6 +126,7 @@ def open_feed(
         device=decoded.device,
         columns=slice(rank * share, (rank + 1) * share),
         label_N=np.array([film.label for film in films]),
+        classes=by_class(films) if config.data.balanced else None,
         lesions=lesions,
         canvases=decoded.split("train"),
     )

@@ -3,7 +3,7 @@
 Shapes: S steps of an epoch, B the global batch. Rank r of R takes columns [r B/R, (r+1) B/R).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
-from pcamx.types import ABNORMAL
+from pcamx.types import ABNORMAL, NORMAL
 
 IntArray = npt.NDArray[np.int64]
 
@@ -23,6 +23,8 @@ class Stream(IntEnum):
     MARKED_ORDER = 2
     MARKED_CHOICE = 3
     WARP = 4
+    NORMAL_ORDER = 5
+    ABNORMAL_ORDER = 6
 
 
 def generator(stream: Stream, seed: int, *counters: int) -> np.random.Generator:
@@ -47,12 +49,15 @@ def epoch_order(
     *,
     seed: int,
     epoch: int,
+    classes: Mapping[int, Sequence[int]] | None = None,
     marked: Sequence[int] = (),
     marked_per_batch: int = 0,
 ) -> IntArray:
     """Film indices of every batch of an epoch, int64 [S, B].
 
     The ordinary slots hold each film at most once, shuffled anew each epoch, the tail dropped.
+    With ``classes``, the films of each label, they alternate between normal and abnormal films
+    instead, each class going through its films in rounds as the marked ones do.
     ``marked_per_batch`` slots, spread evenly over the columns so that every rank gets its share,
     go through ``marked`` in shuffled rounds that carry on over batches and epochs: at any moment
     no marked film has been used more than once oftener than another.
@@ -61,27 +66,61 @@ def epoch_order(
     """
     steps = steps_per_epoch(films, batch_size, marked_per_batch)
     ordinary = batch_size - marked_per_batch
-    shuffled = generator(Stream.ORDER, seed, epoch).permutation(films)[: steps * ordinary]
+    if classes is None:
+        shuffled = generator(Stream.ORDER, seed, epoch).permutation(films)[: steps * ordinary]
+        ordinary_SO = shuffled.reshape(steps, ordinary).astype(np.int64)
+    else:
+        ordinary_SO = _alternating(classes, steps, ordinary, seed, epoch)
     if not marked_per_batch:
-        return shuffled.reshape(steps, ordinary).astype(np.int64)
+        return ordinary_SO
     slots = (2 * np.arange(marked_per_batch) + 1) * batch_size // (2 * marked_per_batch)
     is_marked_B = np.isin(np.arange(batch_size), slots)
     order_SB = np.empty((steps, batch_size), np.int64)
-    order_SB[:, ~is_marked_B] = shuffled.reshape(steps, ordinary)
-    turns = steps * marked_per_batch
-    order_SB[:, is_marked_B] = _rounds(marked, seed, epoch * turns, turns).reshape(steps, -1)
+    order_SB[:, ~is_marked_B] = ordinary_SO
+    order_SB[:, is_marked_B] = _turns(
+        Stream.MARKED_ORDER, marked, steps, marked_per_batch, seed, epoch
+    )
     return order_SB
 
 
-def _rounds(items: Sequence[int], seed: int, start: int, count: int) -> IntArray:
+def _alternating(
+    classes: Mapping[int, Sequence[int]], steps: int, slots: int, seed: int, epoch: int
+) -> IntArray:
+    """Normal and abnormal films in turn, so that every rank's columns hold both."""
+    order_SO = np.empty((steps, slots), np.int64)
+    streams = {NORMAL: Stream.NORMAL_ORDER, ABNORMAL: Stream.ABNORMAL_ORDER}
+    for first, (label, stream) in enumerate(streams.items()):
+        places = slice(first, None, 2)
+        count = len(range(slots)[places])
+        order_SO[:, places] = _turns(stream, classes[label], steps, count, seed, epoch)
+    return order_SO
+
+
+def _turns(
+    stream: Stream, items: Sequence[int], steps: int, per_step: int, seed: int, epoch: int
+) -> IntArray:
+    """An epoch's share [S, per_step] of the endless rounds of ``items``."""
+    count = steps * per_step
+    return _rounds(stream, items, seed, epoch * count, count).reshape(steps, per_step)
+
+
+def _rounds(stream: Stream, items: Sequence[int], seed: int, start: int, count: int) -> IntArray:
     """Elements [start, start + count) of an endless sequence of shuffled rounds of ``items``."""
     first, last = start // len(items), (start + count - 1) // len(items)
     rounds = [
-        generator(Stream.MARKED_ORDER, seed, turn).permutation(np.asarray(items, np.int64))
+        generator(stream, seed, turn).permutation(np.asarray(items, np.int64))
         for turn in range(first, last + 1)
     ]
     offset = start - first * len(items)
     return np.concatenate(rounds)[offset : offset + count]
+
+
+def by_class(films: Sequence[Film]) -> dict[int, list[int]]:
+    """Indices of the normal and of the abnormal films."""
+    return {
+        label: [i for i, film in enumerate(films) if film.label == label]
+        for label in (NORMAL, ABNORMAL)
+    }
 
 
 def choose_marked(films: Sequence[Film], count: int, *, seed: int) -> list[int]:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNELS = (32, 64, 128)
-STRIDES = (4, 8, 16)
-"""Of the three feature maps; the last is the one that maps are made from."""
+
+Layout = Literal["bottleneck", "basic", "bottleneck_stride8"]
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -58,27 +58,31 @@ def _basic(inputs: int, outputs: int, stride: int) -> Residual:
 class Encoder(nn.Module):
     """Image [B, 1, H, W] to three feature maps, all non-negative, at strides 4, 8 and 16.
 
+    Maps are made from the last.
+
     ``bottleneck``: stem, 2 + 2 + 3 bottlenecks (1 + 21 convolutions), receptive field 131 px.
     ``basic``: stem, 3 + 4 + 3 basic blocks, a 3x3 convolution (1 + 20 + 1), 387 px.
-    The classifier is the 23rd layer of either.
+    ``bottleneck_stride8``: as bottleneck, but strides 4, 8 and 8, receptive field 99 px.
+    The classifier is the 23rd layer of each.
     """
 
-    def __init__(self, layout: Literal["bottleneck", "basic"]) -> None:
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
-        block, depths = (_bottleneck, (2, 2, 3)) if layout == "bottleneck" else (_basic, (3, 4, 3))
+        block, depths = (_basic, (3, 4, 3)) if layout == "basic" else (_bottleneck, (2, 2, 3))
+        strides = (1, 2, 1) if layout == "bottleneck_stride8" else (1, 2, 2)
         self.stem = nn.Sequential(
             _conv_norm(1, CHANNELS[0], 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
         )
         self.groups = nn.ModuleList()
         inputs = CHANNELS[0]
-        for outputs, depth in zip(CHANNELS, depths, strict=True):
-            first_stride = 1 if outputs == CHANNELS[0] else 2
+        for outputs, depth, first_stride in zip(CHANNELS, depths, strides, strict=True):
             blocks: list[nn.Module] = [block(inputs, outputs, first_stride)]
             blocks += [block(outputs, outputs, 1) for _ in range(depth - 1)]
             if layout == "basic" and outputs == CHANNELS[-1]:
                 blocks.append(nn.Sequential(_conv_norm(outputs, outputs, 3), nn.ReLU(inplace=True)))
             self.groups.append(nn.Sequential(*blocks))
             inputs = outputs
+        self.last_step = max(i for i, stride in enumerate(strides) if stride == 2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -89,18 +93,19 @@ class Encoder(nn.Module):
         B, _, H, W = image_B1HW.shape
         x = self.stem(image_B1HW.reshape(B, H, W, 1).permute(0, 3, 1, 2))
         features = []
-        for group in self.groups:
-            if group is self.groups[-1]:
+        for i, group in enumerate(self.groups):
+            if i == self.last_step:
                 x = _centred(x)
             x = group(x)
             features.append(x)
         return features
 
 
-def _centred(x_B64hw: Tensor) -> Tensor:
-    """Move the maps at stride 8 by one cell, so that the stride of 16 falls on the odd ones.
+def _centred(x_BKhw: Tensor) -> Tensor:
+    """Move the maps before the last step of stride 2 by one cell, so that it takes the odd ones.
 
-    Convolutions of odd size put cell i of the last map at pixel 16 i, the corner of the 16 pixels
-    that upsampling paints it over; now it lies at 16 i + 8, within half a pixel of their centre.
+    Convolutions of odd size put cell i of the last map, of stride s, at pixel s i, the corner of
+    the s pixels that upsampling paints it over; now it lies at s i + s/2, within half a pixel of
+    their centre.
     """
-    return F.pad(x_B64hw, (-1, 1, -1, 1))
+    return F.pad(x_BKhw, (-1, 1, -1, 1))

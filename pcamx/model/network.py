@@ -5,7 +5,7 @@ Shapes: B batch, C classes, h w the map, H W the image.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -76,16 +76,22 @@ class Network(nn.Module):
 
 
 @contextmanager
-def running_statistics_untouched(module: nn.Module) -> Iterator[None]:
-    """Batch norm inside normalises with the batch, and leaves its running statistics as they are.
+def batch_norm_by(
+    module: nn.Module, statistics: Literal["batch", "running", "updated"]
+) -> Iterator[None]:
+    """How batch norm inside normalises; masked images have other statistics than whole ones.
 
-    Masked images have other statistics than the images the network is used on.
+    ``batch``: by the batch, the running statistics stay as they are. ``running``: by those, which
+    stay too. ``updated``: as a module in its present mode does.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    modes = [norm.training for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.track_running_stats = statistics != "batch"
+        norm.training = norm.training and statistics != "running"
     try:
         yield
     finally:
-        for norm in norms:
+        for norm, mode in zip(norms, modes, strict=True):
             norm.track_running_stats = True
+            norm.training = mode
