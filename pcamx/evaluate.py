@@ -1,4 +1,4 @@
-"""`pcamx evaluate RUN`: what each stage learned, on the validation split, beside baselines.
+"""`pcamx evaluate RUN`: what each stage learned, on films it was not trained on, beside baselines.
 
 Shapes: N films.
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -44,6 +44,8 @@ from pcamx.scoring import (
 from pcamx.types import Batch
 
 _BATCH = 32
+_ON_TEST = "on_test"
+Split = Literal["valid", "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,17 @@ class _Run:
     """That it was trained with; thresholds are tuned on it."""
     store: Store
     """That it is measured on."""
+    split: Split
+    """The films of both stores that it is measured on."""
     weights: dict[int, Weights]
     device: torch.device
     track: Track
     say: Say
 
-    def validation(self, store: Store, what: str) -> Iterator[Batch]:
-        """All films of a store's validation split, decoded once."""
+    def measured(self, store: Store, what: str) -> Iterator[Batch]:
+        """All films of a store's split, decoded once."""
         decoded = Decoded(self.config.data, store, self.device, self.track, self.say)
-        return self._batches(store, store.split("valid"), decoded.split("valid"), what)
+        return self._batches(store, store.split(self.split), decoded.split(self.split), what)
 
     def some(self, store: Store, films: Sequence[Film], what: str = "") -> Iterator[Batch]:
         """A few films; they are decoded as they come."""
@@ -86,41 +90,42 @@ def evaluate(
     folder: Path,
     *,
     other: Path | None = None,
+    split: Split = "valid",
     faithful: int = 0,
     track: Track = silent,
     say: Say = mute,
 ) -> dict[str, Any]:
     """Measure every finished stage of the run in ``folder``.
 
-    Writes report.json, films.csv, report.html and figure2.png. With ``other``, a store, on its
-    validation split instead, as it was trained: standardised and thresholds tuned by the run's
-    own store, whose AUROC stands beside; all goes to `out_folder`. ``faithful`` is how many
+    Writes report.json, films.csv, report.html and figure2.png into `out_folder`. With ``other``, a
+    store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
+    own store, whose AUROC stands beside, if it holds that ``split``. ``faithful`` is how many
     abnormal films are tried by deletion and insertion as well, each of which costs about as much
     as a hundred films otherwise. Returns the report. Raises PcamxError where the folder holds no
     run or no finished stage.
     """
-    run, out = _open(folder, other, track, say), out_folder(folder, other)
-    seed, valid, tuning = run.config.run.seed, run.store.split("valid"), _tuning_films(run)
-    if not valid:
-        raise PcamxError(f"{run.store.folder}: no film is in the valid split; prepare it anew")
+    run, out = _open(folder, other, split, track, say), out_folder(folder, other, split)
+    seed, films, tuning = run.config.run.seed, run.store.split(split), _tuning_films(run)
+    if not films:
+        raise PcamxError(f"{run.store.folder}: no film is in the {split} split; prepare it anew")
     networks = {f"stage {n}": _network(run, weights) for n, weights in run.weights.items()}
     explainers: dict[str, Explain] = {n: network_maps(net) for n, net in networks.items()}
     explainers |= {"centre": centre_maps, "untrained": network_maps(_untrained(run))}
-    markers = read_markers(run.store, valid, run.config.data.canvas)
-    scores = score(explainers, run.validation(run.store, "evaluating films"), markers)
+    markers = read_markers(run.store, films, run.config.data.canvas)
+    scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
-    measured = {n: figures(scores[n], tuned[n], valid, markers, seed) for n in explainers}
+    measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     if faithful:
-        tried = choose_abnormal(valid, faithful, seed=seed)
+        tried = choose_abnormal(films, faithful, seed=seed)
         batches = run.some(run.store, tried, "deleting pixels of films")
         add_faithfulness(measured, faithfulness(explainers, batches), tried, seed)
     report = _report(run, measured, len(tuning))
-    if other is not None:
+    if other is not None and run.own.split(split):
         report["own"] = _own_auroc(run, networks)
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_films(out / "films.csv", valid, markers, scores, tuned)
-    shown = choose_films(valid, scores[f"stage {max(run.weights)}"], seed=seed)
+    write_films(out / "films.csv", films, markers, scores, tuned)
+    shown = choose_films(films, scores[f"stage {max(run.weights)}"], seed=seed)
     panels = draw_panels(networks, run.store, run.some(run.store, shown), shown)
     write_page(report, read_metrics(folder / "metrics.jsonl"), panels, out / "report.html")
     (out / "figure2.png").unlink(missing_ok=True)
@@ -129,12 +134,23 @@ def evaluate(
     return report
 
 
-def out_folder(run: Path, other: Path | None) -> Path:
-    """Where the report goes: into the run, or for another store into a folder named after it."""
-    return run if other is None else run / f"on_{other.resolve().name}"
+def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
+    """Where the report goes: into the run, or for another store into a folder named after it.
+
+    The test split's goes to on_test in there, so no other report is overwritten. Raises
+    PcamxError if a store is called test.
+    """
+    folder = run
+    if other is not None:
+        folder = run / f"on_{other.resolve().name}"
+        if folder.name == _ON_TEST:
+            raise PcamxError(
+                f"{other}: {folder} is for the test split of the run's own store; rename this store"
+            )
+    return folder / _ON_TEST if split == "test" else folder
 
 
-def _open(folder: Path, other: Path | None, track: Track, say: Say) -> _Run:
+def _open(folder: Path, other: Path | None, split: Split, track: Track, say: Say) -> _Run:
     if not (folder / "config.yaml").is_file():
         raise PcamxError(f"{folder}: not a run's folder, config.yaml is not there")
     config = configs.load(folder / "config.yaml")
@@ -146,7 +162,7 @@ def _open(folder: Path, other: Path | None, track: Track, say: Say) -> _Run:
     if not weights:
         raise PcamxError(f"{folder}: no stage is finished; train one, or --resume it")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return _Run(folder, config, own, store, weights, device, track, say)
+    return _Run(folder, config, own, store, split, weights, device, track, say)
 
 
 def _network(run: _Run, weights: Weights) -> Network:
@@ -172,8 +188,8 @@ def _tuning_films(run: _Run) -> list[Film]:
 
 def _own_auroc(run: _Run, networks: Mapping[str, Network]) -> dict[str, Any]:
     """AUROC of each stage on the store that it was trained with, None for one class only."""
-    films = run.own.split("valid")
-    batches = run.validation(run.own, "evaluating the run's own films")
+    films = run.own.split(run.split)
+    batches = run.measured(run.own, "evaluating the run's own films")
     label_N = torch.tensor([film.label for film in films])
     found = {
         name.removeprefix("stage "): metrics.auroc(probability_N, label_N).value
@@ -213,6 +229,11 @@ def _describe(run: _Run, tuning: int) -> dict[str, Any]:
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "command": shlex.join(sys.argv),
-        "data": {"store": str(run.store.folder), "splits": splits, "marked_used": tuning},
+        "data": {
+            "store": str(run.store.folder),
+            "split": run.split,
+            "splits": splits,
+            "marked_used": tuning,
+        },
         "config": configs.as_tree(run.config),
     }

@@ -12,8 +12,8 @@ def add(commands: Commands) -> None:
         commands,
         "evaluate",
         run,
-        "measure a run on the validation split; write report.json, films.csv and report.html "
-        "into it",
+        "measure a run on films it was not trained on; write report.json, films.csv and "
+        "report.html into it",
         "pcamx evaluate runs/demo",
     )
     sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")
@@ -21,8 +21,15 @@ def add(commands: Commands) -> None:
         "--store",
         type=Path,
         metavar="STORE",
-        help="measure on another store's validation split, for example a transcoded one; the "
-        "report goes to RUN/on_STORE, the AUROC on the run's own store beside",
+        help="measure on another store's films, for example a transcoded one; the report goes to "
+        "RUN/on_STORE, the AUROC on the run's own store beside",
+    )
+    sub.add_argument(
+        "--split",
+        choices=["valid", "test"],
+        default="valid",
+        help="the films to measure on (%(default)s); test, for the end, when nothing is chosen "
+        "any more, goes to on_test in there",
     )
     sub.add_argument(
         "--faithful",
@@ -45,8 +52,14 @@ def run(options: argparse.Namespace) -> None:
     from pcamx.report.tables import print_results
 
     report = evaluate(
-        options.run, other=options.store, faithful=options.faithful, track=track, say=say
+        options.run,
+        other=options.store,
+        split=options.split,
+        faithful=options.faithful,
+        track=track,
+        say=say,
     )
+    print(f"measured on the {options.split} split of {report['data']['store']}")
     print_results(report)
     for number in report["unfinished"]:
         print(f"stage {number} is not finished and not measured; train it on with --resume")
@@ -56,5 +69,5 @@ def run(options: argparse.Namespace) -> None:
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
             print(f"stage {number}: AUROC {change}")
-    page = out_folder(options.run, options.store) / "report.html"
+    page = out_folder(options.run, options.store, options.split) / "report.html"
     print(f"{page} is the report for people, report.json for programs")

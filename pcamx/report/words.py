@@ -98,6 +98,8 @@ TERMS = (
     ),
 )
 
+_SPLITS = {"valid": "validation"}
+
 
 def measured(report: Mapping[str, Any]) -> str:
     """What was measured on what."""
@@ -107,10 +109,17 @@ def measured(report: Mapping[str, Any]) -> str:
     if classes:
         films, studies = (classes[0].figures[key].n for key in ("auroc", "kappa"))
         text += f" on {_count(films, 'film')} of {_count(studies, 'study', 'studies')}"
+        text += _of_split(report)
     if groups:
         marked = groups[0].rows[0].figures["pointing"].n
         text += f"; where its maps lie, on {_count(marked, 'film')} with a marked lesion"
     return text + "."
+
+
+def _of_split(report: Mapping[str, Any]) -> str:
+    data = report.get("data")
+    split = data.get("split") if isinstance(data, Mapping) else None
+    return f" from the {_SPLITS.get(split, split)} split" if split else ""
 
 
 def found(report: Mapping[str, Any]) -> str:
