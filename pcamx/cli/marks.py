@@ -78,7 +78,7 @@ def run_check(options: argparse.Namespace) -> None:
 
     found = check(options.path, options.data, options.out, track=track)
     _print(found)
-    if found.share:
+    if found.shown:
         print(f"{options.out} shows {found.shown} of them; look at it")
     if not found.usable:
         raise PcamxError(

@@ -58,7 +58,7 @@ class Checked:
     turned: tuple[str, ...]
     """Films turned by EXIF on which the size cannot tell in which frame the marks were drawn."""
     shown: int
-    """Films on the contact sheet."""
+    """Films on the contact sheet; none of them of the test split."""
 
 
 def check(source: Path, store_folder: Path, sheet: Path, *, track: Track = silent) -> Checked:
@@ -77,6 +77,8 @@ def check(source: Path, store_folder: Path, sheet: Path, *, track: Track = silen
         if make is not None:
             mask_HW = make()
             share[path] = float((mask_HW > 0).mean())
+    # Whoever looks at test films chooses by them, if only which marks to mend.
+    shown = [film_of[path] for path in share if film_of[path].split != "test"]
     lit = [film_of[path] for path, covered in share.items() if covered]
     usable = tuple(film for film in lit if film.label != NORMAL)
     found = Checked(
@@ -90,10 +92,10 @@ def check(source: Path, store_folder: Path, sheet: Path, *, track: Track = silen
         empty=tuple(path for path, covered in share.items() if not covered),
         quarantined=tuple(path for path, make in marks.masks.items() if make is None),
         turned=tuple(path for path in share if _unsure(store, film_of[path], marks)),
-        shown=min(len(share), FILMS),
+        shown=min(len(shown), FILMS),
     )
-    if share:
-        _draw(found, store, [film_of[path] for path in share], sheet, track)
+    if shown:
+        _draw(found, store, shown, sheet, track)
     return found
 
 
