@@ -82,6 +82,7 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
     assert found == Summary(
         counts={"train": (2, 2), "valid": (1, 0), "test": (0, 1)},
         quarantined=2,
+        missing={"valid": 1},
         marked=2,
         marks_on_normal=1,
         marks_empty=1,

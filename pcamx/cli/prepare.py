@@ -15,14 +15,15 @@ def add(commands: Commands) -> None:
         "check every film of a data set once and write the store that training reads",
         "pcamx prepare MURA-v1.1 --out store --marks marks.json",
     )
-    sub.add_argument("root", type=Path, metavar="ROOT", help="a MURA-v1.1 folder, or any other")
+    sub.add_argument(
+        "root", type=Path, metavar="ROOT", help="a folder of MURA-v1.1 or FracAtlas, or any other"
+    )
     sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder to write")
     sub.add_argument(
         "--table",
         type=Path,
         metavar="CSV",
-        help="path, label, split and, if known, patient, study, part of each film; "
-        "for data that is not MURA-v1.1",
+        help="path, label, split and, if known, patient, study, part of each film; for other data",
     )
     sub.add_argument(
         "--transcode",
@@ -35,7 +36,7 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="PATH",
         help="lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, or a folder of "
-        "mask images; look at them first with pcamx marks check",
+        "mask images; look at them first with pcamx marks check; FracAtlas brings its own",
     )
 
 
@@ -54,6 +55,8 @@ def run(options: argparse.Namespace) -> None:
     for split, (normal, abnormal) in found.counts.items():
         print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
     print(f"marked: {found.marked}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
+    for split, count in found.missing.items():
+        print(f"{count} films of the {split} split are listed, but not in {options.root}")
     dropped = {
         "marks on films labelled normal, not used": found.marks_on_normal,
         "empty marks, not used": found.marks_empty,

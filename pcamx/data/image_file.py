@@ -32,6 +32,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29
 MIN_SIDE = 8
+MISSING = "missing"
+"""The reason where there is no file."""
 UPRIGHT = (1, 2, 3, 4)
 """EXIF orientations that keep width and height; the others swap them."""
 _MODES = {
@@ -96,7 +98,7 @@ def read_bytes(path: Path) -> bytes:
             raise UnfitError(f"larger than {MAX_BYTES >> 20} MiB")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UnfitError("missing") from None
+        raise UnfitError(MISSING) from None
     except (OSError, ValueError) as error:
         raise UnfitError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not data:

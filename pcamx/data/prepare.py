@@ -1,7 +1,6 @@
 """`pcamx prepare`: from a data set to a store that holds only films that decode."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,22 +8,20 @@ from pathlib import Path
 
 from PIL import Image
 
+from pcamx.data.image_file import MISSING
+from pcamx.data.listing import list_films
 from pcamx.data.marks import MakeMask, read_marks
-from pcamx.data.mura import is_mura, read_mura
 from pcamx.data.parity import Parity, transcode_films
 from pcamx.data.processes import in_processes
 from pcamx.data.replacing import replacing
 from pcamx.data.store import FILMS, MARKS, SPLITS, Entry, Film, write_store
-from pcamx.data.table import REQUIRED, read_table
 from pcamx.data.transcode import Kind, check_codec
 from pcamx.data.verify import Facts, verify
 from pcamx.errors import PcamxError
 from pcamx.progress import Track, silent
 from pcamx.types import NORMAL
 
-TABLE = "labels.csv"
 _SAID = ("path", "label", "patient", "study", "part", "split")  # what Entry and Film share
-_NAMED = 5  # patients that a message names before it counts the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,8 @@ class Summary:
     counts: dict[str, tuple[int, int]]
     """Split > normal and abnormal films; the splits that have any."""
     quarantined: int
+    missing: dict[str, int]
+    """Split > films that the data set lists and the folder lacks; they count as quarantined."""
     marked: int
     marks_on_normal: int
     """Marks left out because the film is labelled normal, which its label stays."""
@@ -60,8 +59,9 @@ def prepare(
 ) -> Summary:
     """Verify a data set's films and write the store ``out``, as a whole or not at all.
 
-    ``root`` is a MURA-v1.1 folder, or holds the films that ``table`` (root/labels.csv if left
-    out) lists. ``marks``: what `pcamx.data.marks` reads. ``transcode`` writes the films anew into
+    ``root`` is a folder of MURA-v1.1 or FracAtlas, or holds the films that ``table``
+    (root/labels.csv if left out) lists. ``marks``: what `pcamx.data.marks` reads; FracAtlas's own
+    are used where others are not named. ``transcode`` writes the films anew into
     the store, with a report. ``workers``: processes, all cores by default; the result does not
     depend on it. Run it under ``if __name__ == "__main__"``.
 
@@ -72,13 +72,13 @@ def prepare(
     _check_arguments(root, out, workers)
     if transcode is not None:
         check_codec(transcode)
-    entries = _list(root, table)
-    _check_patients(entries)
-    _check_links(root, entries)
+    entries, own_marks = list_films(root, table)
+    marks = marks or own_marks
     with replacing(out) as draft:
         paths = [root / entry.path for entry in entries]
         checks = in_processes(verify, paths, paths, workers)
-        facts = list(track(checks, "checking films", len(entries)))
+        checked = track(checks, "checking films", len(entries))
+        facts = [e.left_out or fact for e, fact in zip(entries, checked, strict=True)]
         films, quarantine, size_of = _sort_out(entries, facts)
         _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
@@ -97,6 +97,7 @@ def prepare(
     return Summary(
         counts=_counts(films),
         quarantined=len(quarantine),
+        missing=_missing(entries, facts),
         marked=tally["used"],
         marks_on_normal=tally["normal"],
         marks_empty=tally["empty"],
@@ -116,53 +117,6 @@ def _check_arguments(root: Path, out: Path, workers: int | None) -> None:
     if root.is_relative_to(out):
         what = "is the data folder itself" if out == root else f"holds the data folder {root}"
         raise PcamxError(f"--out {out} {what}; choose a folder for the store")
-
-
-def _list(root: Path, table: Path | None) -> list[Entry]:
-    if table is not None:
-        return read_table(table)
-    if is_mura(root):
-        return read_mura(root)
-    if (root / TABLE).is_file():
-        return read_table(root / TABLE)
-    raise PcamxError(
-        f"{root}: neither a MURA-v1.1 folder (no train_image_paths.csv) nor one with {TABLE}; "
-        f"list the films in a csv with the columns {', '.join(REQUIRED)} and pass it as --table"
-    )
-
-
-def _check_patients(entries: Sequence[Entry]) -> None:
-    """A patient in two splits lets a network score by knowing the patient: refuse."""
-    split_of: dict[str, str] = {}
-    torn: dict[str, None] = {}
-    for entry in entries:
-        if split_of.setdefault(entry.patient, entry.split) != entry.split:
-            torn[entry.patient] = None
-    if torn:
-        names, rest = ", ".join(list(torn)[:_NAMED]), len(torn) - _NAMED
-        more = f" and {rest} more" if rest > 0 else ""
-        what = "patients are" if len(torn) > 1 else "patient is"
-        raise PcamxError(
-            f"{len(torn)} {what} in more than one split: {names}{more}; "
-            "put all films of a patient into one split"
-        )
-
-
-def _check_links(root: Path, entries: Sequence[Entry]) -> None:
-    """Raise if a film's path leads out of ``root`` through a link."""
-    real: dict[str, str] = {}
-    home = os.path.join(root, "")
-    for entry in entries:
-        folder, _, name = entry.path.rpartition("/")
-        if folder not in real:
-            real[folder] = os.path.realpath(home + folder)
-        path = os.path.join(real[folder], name)
-        if os.path.islink(path):
-            path = os.path.realpath(path)
-        if not path.startswith(home):
-            raise PcamxError(
-                f"{entry.where}: {entry.path} is a link that leaves {root}; copy the film into it"
-            )
 
 
 def _sort_out(
@@ -187,6 +141,12 @@ def _counts(films: Sequence[Film]) -> dict[str, tuple[int, int]]:
     number = Counter((film.split, film.label) for film in films)
     counts = {split: (number[split, 0], number[split, 1]) for split in SPLITS}
     return {split: count for split, count in counts.items() if any(count)}
+
+
+def _missing(entries: Sequence[Entry], facts: Sequence[Facts | str]) -> dict[str, int]:
+    pairs = zip(entries, facts, strict=True)
+    number = Counter(entry.split for entry, fact in pairs if fact == MISSING)
+    return {split: number[split] for split in SPLITS if number[split]}
 
 
 def _check_training(

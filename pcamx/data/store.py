@@ -39,6 +39,8 @@ class Entry:
     study: str
     part: str
     split: str
+    left_out: str = ""
+    """Why the film goes to the quarantine, however sound its file is."""
 
 
 @dataclass(frozen=True, slots=True)
