@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,13 @@ def parser(bench: str, text: str, example: str) -> argparse.ArgumentParser:
 def command_line(bench: str) -> str:
     """The command as the user gave it, without the interpreter's path."""
     return shlex.join(["python", "-m", f"bench.{bench}", *sys.argv[1:]])
+
+
+def free_port() -> int:
+    """A TCP port of this host that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> int:

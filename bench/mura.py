@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -188,7 +187,7 @@ def take_steps(
     root, marks = folder.films / "MURA-v1.1", folder.films / "marks"
     pcamx = [sys.executable, "-m", "pcamx"]
     prepare = [*pcamx, "prepare", root, "--marks", marks, "--out", folder.store]
-    train = [BIN / "deepspeed", "--num_gpus", ranks, "--master_port", _free_port()]
+    train = [BIN / "deepspeed", "--num_gpus", ranks, "--master_port", command.free_port()]
     train += ["--log_level", "error", ROOT / "launch/train.py", "--stage", "all"]
     train += ["--config", folder.config]
     evaluate = [*pcamx, "evaluate", folder.run]
@@ -201,12 +200,6 @@ def take_steps(
         "evaluate": lambda: folder.call("evaluate", evaluate, threads=CORES),
     }
     return {step: timed(work) for step, work in steps.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ compared by `pcamx.metrics.paired` on two such columns.
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -26,6 +28,7 @@ from torch import Tensor
 from pcamx import checkpoint
 from pcamx.data.markers import Box
 from pcamx.data.store import Film
+from pcamx.errors import PcamxError
 from pcamx.figures import per_film
 from pcamx.scoring import Scores, Tuning
 
@@ -38,6 +41,55 @@ COLUMNS = (
     *(*FILM, "lesion_share", "network", "probability", "map", "peak", "on_marker"),
     *MEASURED,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FilmTable:
+    """A films.csv: by film, in the file's order, who it is of and what was measured."""
+
+    patient: dict[str, str] = field(default_factory=dict)
+    label: dict[str, int] = field(default_factory=dict)
+    cells: dict[tuple[str, str, str], dict[str, float]] = field(default_factory=dict)
+    """By network, map and column: value by film, of the films that have one."""
+
+    def values(self, network: str, name: str, column: str) -> dict[str, float]:
+        """Value by film of a column for the map ``name``; empty where nothing was measured."""
+        return self.cells.get((network, name, column), {})
+
+
+def read_films(path: Path) -> FilmTable:
+    """Read what `write_films` wrote.
+
+    Raises PcamxError that names the file and the row.
+    """
+    found = FilmTable()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file, strict=True)
+            if tuple(next(rows, ())) != COLUMNS:
+                raise ValueError("its columns are not those of this version")
+            for row in rows:
+                try:
+                    _take(dict(zip(COLUMNS, row, strict=True)), found)
+                except ValueError as error:
+                    raise ValueError(f"row {rows.line_num}: {error}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise PcamxError(f"{path}: {why}; run pcamx evaluate {path.parent}") from None
+    return found
+
+
+def _take(row: Mapping[str, str], found: FilmTable) -> None:
+    """Put a row of the file into the table."""
+    found.patient[row["path"]] = row["patient"]
+    found.label[row["path"]] = int(row["label"])
+    for column in ("probability", "peak", "on_marker", *MEASURED):
+        if cell := row[column]:
+            value = float(cell)
+            if not math.isfinite(value):
+                raise ValueError(f"{column} is {cell}")
+            place = (row["network"], row["map"], column)
+            found.cells.setdefault(place, {})[row["path"]] = value
 
 
 def write_films(

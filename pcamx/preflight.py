@@ -61,6 +61,11 @@ def check_store(run: Path, store: Path) -> None:
         )
 
 
+def binding_differences(config: Config, other: Config) -> list[str]:
+    """Dotted keys, with both values, in which two configs differ and may not within one run."""
+    return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
+
+
 def start_weights(config: Config, number: int) -> Path | None:
     """The weights.pt that a stage starts from, None where it starts from scratch."""
     start: str = getattr(config.stages, f"stage{number}").init_from
@@ -78,11 +83,7 @@ def _check_folder(config: Config, numbers: list[int], resume: bool) -> None:
         raise PcamxError(f"run.folder: {folder} is a file; set it to a new folder")
     there = [n for n in (1, 2, 3) if checkpoint.stage_folder(config, n).exists()]
     if there and (folder / "config.yaml").is_file():
-        changed = [
-            line
-            for line in configs.differences(config, configs.load(folder / "config.yaml"))
-            if not line.startswith(_FREE)
-        ]
+        changed = binding_differences(config, configs.load(folder / "config.yaml"))
         if changed:
             raise PcamxError(
                 f"{folder} holds a run with another config ({'; '.join(changed[:3])}); "

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [  # imports point down, or stay on their line
     "pcamx",  # names what it offers, and imports it on first use
     "launch bench tests pcamx.cli pcamx.__main__",
+    "pcamx.compare",
     "pcamx.evaluate pcamx.explain pcamx.export pcamx.marking pcamx.panels pcamx.trainer",
     "pcamx.pretrained",
     "pcamx.history pcamx.preflight pcamx.stopping pcamx.validation",

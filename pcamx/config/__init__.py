@@ -1,6 +1,6 @@
 """One tree of frozen dataclasses, one YAML file a run, no merging."""
 
-from pcamx.config.file import as_tree, differences, dump, load
+from pcamx.config.file import as_tree, changed, differences, dump, load, read_yaml
 from pcamx.config.tree import (
     Attention,
     Augment,
@@ -34,7 +34,9 @@ __all__ = [
     "Stage",
     "Stages",
     "as_tree",
+    "changed",
     "differences",
     "dump",
     "load",
+    "read_yaml",
 ]

@@ -6,6 +6,7 @@ A key that is unknown, missing, given twice or of the wrong type is an error tha
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,22 +96,60 @@ def load(path: str | Path) -> Config:
 
     Raises ConfigError with the file's name and the key.
     """
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        config: Config = _build(read_yaml(path, "--config takes a YAML file"), Config, "")
+    except ConfigError as error:
+        known = str(error).startswith(f"{path}: ")
+        raise error if known else ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def read_yaml(path: str | Path, expected: str = "expected a YAML file") -> Any:
+    """What a YAML file holds, in Python's own types; a key given twice is refused.
+
+    Raises ConfigError with the file's name, and with ``expected`` where it cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(
-            f"{path}: {reason}; --config takes a YAML file such as configs/demo.yaml"
-        ) from None
+        raise ConfigError(f"{path}: {reason}; {expected} such as configs/demo.yaml") from None
     try:
-        config: Config = _build(yaml.load(text, Loader=_StrictLoader), Config, "")  # noqa: S506
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # PyYAML lets the last two through: a date that does not exist, brackets 1000 deep.
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return config
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """``config`` with other values at some dotted keys, for example ``{"run.seed": 1}``.
+
+    Checked as a file is: raises ConfigError that names the key.
+    """
+    tree = as_tree(config)
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            below = place.get(section)
+            place = below if isinstance(below, dict) else {}
+        if name not in place:
+            near = difflib.get_close_matches(key, list(_keys(tree)), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unknown key {key}{hint}")
+        place[name] = value
+    found: Config = _build(tree, Config, "")
+    return found
+
+
+def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def as_tree(config: Config) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""How much one run exceeds another, film by film on the same films.
+
+Shapes: N films that both runs have a value for.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from pcamx import metrics
+from pcamx.films import FilmTable
+from pcamx.metrics import Difference
+
+KEYS = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}
+"""Columns of films.csv whose differences are shown, and their names."""
+
+
+def other_films(one: FilmTable, first: FilmTable) -> str:
+    """Why two runs' films are not the same, empty where they are.
+
+    They are where names and labels agree; patients then do, being part of the same set.
+    """
+    both = one.label.keys() & first.label.keys()
+    if one.label.keys() != first.label.keys():
+        return (
+            f"measured on {len(one.label)} films, {len(both)} of them among the other's "
+            f"{len(first.label)}"
+        )
+    relabelled = sum(one.label[path] != first.label[path] for path in both)
+    return f"{relabelled} films of the same name have another label" if relabelled else ""
+
+
+def difference(
+    ones: Sequence[FilmTable],
+    firsts: Sequence[FilmTable],
+    network: str,
+    name: str,
+    key: str,
+    *,
+    seed: int = 0,
+) -> Difference | None:
+    """Mean over films of column ``key`` in ``ones`` minus ``firsts``, its interval and a test of 0.
+
+    Of ``network`` ("stage 2") and the map ``name`` ("positive_cam"). Runs of several seeds are
+    averaged film by film before patients are drawn: the interval is over patients, given these
+    very trainings. None where a run lacks the column or the films are not the same.
+    """
+    sides = [[table.values(network, name, key) for table in side] for side in (ones, firsts)]
+    films = list(sides[1][0])
+    if not films or any(values.keys() != set(films) for side in sides for values in side):
+        return None
+    one_N, first_N = ([fmean(values[f] for values in side) for f in films] for side in sides)
+    return metrics.paired(one_N, first_N, [firsts[0].patient[f] for f in films], seed=seed)
+
+
+def auroc_difference(
+    one: FilmTable, first: FilmTable, network: str, *, seed: int = 0
+) -> Difference | None:
+    """AUROC of ``network`` in ``one`` minus that in ``first``; None as in `difference`."""
+    values = [table.values(network, "positive_cam", "probability") for table in (one, first)]
+    films = list(first.label)
+    if not films or any(v.keys() != first.label.keys() for v in values):
+        return None
+    label_N = [float(first.label[film]) for film in films]
+    mine, other = (metrics.auroc([v[f] for f in films], label_N) for v in values)
+    return metrics.paired(mine, other, [first.patient[f] for f in films], seed=seed)

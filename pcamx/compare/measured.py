@@ -1,0 +1,72 @@
+"""A run as `pcamx evaluate` left it: report.json and films.csv."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pcamx import __version__
+from pcamx.errors import PcamxError
+from pcamx.films import FilmTable, read_films
+
+FORMAT = 1
+"""Of report.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluated run; ``name`` tells it from the others."""
+
+    folder: Path
+    name: str
+    report: dict[str, Any]
+    films: FilmTable
+
+
+def read_run(folder: Path, name: str) -> Measured:
+    """Read an evaluated run, or what an evaluation on another store left (RUN/on_STORE).
+
+    Raises PcamxError that names the folder where it is no run, not evaluated or of another version.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        if not (folder / "config.yaml").is_file():
+            raise PcamxError(f"{folder}: not a run's folder, config.yaml is not there")
+        raise PcamxError(f"{folder}: not evaluated yet; run pcamx evaluate {folder}")
+    again = f"run pcamx evaluate {folder} again"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found, stages = report["format"], report["stages"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise PcamxError(f"{path}: damaged, or no report of an evaluation; {again}") from None
+    if found != FORMAT:
+        raise PcamxError(
+            f"{path}: format {found}, this pcamx {__version__} reads format {FORMAT}; {again}"
+        )
+    if not isinstance(stages, dict) or not stages:
+        raise PcamxError(f"{path}: measures no stage; {again}")
+    return Measured(folder, name, report, read_films(folder / "films.csv"))
+
+
+def read_runs(folders: Sequence[Path]) -> list[Measured]:
+    """Read several runs, named by as many of the last parts of their paths as tell them apart.
+
+    Raises PcamxError as `read_run`, and where there are fewer than two or one is given twice.
+    """
+    if len(folders) < 2:
+        raise PcamxError("compare takes two runs or more")
+    places = [folder.resolve() for folder in folders]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise PcamxError(f"{folders[number]}: given twice; name different runs")
+    return [read_run(f, n) for f, n in zip(folders, names(places), strict=True)]
+
+
+def names(places: Sequence[Path]) -> list[str]:
+    """The shortest ends of the different absolute paths that differ from each other."""
+    for parts in range(1, max(len(place.parts) for place in places)):
+        found = ["/".join(place.parts[-parts:]) for place in places]
+        if len(set(found)) == len(found):
+            return found
+    return [str(place) for place in places]
