@@ -34,18 +34,15 @@ def run(options: argparse.Namespace) -> int:
     if not options.table:
         chosen = [job for job in every if job.seed in (options.seeds or grid.seeds)]
         failed = run_jobs(chosen, options.ranks, say)
-    done = [job for job in every if finished(job)]
-    if not done:
-        raise PcamxError(f"{options.folder}: no run of {options.grid} is finished" + _why(failed))
-    files = write_tables(grid, done, options.folder)
-    print(f"{' and '.join(map(str, files))}: {len(done)} of {len(every)} runs")
     for line in failed:
         print(f"{PROG}: failed: {line}", file=sys.stderr)
+    done = [job for job in every if finished(job)]
+    if done:
+        files = write_tables(grid, done, options.folder)
+        print(f"{' and '.join(map(str, files))}: {len(done)} of {len(every)} runs")
+    elif not failed:
+        raise PcamxError(f"{options.folder}: holds no finished run; train without --table")
     return 1 if failed else 0
-
-
-def _why(failed: list[str]) -> str:
-    return f"; {failed[0]}" if failed else ""
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench import record
-from bench.ablation_grid import BASE, Cell, Grid, Job
+from bench.ablation_grid import BASE, LEAST_SEEDS, Cell, Grid, Job
 from bench.record import Record, Row
 from pcamx.checkpoint import write_text
 from pcamx.compare.differences import difference
@@ -39,7 +39,7 @@ NOTES = (
     "A difference is the cell's minus the base's at the same stage: film by film, averaged over "
     "the seeds that both have. In square brackets its 95 % bootstrap interval over patients, given "
     "these trainings; in round ones the smallest and the largest seed's difference.",
-    "Bold: the interval and every seed lie on one side of 0. Nothing is corrected for the number "
+    f"Bold: the interval and every seed, {LEAST_SEEDS} or more, lie on one side of 0. Nothing is corrected for the number "
     "of comparisons.",
     "Marks 0: stage 3 refuses to train without marks, so the base's row of stage 2 is that cell.",
 )
@@ -54,7 +54,8 @@ class Level:
     high: float
 
     def text(self) -> str:
-        return f"{number(self.mean)} ({number(self.low)} to {number(self.high)})"
+        spread = f" ({number(self.low)} to {number(self.high)})" if self.low < self.high else ""
+        return number(self.mean) + spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +65,20 @@ class Gain:
     value: float
     interval: tuple[float, float] | None
     seeds: tuple[float, float]
+    count: int
 
     @property
     def clear(self) -> bool:
-        """Whether interval and seeds all lie on one side of 0."""
+        """Whether interval and seeds, of which there are enough, all lie on one side of 0."""
         ends = [*(self.interval or (0.0,)), *self.seeds]
-        return bool(min(ends) > 0 or max(ends) < 0)
+        return self.count >= LEAST_SEEDS and bool(min(ends) > 0 or max(ends) < 0)
 
     def text(self) -> str:
         mark = "**" if self.clear else ""
         interval = ", ".join(f"{end:+.3f}" for end in self.interval or ())
-        seeds = " to ".join(f"{end:+.3f}" for end in self.seeds)
-        return f"{mark}{self.value:+.3f}{mark} [{interval or DASH}] ({seeds})"
+        low, high = self.seeds
+        seeds = f" ({low:+.3f} to {high:+.3f})" if low < high else ""
+        return f"{mark}{self.value:+.3f}{mark} [{interval or DASH}]{seeds}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ def _gain(
         return None
     low, high = found.low, found.high
     interval = None if low is None or high is None else (low, high)
-    return Gain(found.value, interval, (min(values), max(values)))
+    return Gain(found.value, interval, (min(values), max(values)), len(values))
 
 
 def _rows(line: Line) -> Iterator[Row]:
