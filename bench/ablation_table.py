@@ -39,8 +39,8 @@ NOTES = (
     "A difference is the cell's minus the base's at the same stage: film by film, averaged over "
     "the seeds that both have. In square brackets its 95 % bootstrap interval over patients, given "
     "these trainings; in round ones the smallest and the largest seed's difference.",
-    f"Bold: the interval and every seed, {LEAST_SEEDS} or more, lie on one side of 0. Nothing is corrected for the number "
-    "of comparisons.",
+    f"Bold: the interval and every seed, {LEAST_SEEDS} or more, lie on one side of 0. Nothing is "
+    "corrected for the number of comparisons.",
     "Marks 0: stage 3 refuses to train without marks, so the base's row of stage 2 is that cell.",
 )
 

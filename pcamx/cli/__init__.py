@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pcamx import __version__
-from pcamx.cli import evaluate, explain, export, marks, phantom, prepare
+from pcamx.cli import compare, evaluate, explain, export, marks, phantom, prepare
 from pcamx.errors import PcamxError
 
 
@@ -14,7 +14,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pcamx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subcommand in (phantom, prepare, marks, evaluate, explain, export):
+    for subcommand in (phantom, prepare, marks, evaluate, compare, explain, export):
         subcommand.add(commands)
     return parser
 

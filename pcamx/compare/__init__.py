@@ -1,0 +1,127 @@
+"""`pcamx compare RUN RUN...`: runs side by side, each against the first, film by film."""
+
+import dataclasses
+import datetime
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcamx import config as configs
+from pcamx import provenance
+from pcamx.compare import pictures
+from pcamx.compare.differences import KEYS, auroc_difference, difference, other_films
+from pcamx.compare.measured import Measured, read_runs
+from pcamx.data.replacing import replacing
+from pcamx.errors import PcamxError
+from pcamx.metrics import Difference
+from pcamx.report import compared_page
+from pcamx.report.compared import Comparison, Gap
+from pcamx.report.figure import save_png
+from pcamx.report.rows import MAPS
+
+PAGE, FACTS, FIGURE = "compare.html", "compare.json", "figure2.png"
+FORMAT = 1
+_DPI = 300
+
+
+def compare(folders: Sequence[Path], out: Path) -> Comparison:
+    """Compare evaluated runs with the first; ``out`` gets compare.html, .json and figure2.png.
+
+    The folder is replaced as a whole. Raises PcamxError where a run is none, not evaluated, of
+    another version or given twice, and where ``out`` holds anything else.
+    """
+    check_place(out)
+    runs = read_runs(folders)
+    gaps, remarks = _gaps(runs)
+    panels, undrawn = pictures.draw(runs, pictures.choose(runs))
+    found = Comparison(
+        reports={run.name: run.report for run in runs},
+        gaps=gaps,
+        remarks=[*remarks, *undrawn],
+        settings={run.name: _settings(runs[0], run) for run in runs[1:]},
+    )
+    with replacing(out, check_place) as draft:
+        facts = json.dumps(_facts(runs, found), indent=1, allow_nan=False)
+        (draft / FACTS).write_text(facts + "\n", encoding="utf-8")
+        (draft / PAGE).write_text(compared_page.render(found, panels), encoding="utf-8")
+        if panels:
+            save_png(panels, draft / FIGURE, dpi=_DPI)
+    return found
+
+
+def check_place(out: Path) -> None:
+    """Raise PcamxError unless ``out`` is missing, empty, or an earlier comparison alone."""
+    if out.exists() and not out.is_dir():
+        raise PcamxError(f"{out} is a file; --out takes a folder")
+    names = {item.name for item in out.iterdir()} if out.exists() else set()
+    if names and (FACTS not in names or names - {PAGE, FACTS, FIGURE}):
+        raise PcamxError(f"{out} holds something other than a comparison; choose another --out")
+
+
+def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]], list[str]]:
+    """What each run exceeds the first by, and why where nothing can be said."""
+    gaps: dict[str, dict[str, dict[str, Gap]]] = {}
+    remarks = []
+    for run in runs[1:]:
+        why = other_films(run.films, runs[0].films)
+        if why:
+            remarks.append(f"{run.name} and {runs[0].name} have no differences: {why}.")
+        else:
+            gaps[run.name] = _gaps_of(run, runs[0])
+    return gaps, remarks
+
+
+def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:
+    found: dict[str, dict[str, Gap]] = {}
+    for number in sorted(run.report["stages"].keys() & first.report["stages"].keys()):
+        network = f"stage {number}"
+        auroc = auroc_difference(run.films, first.films, network)
+        found[network] = {"auroc": _gap(auroc)} if auroc else {}
+        for name, title in MAPS.items():
+            by_key = {
+                key: difference([run.films], [first.films], network, name, key) for key in KEYS
+            }
+            found[f"{network}, {title}"] = {k: _gap(d) for k, d in by_key.items() if d}
+    return {title: by_key for title, by_key in found.items() if by_key}
+
+
+def _gap(found: Difference) -> Gap:
+    return Gap(*found)
+
+
+def _settings(first: Measured, run: Measured) -> list[str]:
+    """Keys, with both values, in which the configs differ; folders and seed apart from these."""
+    try:
+        one, other = (configs.load(r.folder / "config.yaml") for r in (run, first))
+    except configs.ConfigError:
+        return ["unknown: a config.yaml is missing or of another version"]
+    lines = configs.differences(one, other)
+    return [line for line in lines if not line.startswith("run.folder")]
+
+
+def _facts(runs: Sequence[Measured], found: Comparison) -> dict[str, Any]:
+    kept = ("created", "device", "versions", "commit", "data", "stages", "baselines")
+    return {
+        "format": FORMAT,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "command": shlex.join(sys.argv),
+        "first": found.first,
+        "runs": {
+            run.name: {"folder": str(run.folder)} | {k: run.report.get(k) for k in kept}
+            for run in runs
+        },
+        "differences": {
+            name: {
+                title: {key: dataclasses.asdict(gap) for key, gap in by_key.items()}
+                for title, by_key in titles.items()
+            }
+            for name, titles in found.gaps.items()
+        },
+        "settings": dict(found.settings),
+        "remarks": list(found.remarks),
+    }

@@ -44,7 +44,7 @@ class Panel:
     title: str  # the film's path
     caption: str
     image_HW: NDArray[np.uint8]
-    maps: dict[str, NDArray[np.float32]]  # map_HW in [0, 1], in the order of the columns
+    maps: dict[str, NDArray[np.float32]]  # map_HW in [0, 1], by column; names may have lines
     lesion_HW: NDArray[np.uint8] | None = None
     hits: dict[str, bool] = field(default_factory=dict)  # by map: the peak lies in the mark
     probability: dict[str, float] = field(default_factory=dict)  # of abnormal, by stage
@@ -121,8 +121,10 @@ def draw(panels: Sequence[Panel]) -> Figure:
     columns = 1 + max(len(panel.maps) for panel in rows)
     width = _CELL * columns
     headings = [_heading(panel, width) for panel in rows]
+    titles = 0.12 * max(name.count("\n") for panel in rows for name in panel.maps)
     heights = [
-        _CELL * min(panel.image_HW.shape[0] / panel.image_HW.shape[1], 2.0) + 0.3 + 0.13 * lines
+        _CELL * min(panel.image_HW.shape[0] / panel.image_HW.shape[1], 2.0)
+        + (0.3 + titles + 0.13 * lines)
         for panel, lines in zip(rows, (h.count("\n") + 1 for h in headings), strict=True)
     ] + [_LEGEND]
     figure = Figure(figsize=(width, sum(heights)), layout="constrained", facecolor="white")

@@ -57,39 +57,49 @@ def render(
     report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel]
 ) -> str:
     """The page as text."""
-    # Not a web server's templates but one constant; autoescape covers whatever data brings.
-    env = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     titles, parts = rows.kappa_by_part(report)
     more_classes = rows.classification(report, rows.MORE_CLASSIFICATION)
     data = report.get("data")
     store = data.get("store") if isinstance(data, Mapping) else None
-    return env.from_string(PAGE).render(
-        title=store or "a run",
-        date=str(report.get("created") or "").partition("T")[0],
-        style=Markup(STYLE),  # noqa: S704
-        dash=rows.DASH,
-        number=rows.number,
-        share=_share,
-        measured=words.measured(report),
-        found=words.found(report),
-        made=words.made(report),
-        localization=tuple(rows.LOCALIZATION.values()),
-        groups=rows.localization(report),
-        more=_tables(report),
-        classification=tuple(rows.CLASSIFICATION.values()),
-        classes=rows.classification(report),
-        more_classification=rows.MORE_CLASSIFICATION,
-        more_classes=more_classes if rows.measured(more_classes) else (),
-        part_titles=titles,
-        parts=parts,
-        films=[_film(panel) for panel in figure.ordered(panels)],
-        legend=_legend(),
-        curves=_curves(report, metrics),
-        terms=words.TERMS,
-        facts=list(words.facts(report)),
-        config=json.dumps(report["config"], indent=2) if report.get("config") else "",
+    return (
+        environment()
+        .from_string(PAGE)
+        .render(
+            title=store or "a run",
+            date=str(report.get("created") or "").partition("T")[0],
+            style=Markup(STYLE),  # noqa: S704
+            dash=rows.DASH,
+            number=rows.number,
+            share=share,
+            measured=words.measured(report),
+            found=words.found(report),
+            made=words.made(report),
+            localization=tuple(rows.LOCALIZATION.values()),
+            groups=rows.localization(report),
+            more=_tables(report),
+            classification=tuple(rows.CLASSIFICATION.values()),
+            classes=rows.classification(report),
+            more_classification=rows.MORE_CLASSIFICATION,
+            more_classes=more_classes if rows.measured(more_classes) else (),
+            part_titles=titles,
+            parts=parts,
+            films=[film(panel) for panel in figure.ordered(panels)],
+            legend=legend(),
+            curves=_curves(report, metrics),
+            terms=words.TERMS,
+            facts=list(words.facts(report)),
+            config=json.dumps(report["config"], indent=2) if report.get("config") else "",
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where templates become pages; not files of a web server but constants of this package.
+
+    Autoescape covers whatever data brings.
+    """
+    return Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
@@ -118,7 +128,7 @@ def _tables(report: Mapping[str, Any]) -> list[_Table]:
     return tables
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     return f"{100 * min(max(value, 0.0), 1.0):.2f}"
 
 
@@ -138,20 +148,22 @@ def _curves(
     ]
 
 
-def _legend() -> dict[str, str]:
+def legend() -> dict[str, str]:
+    """The colour bar of the template's gallery."""
     alt = "Colour bar from 0, where the film shows through unchanged, to 1, bright yellow."
     return {"uri": _uri(figure.legend_bar(), "PNG"), "alt": alt, "text": figure.LEGEND}
 
 
-def _film(panel: Panel) -> dict[str, Any]:
+def film(panel: Panel) -> dict[str, Any]:
+    """What the template's gallery shows of a film."""
     height, width = panel.image_HW.shape
-    film = _Cell("film", _uri(panel.image_HW, "PNG"), f"Film {panel.title}.", width, height)
+    bare = _Cell("film", _uri(panel.image_HW, "PNG"), f"Film {panel.title}.", width, height)
     return {
         "title": panel.title,
         "caption": panel.caption,
         "probabilities": figure.probabilities(panel),
         "missed": ", ".join(panel.missed()),
-        "cells": [film, *(_cell(panel, name) for name in panel.maps)],
+        "cells": [bare, *(_cell(panel, name) for name in panel.maps)],
     }
 
 

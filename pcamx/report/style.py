@@ -30,6 +30,7 @@ tbody th.group { font-weight: 650; padding-top: .7rem; padding-bottom: 0; }
 .dense td .range { display: block; }
 tbody.baseline { background: #f5f6f7; }
 td data { font-weight: 600; font-size: 1rem; }
+td data.unclear { font-weight: 400; }
 td .range, td .n { white-space: nowrap; font-size: .82rem; }
 td .n, td .note { display: block; }
 td .note { color: var(--soft); font-size: .82rem; }

@@ -13,7 +13,8 @@ MORE = {k: rows.MORE_LOCALIZATION[k] for k in ("pxap", "maxboxacc_v2", "false_ac
 """What 80 columns have room for; the page shows the rest."""
 
 
-def _table(title: str, columns: Iterable[str]) -> Table:
+def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
+    """An empty table; its first column, at most so many letters wide, may wrap."""
     table = Table(
         title=title,
         title_justify="left",
@@ -23,21 +24,22 @@ def _table(title: str, columns: Iterable[str]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("", max_width=12)  # the one that may wrap: a number is never cut
+    table.add_column("", max_width=first)  # a number is never cut
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _cell(figure: rows.Estimate) -> str:
+def cell(figure: rows.Estimate) -> str:
+    """A figure with its interval."""
     return f"{figure.text(2)} {figure.interval(2)}".strip()
 
 
 def classification_table(report: Mapping[str, object]) -> Table:
     """AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
-    table = _table("Classification", [*rows.CLASSIFICATION.values(), "n"])
+    table = new_table("Classification", [*rows.CLASSIFICATION.values(), "n"])
     for row in rows.classification(report):
-        figures = map(_cell, row.figures.values())
+        figures = map(cell, row.figures.values())
         table.add_row(Text(row.name), *figures, rows.counts(row.figures))
     return table
 
@@ -45,23 +47,23 @@ def classification_table(report: Mapping[str, object]) -> Table:
 def results_table(report: Mapping[str, object]) -> Table:
     """Pointing, energy and mIoU with their intervals, a row per stage or baseline and map."""
     head = [*rows.LOCALIZATION.values(), "at", "n"]
-    table = _table("Localization of the abnormal map", head)
+    table = new_table("Localization of the abnormal map", head)
     for group in rows.localization(report):
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
             at = rows.number(row.threshold, 2) + ("" if row.tuned else "*")
-            figures = map(_cell, row.figures.values())
+            figures = map(cell, row.figures.values())
             table.add_row(Text(row.name), *figures, at, rows.counts(row.figures))
     return table
 
 
 def more_table(report: Mapping[str, object]) -> Table:
     """PxAP, MaxBoxAccV2 and false activation, as `results_table`."""
-    table = _table("More figures of the same maps", [*MORE.values(), "n"])
+    table = new_table("More figures of the same maps", [*MORE.values(), "n"])
     for group in rows.localization(report, MORE):
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
-            figures = map(_cell, row.figures.values())
+            figures = map(cell, row.figures.values())
             table.add_row(Text(row.name), *figures, rows.counts(row.figures))
     return table
 

@@ -1,6 +1,6 @@
 """The HTML of report.html: no script, nothing from outside the file."""
 
-PAGE = """
+MACROS = """
 {%- macro estimate(figure, bar=true) -%}
 <td>{% if figure.value is none %}{{ dash }}{% else -%}
 <data value="{{ figure.value }}">{{ figure.text() }}</data>
@@ -15,7 +15,44 @@ PAGE = """
 {%- macro strokes(kind, path) -%}
 {% if path %}<path class="halo" d="{{ path }}"/><path class="{{ kind }}" d="{{ path }}"/>{% endif %}
 {%- endmacro -%}
-<!DOCTYPE html>
+{%- macro gallery(films, legend) -%}
+<div class="key">
+<div><img src="{{ legend.uri }}" alt="{{ legend.alt }}">
+<div class="scale"><span>0</span><span>0.5</span><span>1</span></div>
+{{ legend.text }}<br><span class="soft">upper half over black, lower over light grey</span></div>
+<div><svg viewBox="0 0 24 24" aria-hidden="true">
+{{- strokes("mark", "M4 12a8 6 0 1 0 16 0a8 6 0 1 0 -16 0Z") }}</svg>marked lesion</div>
+<div><svg viewBox="0 0 24 24" aria-hidden="true">
+{{- strokes("peak", "M5 12h5M14 12h5M12 5v5M12 14v5") }}</svg>peak of the map</div>
+</div>
+{% for film in films %}
+<figure class="film">
+<figcaption><strong>{{ film.title }}</strong>
+{{ film.caption }}{{ "; " if film.caption and film.probabilities }}
+{% if film.probabilities %}<span class="soft">{{ film.probabilities }}</span>{% endif %}
+{% if film.missed %}<span class="line missed">missed by {{ film.missed }}</span>{% endif %}
+</figcaption>
+<div class="cells" style="--columns: {{ film.cells | length }}">
+{% for cell in film.cells %}
+<div class="cell"><div class="picture">
+<img src="{{ cell.uri }}" alt="{{ cell.alt }}" width="{{ cell.width }}" height="{{ cell.height }}">
+{% if cell.outline or cell.cross %}
+<svg viewBox="0 0 {{ cell.width }} {{ cell.height }}" aria-hidden="true">
+{{- strokes("mark", cell.outline) }}{{ strokes("peak", cell.cross) }}</svg>
+{% endif %}
+</div>
+<p>{{ cell.name }}{% if cell.verdict %}:
+<span{% if cell.missed %} class="missed"{% endif %}>{{ cell.verdict }}</span>{% endif %}</p></div>
+{% endfor %}
+</div>
+</figure>
+{% endfor %}
+{%- endmacro -%}
+"""
+
+PAGE = (
+    MACROS
+    + """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -136,37 +173,7 @@ a scale from 0 to 1, and the number of films behind it. Baselines on grey.</capt
 as it is, then each map over it. Films where maps missed the lesion come first.
 A map hits when its peak lies inside the mark. How often each map misses is in the table above, not
 in this choice of films.</p>
-<div class="key">
-<div><img src="{{ legend.uri }}" alt="{{ legend.alt }}">
-<div class="scale"><span>0</span><span>0.5</span><span>1</span></div>
-{{ legend.text }}<br><span class="soft">upper half over black, lower over light grey</span></div>
-<div><svg viewBox="0 0 24 24" aria-hidden="true">
-{{- strokes("mark", "M4 12a8 6 0 1 0 16 0a8 6 0 1 0 -16 0Z") }}</svg>marked lesion</div>
-<div><svg viewBox="0 0 24 24" aria-hidden="true">
-{{- strokes("peak", "M5 12h5M14 12h5M12 5v5M12 14v5") }}</svg>peak of the map</div>
-</div>
-{% for film in films %}
-<figure class="film">
-<figcaption><strong>{{ film.title }}</strong>
-{{ film.caption }}{{ "; " if film.caption and film.probabilities }}
-{% if film.probabilities %}<span class="soft">{{ film.probabilities }}</span>{% endif %}
-{% if film.missed %}<span class="line missed">missed by {{ film.missed }}</span>{% endif %}
-</figcaption>
-<div class="cells" style="--columns: {{ film.cells | length }}">
-{% for cell in film.cells %}
-<div class="cell"><div class="picture">
-<img src="{{ cell.uri }}" alt="{{ cell.alt }}" width="{{ cell.width }}" height="{{ cell.height }}">
-{% if cell.outline or cell.cross %}
-<svg viewBox="0 0 {{ cell.width }} {{ cell.height }}" aria-hidden="true">
-{{- strokes("mark", cell.outline) }}{{ strokes("peak", cell.cross) }}</svg>
-{% endif %}
-</div>
-<p>{{ cell.name }}{% if cell.verdict %}:
-<span{% if cell.missed %} class="missed"{% endif %}>{{ cell.verdict }}</span>{% endif %}</p></div>
-{% endfor %}
-</div>
-</figure>
-{% endfor %}
+{{ gallery(films, legend) }}
 {% else %}<p>No film was drawn.</p>{% endif %}
 
 <h2>How training went</h2>
@@ -198,3 +205,4 @@ X-Ray Image Classification: A Weakly-Supervised Approach, AAAI 2019.</p>
 </body>
 </html>
 """
+)

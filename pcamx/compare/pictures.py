@@ -1,0 +1,114 @@
+"""Figure 2 of several runs: the same films in rows, runs and stages in columns."""
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pcamx import config as configs
+from pcamx.compare.measured import Measured
+from pcamx.data.canvases import stream
+from pcamx.data.feed import eval_batches
+from pcamx.data.store import read_store
+from pcamx.errors import PcamxError
+from pcamx.panels import draw_panels
+from pcamx.pretrained import from_pretrained
+from pcamx.report.figure import Panel
+
+FILMS = 8
+_SHOWN = {
+    "positive CAM": "stage 1",
+    "stage 2": "stage 2",
+    "stage 3": "stage 3",
+    "decoder": "stage 3, decoder",
+}
+"""Column of a run's own figure: its name here. All but the last are positive CAM."""
+_COLUMNS = 8
+"""More than so many maps leave only the last stage's of each run."""
+_BATCH, _LETTERS = 32, 22
+
+
+def choose(runs: Sequence[Measured], *, seed: int = 0) -> list[str]:
+    """Names of films that all runs have marked, half of them missed by the last map of a run.
+
+    Drawn by the seed; fewer missed, or fewer hit, leave room for the others.
+    """
+    hits = [_last_map(run) for run in runs]
+    shared = [film for film in hits[0] if all(film in found for found in hits)]
+    drawn = [shared[i] for i in np.random.default_rng(seed).permutation(len(shared))]
+    hit = [film for film in drawn if all(found[film] >= 0.5 for found in hits)]
+    missed = [film for film in drawn if film not in set(hit)]
+    half = FILMS // 2
+    return missed[: max(half, FILMS - len(hit))] + hit[: max(half, FILMS - len(missed))]
+
+
+def _last_map(run: Measured) -> dict[str, float]:
+    """Pointing by film of the last stage's decoder, or of its positive CAM."""
+    network = f"stage {max(run.report['stages'])}"
+    decoder = run.films.values(network, "decoder", "pointing")
+    return decoder or run.films.values(network, "positive_cam", "pointing")
+
+
+def draw(runs: Sequence[Measured], films: Sequence[str]) -> tuple[list[Panel], list[str]]:
+    """A panel for each of ``films`` with the maps of all runs, and what could not be drawn."""
+    drawn: dict[str, list[Panel]] = {}
+    remarks: list[str] = []
+    for run in runs if films else ():
+        try:
+            panels = _panels(run, films)
+            first = next(iter(drawn.values()), panels)
+            if panels[0].image_HW.shape != first[0].image_HW.shape:
+                raise PcamxError(f"{run.folder}: its canvas is of another size")
+            drawn[run.name] = panels
+        except PcamxError as error:
+            remarks.append(f"Without maps of {run.name}: {error}.")
+    return _merged(drawn), remarks
+
+
+def _panels(run: Measured, names: Sequence[str]) -> list[Panel]:
+    """A run's own panels of the films."""
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        raise PcamxError(f"{run.folder}: holds a report and no networks")
+    config = configs.load(path)
+    models = {n: from_pretrained(run.folder, stage=int(n)) for n in sorted(run.report["stages"])}
+    store = read_store(Path(config.data.store))
+    known = {film.path: film for film in store.split("valid")}
+    if lost := [name for name in names if name not in known]:
+        raise PcamxError(f"{store.folder}: {lost[0]} is not in its valid split any more")
+    films = [known[name] for name in names]
+    device = next(iter(models.values())).device
+    canvases = stream(config.data, store, films, device)
+    batches = eval_batches(store, films, canvases, batch_size=_BATCH, device=device)
+    return draw_panels({f"stage {n}": m.network for n, m in models.items()}, store, batches, films)
+
+
+def _merged(drawn: dict[str, list[Panel]]) -> list[Panel]:
+    """One panel a film, its columns named by run and stage."""
+    if not drawn:
+        return []
+    columns = [[c for c in _SHOWN if c in panels[0].maps] for panels in drawn.values()]
+    if sum(map(len, columns)) > _COLUMNS:
+        columns = [[c for c in found if c not in _before(found)] for found in columns]
+    merged = []
+    for row, first in enumerate(next(iter(drawn.values()))):
+        maps, hits, probability = {}, {}, {}
+        for (name, panels), shown in zip(drawn.items(), columns, strict=True):
+            panel = panels[row]
+            short = textwrap.fill(name, _LETTERS)
+            for column in shown:
+                title = f"{short}\n{_SHOWN[column]}"
+                maps[title] = panel.maps[column]
+                hits[title] = panel.hits[column]
+            last = list(panel.probability)[-1]
+            probability[name] = panel.probability[last]
+        merged.append(dataclasses.replace(first, maps=maps, hits=hits, probability=probability))
+    return merged
+
+
+def _before(columns: Sequence[str]) -> list[str]:
+    """The columns of all stages but the last."""
+    last = "stage 3" if "stage 3" in columns else columns[-1]
+    return list(columns[: columns.index(last)])
