@@ -190,7 +190,9 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
         there = job.folder / "config.yaml"
         if not there.is_file():
             continue
-        lines = preflight.binding_differences(job.config, absolute(configs.load(there)))
+        found = preflight.binding_differences(job.config, absolute(configs.load(there)))
+        # A finished run may have been moved there.
+        lines = [line for line in found if not line.startswith("run.folder")]
         if lines:
             raise ConfigError(
                 f"cell {job.cell.name!r}: {job.folder} holds a run with another config "

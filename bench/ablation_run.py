@@ -147,10 +147,11 @@ def _call(words: Sequence[object], log: Path, ranks: int, lock: Lock) -> int:
     """
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     env = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    env |= {"PYTHONPATH": str(ROOT), "PATH": f"{BIN}:{os.environ.get('PATH', '')}"}
+    env |= {"PATH": f"{BIN}:{os.environ.get('PATH', '')}"}  # deepspeed finds its own parts there
     with log.open("a") as file:
         process = subprocess.Popen(
             list(map(str, words)),
+            cwd=ROOT,  # whose pcamx runs; all paths of a job are absolute
             env=env,
             stdout=file,
             stderr=subprocess.STDOUT,

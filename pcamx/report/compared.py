@@ -13,6 +13,8 @@ from pcamx.report.rows import Estimate, Group, Row
 from pcamx.report.tables import cell, new_table
 
 DIFFERENCES = {"auroc": "AUROC", **rows.LOCALIZATION}
+_PRINTED = ("auroc", "pointing", "miou")
+"""What a terminal has room for; the page shows the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ def print_comparison(found: Comparison) -> None:
     classes = [g for g in classification(found) if g.title.startswith("stage")]
     console.print(_table("Classification", rows.CLASSIFICATION, classes), "")
     console.print(_table("Localization of the abnormal map", rows.LOCALIZATION, stages), "")
-    console.print(_gap_table(found), "")
+    if found.gaps:
+        console.print(_gap_table(found), "")
     console.print(
         "[low, high]: 95 % bootstrap interval over patients; of differences, film by film"
     )
@@ -140,13 +143,14 @@ def _table(title: str, columns: Mapping[str, str], groups: Sequence[Group]) -> T
 
 
 def _gap_table(found: Comparison) -> Table:
-    table = new_table(f"Differences to {found.first}", DIFFERENCES.values(), first=30)
+    names = [DIFFERENCES[key] for key in _PRINTED]
+    table = new_table(f"Differences to {found.first}", names, first=30)
     for title, by_run in gaps(found):
         table.add_row(Text(title, style="bold"))
         for name, by_key in by_run.items():
             shown = [
                 f"{gap.text()}{'*' if gap.clear else ''} {gap.interval()}".strip()
-                for gap in by_key.values()
+                for gap in (by_key[key] for key in _PRINTED)
             ]
             table.add_row(Text(name), *shown)
     return table
