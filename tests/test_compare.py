@@ -1,0 +1,152 @@
+"""`pcamx compare`: differences by hand, bad input, and two runs with real networks."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pcamx import config as configs
+from pcamx.compare import compare
+from pcamx.compare.differences import auroc_difference, difference
+from pcamx.compare.measured import names, read_run
+from pcamx.compare.pictures import FILMS, choose
+from pcamx.errors import PcamxError
+from pcamx.films import COLUMNS, read_films
+from pcamx.report import compared
+from pcamx.report.compared import Gap
+
+
+def write_run(
+    folder: Path,
+    pointing: list[float],
+    probability: list[float] | None = None,
+    first: int = 0,
+) -> Path:
+    """An evaluated run of stage 1 on films f0, f1, ..., every other of them normal."""
+    folder.mkdir()
+    lines = [",".join(COLUMNS)]
+    for k, hit in enumerate(pointing, first):
+        cells = {"path": f"f{k}", "patient": f"p{k // 2}", "label": str(1 - k % 2)}
+        cells |= {"network": "stage 1", "map": "positive_cam", "pointing": str(hit)}
+        if probability:
+            cells["probability"] = str(probability[k - first])
+        lines.append(",".join(cells.get(column, "") for column in COLUMNS))
+    (folder / "films.csv").write_text("\n".join(lines) + "\n")
+    figure = {"value": sum(pointing) / len(pointing), "low": 0.0, "high": 1.0, "n": len(pointing)}
+    stage = {"localization": {"positive_cam": {"pointing": figure}}}
+    (folder / "report.json").write_text(json.dumps({"format": 1, "stages": {"1": stage}}))
+    return folder
+
+
+def test_differences_by_hand(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", [1, 1, 0, 1], [0.9, 0.1, 0.8, 0.2])
+    other = write_run(tmp_path / "other", [0, 1, 0, 0], [0.1, 0.2, 0.9, 0.3])
+    tables = [read_films(folder / "films.csv") for folder in (one, other)]
+    found = difference(tables[:1], tables[1:], "stage 1", "positive_cam", "pointing")
+    # Patients p0 and p1 gain 1/2 each, so every draw of patients does.
+    assert found is not None and found[:3] == (0.5, 0.5, 0.5) and found.n == 4
+    assert difference(tables[:1], tables[1:], "stage 1", "cam", "pointing") is None
+    # All four pairs in order, against those of the film with 0.9 alone.
+    gap = auroc_difference(tables[0], tables[1], "stage 1")
+    assert gap is not None and gap.value == pytest.approx(1.0 - 0.5)
+    both = difference(tables, tables[1:] * 2, "stage 1", "positive_cam", "pointing")
+    assert both is not None and both.value == 0.25  # the mean over two seeds
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "first", [0, 0, 0, 0]),
+        write_run(tmp_path / "better", [1, 1, 1, 1]),
+        write_run(tmp_path / "elsewhere", [1, 1, 1], first=2),
+    ]
+    found = compare(runs, tmp_path / "out")
+    gap = found.gaps["better"]["stage 1, positive CAM"]["pointing"]
+    assert (gap.value, gap.low, gap.high, gap.n, gap.clear) == (1.0, 1.0, 1.0, 4, True)
+    assert "elsewhere" not in found.gaps
+    said = "elsewhere and first have no differences: measured on 3 films, 2 of them among the oth"
+    assert any(said in remark for remark in found.remarks)
+    assert any("first: " in r and "holds a report and no networks" in r for r in found.remarks)
+    facts = json.loads((tmp_path / "out/compare.json").read_text())
+    assert facts["first"] == "first" and list(facts["runs"]) == ["first", "better", "elsewhere"]
+    assert facts["differences"]["better"]["stage 1, positive CAM"]["pointing"]["value"] == 1.0
+    page = (tmp_path / "out/compare.html").read_text()
+    assert "+1.000" in page and said in page and "No film was drawn" in page
+    compare(runs[:2], tmp_path / "out")  # its own folder is replaced
+    assert "elsewhere" not in (tmp_path / "out/compare.html").read_text()
+
+
+def test_names_tell_runs_apart() -> None:
+    assert names([Path("/a/base/seed0"), Path("/a/paper/seed0")]) == ["base/seed0", "paper/seed0"]
+    assert names([Path("/a/base"), Path("/a/paper")]) == ["base", "paper"]
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / name, [0, 1]) for name in ("one", "two"))
+    out = tmp_path / "out"
+
+    def refused(message: str, *runs: Path, out: Path = out) -> None:
+        with pytest.raises(PcamxError, match=message):
+            compare(runs, out)
+
+    refused("two runs or more", one)
+    refused("one/../one: given twice", one, two, tmp_path / "one/../one")
+    refused("nothing: not a run's folder", one, tmp_path / "nothing")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/config.yaml").touch()
+    refused("raw: not evaluated yet; run pcamx evaluate .*raw$", one, tmp_path / "raw")
+    refused("something other than a comparison; choose another --out", one, two, out=tmp_path)
+    refused("films.csv is a file", one, two, out=one / "films.csv")
+    report = json.loads((two / "report.json").read_text())
+    (two / "report.json").write_text(json.dumps(report | {"format": 2}))
+    refused("format 2, this pcamx .* reads format 1; run pcamx evaluate", one, two)
+    (two / "report.json").write_text("{")
+    refused("report.json: damaged", one, two)
+    (two / "report.json").write_text(json.dumps(report))
+    text = (two / "films.csv").read_text()
+    (two / "films.csv").write_text(text.replace("p0,", "p0,,", 1))
+    refused(r"films.csv: row 2: .*; run pcamx evaluate", one, two)
+    (two / "films.csv").write_text(text.replace("pointing", "pointed"))
+    refused("its columns are not those of this version", one, two)
+    assert not out.exists()
+
+
+def test_half_of_the_films_are_missed_ones(tmp_path: Path) -> None:
+    hits = [1.0] * 12 + [0.0] * 6
+    runs = [write_run(tmp_path / "one", hits), write_run(tmp_path / "two", [1.0] * 18)]
+    chosen = choose([read_run(folder, folder.name) for folder in runs])
+    assert len(chosen) == len(set(chosen)) == FILMS
+    assert sum(int(film[1:]) >= 12 for film in chosen) == FILMS // 2
+    few = write_run(tmp_path / "few", [1.0] * 17 + [0.0])
+    chosen = choose([read_run(folder, folder.name) for folder in (few, runs[1])])
+    assert len(chosen) == FILMS and chosen[0] == "f17"
+
+
+def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(evaluated_run, other)
+    config = configs.load(other / "config.yaml")
+    changed = configs.changed(config, {"attention.omega": 5.0})
+    (other / "config.yaml").write_text(configs.dump(changed))
+    found = compare([evaluated_run, other], tmp_path / "out")
+    assert found.remarks == []
+    gaps = [gap for by_key in found.gaps["other"].values() for gap in by_key.values()]
+    assert gaps and all((gap.value, gap.low, gap.high) == (0, 0, 0) for gap in gaps)
+    assert found.settings["other"] == ["attention.omega: 5.0 here, 10.0 there"]
+    with Image.open(tmp_path / "out/figure2.png") as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    page = (tmp_path / "out/compare.html").read_text()
+    assert page.count("<figure") == len(re.findall(r"data:image/png", page)) - 1 > 0
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing from outside
+    compared.print_comparison(found)
+    text = capsys.readouterr().out
+    assert "Differences to run" in text and "stage 3, decoder" in text
+
+
+def test_a_gap_is_clear_where_its_interval_leaves_out_zero() -> None:
+    assert Gap(0.2, 0.1, 0.3).clear and Gap(-0.2, -0.3, -0.1).clear
+    assert not Gap(0.2, 0.0, 0.3).clear and not Gap(0.2).clear
+    assert (Gap().text(), Gap(0.2, 0.1, 0.3).interval()) == ("–", "[+0.100, +0.300]")
