@@ -36,6 +36,7 @@ if name in plan["interrupt"]:
         note(name + " stopped")
         sys.exit(130)
     signal.signal(signal.SIGINT, stop)
+    signal.alarm(30)  # its end if nobody stops it
     os.kill(os.getppid(), signal.SIGINT)
     signal.pause()
 if name in plan["hold"]:
