@@ -114,7 +114,7 @@ def test_the_grid_of_the_project_can_be_used(monkeypatch: pytest.MonkeyPatch) ->
     grid = read_grid(Path("bench/ablation.yaml"))
     assert len(grid.cells) > 20 and grid.seeds == (0, 1, 2)
     changed = [job for job in jobs(grid, Path("out")) if job.cell.slug != "base"]
-    base = configs.load("configs/demo.yaml")
+    base = grid.base
     for job in changed:  # no cell says what the base says
         for key in job.cell.changes:
             lines = configs.differences(job.config, base)
