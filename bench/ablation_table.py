@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from bench import record
+from bench.ablation_figures import Gain, Level, gain, gain_rows, level
 from bench.ablation_grid import BASE, LEAST_SEEDS, Cell, Grid, Job
 from bench.record import Record, Row
 from pcamx.checkpoint import write_text
-from pcamx.compare.differences import difference
+from pcamx.compare.differences import KEYS
 from pcamx.compare.measured import Measured, read_run
-from pcamx.report.rows import DASH, number
+from pcamx.report.rows import DASH
 
 LEVELS = {  # name: where report.json's stage has it
     "AUROC": ("classification", "auroc"),
@@ -31,6 +31,23 @@ DIFFERENCES = {
     "decoder: pointing": ("decoder", "pointing"),
     "decoder: mIoU": ("decoder", "miou"),
 }
+STEPS = {  # of the base: a network and its map, and those that it is compared with
+    "stage 1: positive CAM, minus CAM": (("stage 1", "positive_cam"), ("stage 1", "cam")),
+    "positive CAM: stage 2, minus stage 1": (
+        ("stage 2", "positive_cam"),
+        ("stage 1", "positive_cam"),
+    ),
+    "positive CAM: stage 3, minus stage 1": (
+        ("stage 3", "positive_cam"),
+        ("stage 1", "positive_cam"),
+    ),
+    "positive CAM: stage 3, minus stage 2": (
+        ("stage 3", "positive_cam"),
+        ("stage 2", "positive_cam"),
+    ),
+    "stage 3: decoder, minus positive CAM": (("stage 3", "decoder"), ("stage 3", "positive_cam")),
+    "stage 3's decoder, minus the segmenter": (("stage 3", "decoder"), ("segmenter", "decoder")),
+}
 NOTES = (
     "Every figure is of the validation films. Pointing, mIoU, energy and peak on letter are of the "
     "positive CAM of the full film unless the decoder is named; higher is better but for peak on "
@@ -43,42 +60,6 @@ NOTES = (
     "corrected for the number of comparisons.",
     "Marks 0: stage 3 refuses to train without marks, so the base's row of stage 2 is that cell.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A figure over the seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-    def text(self) -> str:
-        spread = f" ({number(self.low)} to {number(self.high)})" if self.low < self.high else ""
-        return number(self.mean) + spread
-
-
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """A difference to the base: its interval over patients, its range over seeds."""
-
-    value: float
-    interval: tuple[float, float] | None
-    seeds: tuple[float, float]
-    count: int
-
-    @property
-    def clear(self) -> bool:
-        """Whether interval and seeds, of which there are enough, all lie on one side of 0."""
-        ends = [*(self.interval or (0.0,)), *self.seeds]
-        return self.count >= LEAST_SEEDS and bool(min(ends) > 0 or max(ends) < 0)
-
-    def text(self) -> str:
-        mark = "**" if self.clear else ""
-        interval = ", ".join(f"{end:+.3f}" for end in self.interval or ())
-        low, high = self.seeds
-        seeds = f" ({low:+.3f} to {high:+.3f})" if low < high else ""
-        return f"{mark}{self.value:+.3f}{mark} [{interval or DASH}]{seeds}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +90,23 @@ def write_tables(grid: Grid, done: Sequence[Job], out: Path) -> tuple[Path, Path
     for cell in grid.cells:
         found.rows.extend(row for line in lines[cell.slug] for row in _rows(line))
     path, json_file = out / "ablation.md", out / "ablation.json"
+    steps = _steps(list(runs.get(BASE, {}).values()))
+    found.rows.extend(row for name, gains in steps for row in gain_rows(BASE, name, gains))
     record.write_json(found, json_file)
     notes = [*NOTES, *_provenance(runs), *_missing(grid, runs)]
     head = record.markdown(Record(**_head(found)), "Ablation", notes)
-    write_text(path, head + "".join(_page(grid, lines)))
+    write_text(path, head + "".join([*_base_page(lines[BASE], steps), *_page(grid, lines)]))
     return path, json_file
+
+
+def _steps(base: Sequence[Measured]) -> list[tuple[str, dict[str, Gain]]]:
+    """What each step of the method adds, of the base run."""
+    found = []
+    for name, (place, minus) in STEPS.items():
+        gains = {title: gain(base, base, place, key, minus) for key, title in KEYS.items()}
+        if kept := {title: gain for title, gain in gains.items() if gain}:
+            found.append((name, kept))
+    return found
 
 
 def _head(found: Record) -> dict[str, Any]:
@@ -124,10 +117,11 @@ def _lines(cell: Cell, runs: Runs) -> Iterator[Line]:
     mine, base = runs.get(cell.slug, {}), runs.get(BASE, {})
     both = [seed for seed in mine if seed in base] if cell.slug != BASE else []
     for stage in cell.train if mine else ():
-        levels = {name: _level(list(mine.values()), stage, keys) for name, keys in LEVELS.items()}
+        network = f"stage {stage}"
+        levels = {name: level(list(mine.values()), stage, keys) for name, keys in LEVELS.items()}
         gains = {
-            name: _gain([mine[s] for s in both], [base[s] for s in both], stage, *place)
-            for name, place in DIFFERENCES.items()
+            name: gain([mine[s] for s in both], [base[s] for s in both], (network, where), key)
+            for name, (where, key) in DIFFERENCES.items()
         }
         yield Line(
             cell,
@@ -138,54 +132,17 @@ def _lines(cell: Cell, runs: Runs) -> Iterator[Line]:
         )
 
 
-def _level(runs: Sequence[Measured], stage: int, keys: Sequence[str]) -> Level | None:
-    """None where the figure is undefined for any of the seeds."""
-    values = []
-    for run in runs:
-        found: Any = run.report["stages"][str(stage)]
-        for key in (*keys, "value"):
-            found = found.get(key) if isinstance(found, dict) else None
-        if found is None:
-            return None
-        values.append(float(found))
-    return Level(fmean(values), min(values), max(values))
-
-
-def _gain(
-    ones: Sequence[Measured], firsts: Sequence[Measured], stage: int, name: str, key: str
-) -> Gain | None:
-    if not ones:
-        return None
-    place = (f"stage {stage}", name, key)
-    found = difference([r.films for r in ones], [r.films for r in firsts], *place)
-    single = [
-        difference([one.films], [first.films], *place)
-        for one, first in zip(ones, firsts, strict=True)
-    ]
-    values = [d.value for d in single if d is not None and d.value is not None]
-    if found is None or found.value is None or len(values) != len(ones):
-        return None
-    low, high = found.low, found.high
-    interval = None if low is None or high is None else (low, high)
-    return Gain(found.value, interval, (min(values), max(values)), len(values))
-
-
 def _rows(line: Line) -> Iterator[Row]:
     def row(metric: str, value: float) -> Row:
         return Row(line.cell.group, line.name, metric, value, "")
 
     yield row("seeds", len(line.seeds))
-    for name, level in line.levels.items():
-        yield row(name, level.mean)
-        yield row(f"{name}, smallest seed", level.low)
-        yield row(f"{name}, largest seed", level.high)
-    for name, gain in line.gains.items():
-        yield row(f"{name}, minus base", gain.value)
-        if gain.interval:
-            yield row(f"{name}, minus base, low", gain.interval[0])
-            yield row(f"{name}, minus base, high", gain.interval[1])
-        yield row(f"{name}, minus base, smallest seed", gain.seeds[0])
-        yield row(f"{name}, minus base, largest seed", gain.seeds[1])
+    for name, found in line.levels.items():
+        yield row(name, found.mean)
+        yield row(f"{name}, smallest seed", found.low)
+        yield row(f"{name}, largest seed", found.high)
+    gains = {f"{name}, minus base": gain for name, gain in line.gains.items()}
+    yield from gain_rows(line.cell.group, line.name, gains)
 
 
 def _provenance(runs: Runs) -> Iterator[str]:
@@ -208,15 +165,27 @@ def _missing(grid: Grid, runs: Runs) -> Iterator[str]:
         yield f"Not finished, and not in these tables: {', '.join(lack)}."
 
 
+def _base_page(lines: Sequence[Line], steps: list[tuple[str, dict[str, Gain]]]) -> Iterator[str]:
+    """The base's stages, and what each adds to the one before."""
+    if not lines:
+        return
+    yield "\n## The stages\n\n"
+    heads = [((line.name, str(len(line.seeds))), line.levels) for line in lines]
+    yield from _table(("", "seeds"), LEVELS, heads)
+    yield "\n"
+    titles = dict.fromkeys(KEYS.values())
+    yield from _table(("difference",), titles, [((name,), gains) for name, gains in steps])
+
+
 def _page(grid: Grid, lines: Mapping[str, Sequence[Line]]) -> Iterator[str]:
     """A table of figures and one of differences for each group, the base's rows first."""
     base = {line.stage: line for line in lines[BASE]}
-    groups = dict.fromkeys(cell.group for cell in grid.cells)
+    groups = dict.fromkeys(cell.group for cell in grid.cells if cell.slug != BASE)
     for group in groups:
         own = [line for cell in grid.cells if cell.group == group for line in lines[cell.slug]]
         if not own:
             continue
-        stages = sorted({line.stage for line in own}) if group != BASE else []
+        stages = sorted({line.stage for line in own})
         shown = [*(base[stage] for stage in stages if stage in base), *own]
         yield f"\n## {group}\n\n"
         yield from _table(

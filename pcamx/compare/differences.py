@@ -36,15 +36,18 @@ def difference(
     name: str,
     key: str,
     *,
+    minus: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> Difference | None:
     """Mean over films of column ``key`` in ``ones`` minus ``firsts``, its interval and a test of 0.
 
-    Of ``network`` ("stage 2") and the map ``name`` ("positive_cam"). Runs of several seeds are
+    Of ``network`` ("stage 2") and the map ``name`` ("positive_cam"), in ``firsts`` of those of
+    ``minus`` where it is given. Runs of several seeds are
     averaged film by film before patients are drawn: the interval is over patients, given these
     very trainings. None where a run lacks the column or the films are not the same.
     """
-    sides = [[table.values(network, name, key) for table in side] for side in (ones, firsts)]
+    places = ((ones, (network, name)), (firsts, minus or (network, name)))
+    sides = [[table.values(*place, key) for table in side] for side, place in places]
     films = list(sides[1][0])
     if not films or any(values.keys() != set(films) for side in sides for values in side):
         return None
