@@ -1,7 +1,9 @@
 """`pcamx explain` on a run with random weights: evaluate's own figures, files, bad input."""
 
 import csv
+import gc
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -17,6 +19,7 @@ import processes
 import pytest
 import random_runs
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import assert_one_line
@@ -433,6 +436,46 @@ def _die() -> None:
 
 
 # Memory
+
+
+def test_memory_is_flat_over_a_folder(run: Path, tmp_path: Path) -> None:
+    """Of films of many sizes, in the process that reads and draws and in this one."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "films").mkdir()
+    for number, (height, width) in enumerate(rng.integers(300, 2500, (32, 2))):
+        grey_HW = np.arange(height * width, dtype=np.uint32).reshape(height, width) >> 8
+        Image.fromarray(grey_HW.astype(np.uint8)).save(tmp_path / f"films/{number}.png")
+    used: list[tuple[int, int]] = []
+
+    def watch(rows: Any, what: str, total: int) -> Iterator[Any]:
+        for row in rows:
+            (worker,) = multiprocessing.active_children()
+            used.append((resident(os.getpid()), resident(worker.pid)))
+            yield row
+
+    explain(run, [tmp_path / "films"], out=tmp_path / "out", workers=1, track=watch)
+    growth = np.max(used, axis=0) - used[0]
+    assert (growth < 60e6).all(), used  # figures that are kept: 100 to 400 MB
+
+
+def resident(process: int | None) -> int:
+    """Bytes that a process has in memory."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_figure_goes_when_it_is_drawn() -> None:
+    """Matplotlib's figures refer to themselves, and wait for the garbage collector."""
+    blank_HW = np.zeros((60, 40), np.uint8)
+    strength_HW = blank_HW.astype(np.float32)
+    gc.disable()
+    try:
+        draw(
+            Picture("a", "b", blank_HW, strength_HW, "decoder", [], True, 0.5, "tuned", (0, 1), "")
+        )
+        assert not [one for one in gc.get_objects() if type(one) is Figure]
+    finally:
+        gc.enable()
 
 
 def test_reading_and_drawing_processes_do_without_torch() -> None:
