@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
@@ -420,6 +422,51 @@ def test_ctrl_c_leaves_nothing(run: Path, films: Path, tmp_path: Path, workers: 
     with pytest.raises(KeyboardInterrupt):
         explain(run, [films], out=tmp_path / "out", workers=workers, track=stop_after_one)
     assert {p.name for p in tmp_path.iterdir()} == {"films"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_command_leaves_nothing_for_long(
+    run: Path, films: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM clears up; after SIGKILL the next run does, and no process stays."""
+    for n in range(30):
+        shutil.copy(films / "a/one.png", films / f"{n}.png")
+    words = [sys.executable, "-m", "pcamx", "explain", run, films, "--out", tmp_path / "out"]
+    with subprocess.Popen(
+        list(map(str, words)),
+        cwd=processes.PROJECT,
+        env=processes.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        assert started.stderr is not None
+        first = started.stderr.readline()
+        assert "explaining films" in first
+        assert len(list(tmp_path.glob(".out.*.draft"))) == 1
+        os.kill(started.pid, number)
+        rest = started.stderr.read()
+    left = list(tmp_path.glob(".out.*"))
+    if number == signal.SIGTERM:
+        assert started.returncode == 130 and left == []
+        assert rest.endswith("pcamx: stopped; nothing was written\n")
+    else:
+        assert started.returncode == -number and len(left) == 1
+        explain(run, [films / "a/one.png"], out=tmp_path / "out")
+        assert list(tmp_path.glob(".out.*")) == [] and (tmp_path / "out/films.csv").is_file()
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    """The pipe is closed by the last of them; a process that stayed would hold it open."""
+    code = (
+        "import os, time; from concurrent.futures import ProcessPoolExecutor as P; "
+        "import multiprocessing as m; from pcamx.data.processes import begin\n"
+        "if __name__ == '__main__':\n"
+        " pool = P(1, m.get_context('spawn'), initializer=begin)\n"
+        " pool.submit(os.getpid).result(); os.kill(os.getpid(), 9)\n"
+    )
+    ended = processes.command(sys.executable, "-c", code, cwd=processes.PROJECT)
+    assert ended.code == -signal.SIGKILL
 
 
 def test_a_process_that_dies(

@@ -1,10 +1,12 @@
 """`pcamx prepare` of a data set with DICOM films: taken into the store, to the bit."""
 
 import csv
+import sys
 from pathlib import Path
 
 import dicoms
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +16,7 @@ from pcamx.data.film_file import read_film
 from pcamx.data.lay import lay_films
 from pcamx.data.prepare import Summary, prepare
 from pcamx.data.store import read_store
-from pcamx.data.stored_films import _names
+from pcamx.data.take_in import _names
 from pcamx.data.transcode import Kind
 
 CPU = torch.device("cpu")
@@ -92,3 +94,12 @@ def test_names_in_the_store() -> None:
     paths = ["a.dcm", "b/a.DICOM", "1.2.3", "c.png", "c.dcm", "c.dicom"]
     names = _names(paths, {path for path in paths if path != "c.png"})
     assert names == ["a.png", "b/a.png", "1.2.3.png", "c.png", "c.dcm_.png", "c.dicom_.png"]
+
+
+def test_writing_processes_do_without_torch() -> None:
+    """Each is a new Python: torch would cost it seconds."""
+    code = (
+        "import sys; from pcamx.data import take_in; "
+        "print({'torch', 'nvidia.dali'} & set(sys.modules))"
+    )
+    assert processes.command(sys.executable, "-c", code, cwd=processes.PROJECT).text == "set()\n"

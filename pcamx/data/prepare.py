@@ -63,10 +63,11 @@ def prepare(
     """Verify a data set's films and write the store ``out``, as a whole or not at all.
 
     ``root`` is a folder of MURA-v1.1 or FracAtlas, or holds the films that ``table``
-    (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.stored_films`). ``marks``:
+    (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.take_in`). ``marks``:
     what `pcamx.data.marks` reads; FracAtlas's own are used where others are not named.
     ``transcode`` writes the films anew into the store, with a report. ``workers``: processes, all
     cores by default; the result does not depend on it. Run it under
+    ``if __name__ == "__main__"``.
     ``if __name__ == "__main__"``.
 
     Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
