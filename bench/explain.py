@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench import command, record
-from bench.peers import GRAD_CAM, PACKAGES, TORCH_CAM
+from bench.peers import GRAD_CAM, PACKAGES, TORCH_CAM, import_grad_cam
 from bench.record import Row
 from bench.timing import Call, time_calls
 from pcamx import PositiveCAM, metrics
@@ -29,15 +29,15 @@ from pcamx.kernels import reference
 from pcamx.model.network import Network
 from pcamx.pretrained import Pretrained, Threshold, save_pretrained
 from pcamx.report.console import track
-from pcamx.scoring import network_maps
+from pcamx.scoring import abnormal_probability
 from pcamx.types import ABNORMAL
 
 CANVAS, BATCH, FILMS, FILM_SIZE = 320, 16, 100, 1000
 OURS, DROP_IN, DECODER = "pcamx explain", "PositiveCAM", "pcamx explain with the decoder"
 NOTES = """\
 From a batch of tensors to maps of the images' size, the network's forward pass within each call.
-pcamx explain makes the plain and the positive CAM and the probabilities; torch-cam's CAM and \
-PositiveCAM's maps are upsampled as its are, GradCAM upsamples its own.
+pcamx explain makes maps and probabilities; torch-cam's CAM and PositiveCAM's maps are upsampled \
+as its are, GradCAM upsamples its own.
 Peers' maps are min-max normalised plain CAMs (pytorch-grad-cam's cut off at 0 before); each was \
 first held against the reference.
 The folder: the command over drawn films of 1000 px, from its start to its end, with the decoder, \
@@ -134,11 +134,11 @@ def _check(name: str, result: object, truth_BHW: Tensor) -> None:
 
 
 def _ours(net: Network, image_B1HW: Tensor) -> Call:
-    explainer = network_maps(net)
-
     def call() -> Tensor:
-        maps = explainer(image_B1HW)[1]
-        return maps.get("decoder", maps["positive_cam"])
+        with torch.inference_mode():
+            logits_BC, map_BHW = net.best_map(image_B1HW)
+            abnormal_probability(logits_BC)
+            return map_BHW
 
     return call
 
@@ -147,7 +147,7 @@ def _drop_in(net: Network, image_B1HW: Tensor) -> Call:
     extractor = PositiveCAM(Classifier(net), "features", "fc")
 
     def call() -> Tensor:
-        with torch.no_grad():
+        with torch.inference_mode():
             return upsampled(extractor(image_B1HW, ABNORMAL), image_B1HW.shape[-2:])
 
     return call
@@ -169,12 +169,7 @@ def _torch_cam(net: Network, image_B1HW: Tensor) -> Call:
 
 
 def _grad_cam(net: Network, image_B1HW: Tensor) -> Call:
-    try:
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except RuntimeError as error:  # torchvision built for another PyTorch
-        raise ImportError(str(error).splitlines()[0]) from error
-
+    GradCAM, ClassifierOutputTarget, _ = import_grad_cam()
     model = Classifier(net)
     extractor = GradCAM(model=model, target_layers=[model.features])
     targets = [ClassifierOutputTarget(ABNORMAL)] * len(image_B1HW)
@@ -182,7 +177,7 @@ def _grad_cam(net: Network, image_B1HW: Tensor) -> Call:
 
 
 def measure_maps(device: torch.device, canvas: int, batch: int) -> tuple[list[Row], list[str]]:
-    """Images a second of each rival, and a line for each that cannot run."""
+    """Images a second of each rival, and a line for each that cannot run, or not as installed."""
     generator = torch.Generator().manual_seed(1)
     image_B1HW = torch.randn(batch, 1, canvas, canvas, generator=generator).to(device)
     calls, missing = map_calls(network(device, decoder=False), image_B1HW)
@@ -196,7 +191,12 @@ def measure_maps(device: torch.device, canvas: int, batch: int) -> tuple[list[Ro
         if rival in timings:
             ratio = timings[rival].p50 / timings[OURS].p50
             rows.append(Row(case, OURS, "speed", ratio, "x", rival))
-    return rows, [f"not run: {name}: {why}" for name, why in missing.items()]
+    notes = [f"not run: {name}: {why}" for name, why in missing.items()]
+    if GRAD_CAM in calls and (absent := import_grad_cam()[2]):
+        notes.append(
+            f"{GRAD_CAM} ran without {', '.join(absent)}, which it imports but does not use."
+        )
+    return rows, notes
 
 
 def measure_folder(films: Path, device: torch.device, canvas: int, folder: Path) -> list[Row]:
@@ -268,7 +268,7 @@ def run(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = record.begin("explain", device, PACKAGES)
     path = record.outputs("explain", found, options.markdown, options.json)
-    rows, missing = measure_maps(device, options.canvas, options.batch)
+    rows, notes = measure_maps(device, options.canvas, options.batch)
     found.rows.extend(rows)
     with TemporaryDirectory() as name:
         drawn = Path(name) / "films"
@@ -278,7 +278,7 @@ def run(options: argparse.Namespace) -> None:
         found.rows.extend(rows)
     if options.json:
         record.write_json(found, options.json)
-    record.write_markdown(found, path, "Explain", [*NOTES.splitlines(), *missing])
+    record.write_markdown(found, path, "Explain", [*NOTES.splitlines(), *notes])
     print(f"{path}: {len(found.rows)} figures")
 
 

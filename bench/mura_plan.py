@@ -1,8 +1,10 @@
 """A phantom set with MURA-v1.1's numbers of films, studies and patients, part by part.
 
-Films by part and label as counted in the public folders, studies and patients as in Rajpurkar et
-al., arXiv 1712.06957, table 1: 36,808 films of 13,457 studies of 11,184 patients for training,
-3,197 of 1,199 of 783 for validation.
+Known: 36,808 films for training and 3,197 for validation, and 14,656 studies of both: Rajpurkar et
+al., arXiv 1712.06957, has 14,863 studies with the 207 of the test set, which is not public.
+Assumed, for want of the data and of the paper's table at hand: how films and studies divide by
+part and label, 13,457 and 1,199 studies by split, and 11,184 and 783 patients. Their sums agree
+with what is known.
 """
 
 from typing import NamedTuple

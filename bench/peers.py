@@ -5,7 +5,11 @@ linear layer. They return the plain map min-max normalised, pytorch-grad-cam's c
 Shapes: B batch, K channels, C classes, h w the map.
 """
 
-from typing import NamedTuple
+import sys
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock, patch
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +21,10 @@ from pcamx.kernels import reference
 TORCH_CAM, GRAD_CAM = "torch-cam CAM", "pytorch-grad-cam GradCAM"
 PACKAGES = {"torch-cam": "torchcam", "grad-cam": "grad-cam"}
 """Short name and distribution, for the versions of a record."""
+_UNUSED = {
+    "torchvision": ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"),
+    "sklearn": ("sklearn", "sklearn.decomposition"),
+}
 
 
 class Peers(NamedTuple):
@@ -53,6 +61,29 @@ def peers(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor) -> Pe
     return found
 
 
+@cache
+def import_grad_cam() -> tuple[Any, Any, list[str]]:
+    """GradCAM, ClassifierOutputTarget, and what had an empty stand-in while they were imported.
+
+    The package imports torchvision and scikit-learn as a whole, for what GradCAM does not use; a
+    torchvision built for another PyTorch cannot be imported at all.
+    """
+    absent = {name: parts for name, parts in _UNUSED.items() if not _imports(name)}
+    stands_in = {part: MagicMock() for parts in absent.values() for part in parts}
+    with patch.dict(sys.modules, stands_in):
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    return GradCAM, ClassifierOutputTarget, list(absent)
+
+
+def _imports(name: str) -> bool:
+    try:
+        import_module(name)
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
 def _torch_cam(features_BKhw: Tensor, weight_CK: Tensor, classes: list[int]) -> Call:
     from torchcam.methods import CAM
 
@@ -69,12 +100,7 @@ def _torch_cam(features_BKhw: Tensor, weight_CK: Tensor, classes: list[int]) -> 
 
 
 def _grad_cam(features_BKhw: Tensor, weight_CK: Tensor, classes: list[int]) -> Call:
-    try:
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except RuntimeError as error:  # torchvision built for another PyTorch
-        raise ImportError(str(error).splitlines()[0]) from error
-
+    GradCAM, ClassifierOutputTarget, _ = import_grad_cam()
     # It makes NumPy arrays on the way, which know no bfloat16.
     model = Head(weight_CK, torch.float32).eval()
     features_BKhw = features_BKhw.float().requires_grad_()

@@ -58,6 +58,11 @@ class Tuning(NamedTuple):
     """Of the map as it is, for false activation; None without a marked training film."""
 
 
+def abnormal_probability(logits_BC: Tensor) -> Tensor:
+    """Of each image, float32 [B]."""
+    return logits_BC.float().softmax(1)[:, ABNORMAL]
+
+
 def network_maps(network: Network) -> Explain:
     """The maps of the abnormal class, of the full image, whatever the film's label."""
 
@@ -66,7 +71,7 @@ def network_maps(network: Network) -> Explain:
         named = {"cam": maps.cam_BHW, "positive_cam": maps.positive_cam_BHW}
         if maps.decoder_BHW is not None:
             named["decoder"] = maps.decoder_BHW
-        return logits_BC.float().softmax(1)[:, ABNORMAL], named
+        return abnormal_probability(logits_BC), named
 
     return explain
 

@@ -194,3 +194,9 @@ def test_starts_and_folders_that_make_no_sense(
     tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     assert said in refusal(written(tmp_path, GOOD.replace(old, new)))
+
+
+def test_several_nodes_differ_from_one_only_in_how_they_run() -> None:
+    """Same films, stages and losses; the cache serves several nodes, so none decodes each epoch."""
+    one, several = (load(SHIPPED / f"{name}.yaml") for name in ("mura", "mura_multinode"))
+    assert several.data == one.data and several.data.feed == "resident"

@@ -1,9 +1,13 @@
 """`pcamx explain` on a run with random weights: evaluate's own figures, files, bad input."""
 
 import csv
+import gc
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
@@ -17,6 +21,7 @@ import processes
 import pytest
 import random_runs
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import assert_one_line
@@ -419,6 +424,51 @@ def test_ctrl_c_leaves_nothing(run: Path, films: Path, tmp_path: Path, workers: 
     assert {p.name for p in tmp_path.iterdir()} == {"films"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_command_leaves_nothing_for_long(
+    run: Path, films: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM clears up; after SIGKILL the next run does, and no process stays."""
+    for n in range(30):
+        shutil.copy(films / "a/one.png", films / f"{n}.png")
+    words = [sys.executable, "-m", "pcamx", "explain", run, films, "--out", tmp_path / "out"]
+    with subprocess.Popen(
+        list(map(str, words)),
+        cwd=processes.PROJECT,
+        env=processes.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        assert started.stderr is not None
+        first = started.stderr.readline()
+        assert "explaining films" in first
+        assert len(list(tmp_path.glob(".out.*.draft"))) == 1
+        os.kill(started.pid, number)
+        rest = started.stderr.read()
+    left = list(tmp_path.glob(".out.*"))
+    if number == signal.SIGTERM:
+        assert started.returncode == 130 and left == []
+        assert rest.endswith("pcamx: stopped; nothing was written\n")
+    else:
+        assert started.returncode == -number and len(left) == 1
+        explain(run, [films / "a/one.png"], out=tmp_path / "out")
+        assert list(tmp_path.glob(".out.*")) == [] and (tmp_path / "out/films.csv").is_file()
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    """The pipe is closed by the last of them; a process that stayed would hold it open."""
+    code = (
+        "import os, time; from concurrent.futures import ProcessPoolExecutor as P; "
+        "import multiprocessing as m; from pcamx.data.processes import begin\n"
+        "if __name__ == '__main__':\n"
+        " pool = P(1, m.get_context('spawn'), initializer=begin)\n"
+        " pool.submit(os.getpid).result(); os.kill(os.getpid(), 9)\n"
+    )
+    ended = processes.command(sys.executable, "-c", code, cwd=processes.PROJECT)
+    assert ended.code == -signal.SIGKILL
+
+
 def test_a_process_that_dies(
     run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,6 +483,46 @@ def _die() -> None:
 
 
 # Memory
+
+
+def test_memory_is_flat_over_a_folder(run: Path, tmp_path: Path) -> None:
+    """Of films of many sizes, in the process that reads and draws and in this one."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "films").mkdir()
+    for number, (height, width) in enumerate(rng.integers(300, 2500, (32, 2))):
+        grey_HW = np.arange(height * width, dtype=np.uint32).reshape(height, width) >> 8
+        Image.fromarray(grey_HW.astype(np.uint8)).save(tmp_path / f"films/{number}.png")
+    used: list[tuple[int, int]] = []
+
+    def watch(rows: Any, what: str, total: int) -> Iterator[Any]:
+        for row in rows:
+            (worker,) = multiprocessing.active_children()
+            used.append((resident(os.getpid()), resident(worker.pid)))
+            yield row
+
+    explain(run, [tmp_path / "films"], out=tmp_path / "out", workers=1, track=watch)
+    growth = np.max(used, axis=0) - used[0]
+    assert (growth < 60e6).all(), used  # figures that are kept: 100 to 400 MB
+
+
+def resident(process: int | None) -> int:
+    """Bytes that a process has in memory."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_figure_goes_when_it_is_drawn() -> None:
+    """Matplotlib's figures refer to themselves, and wait for the garbage collector."""
+    blank_HW = np.zeros((60, 40), np.uint8)
+    strength_HW = blank_HW.astype(np.float32)
+    gc.disable()
+    try:
+        draw(
+            Picture("a", "b", blank_HW, strength_HW, "decoder", [], True, 0.5, "tuned", (0, 1), "")
+        )
+        assert not [one for one in gc.get_objects() if type(one) is Figure]
+    finally:
+        gc.enable()
 
 
 def test_reading_and_drawing_processes_do_without_torch() -> None:

@@ -129,6 +129,16 @@ def test_decoder_answers_in_float32_at_the_size_of_the_image(
     assert 0 <= answer.amin() < 0.1 and 0.9 < answer.amax() <= 1
 
 
+@pytest.mark.parametrize("decoder", [False, True])
+def test_the_best_map_alone_is_the_same(decoder: bool) -> None:
+    network = Network(settings(), decoder=decoder).eval()
+    image = images(2, 1, 64, 64)
+    logits, maps = network.explain(image)
+    alone = network.best_map(image)
+    best = maps.decoder_BHW if decoder else maps.positive_cam_BHW
+    assert best is not None and torch.equal(alone[1], best) and torch.equal(alone[0], logits)
+
+
 def test_explain_gives_both_maps_of_the_abnormal_class() -> None:
     network = Network(settings(), decoder=True).eval()
     network.head.bias.data.fill_(5)  # no map has a bias

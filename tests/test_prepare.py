@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pcamx.data.prepare import Summary, prepare
+from pcamx.data.replacing import replacing
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 
@@ -263,10 +265,26 @@ def test_a_checking_process_that_dies(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where memory runs out the system kills a worker; the message says where it stood."""
-    monkeypatch.setattr("pcamx.data.processes.quiet", _die)
+    monkeypatch.setattr("pcamx.data.processes.begin", _die)
     refused("n1.png: a checking process died", root, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
 
 
 def _die() -> None:
     os._exit(1)
+
+
+def test_what_a_killed_process_left(tmp_path: Path) -> None:
+    """Killed between two renames, the folder is put back; another's drafts stay."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    host = socket.gethostname()
+    for name in (f"{host}.{gone.pid}.old", f"{host}.{gone.pid}.draft", f"{host}.1.draft"):
+        (tmp_path / f".out.{name}").mkdir()
+    (tmp_path / f".out.{host}.{gone.pid}.old/file").write_text("kept")
+    (tmp_path / f".out.else.{gone.pid}.draft").mkdir()
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "out", lambda folder: None):
+        raise KeyboardInterrupt
+    assert (tmp_path / "out/file").read_text() == "kept"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"out", f".out.{host}.1.draft", f".out.else.{gone.pid}.draft"}

@@ -148,7 +148,7 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "several pages": (multipage, "several images in one file"),
     "GIF": (lambda: encoded(L, "GIF"), "format GIF is not read; save it as PNG"),
     "WebP": (lambda: encoded(L, "WEBP"), "format WEBP is not read"),
-    "DICOM": (lambda: bytes(128) + b"DICM" + bytes(99), "DICOM is not read"),
+    "DICOM": (lambda: bytes(128) + b"DICM" + bytes(99), "a DICOM without pixels, or cut short"),
     "narrow": (lambda: encoded(L.crop((0, 0, 7, 48)), "PNG"), "smaller than 8 pixels"),
     "too large": (lambda: encoded(Image.new("1", (8001, 8000)), "PNG"), "larger than 64 megapixel"),
     "bomb": (

@@ -1,6 +1,7 @@
 """The `pcamx` command: everything around training, which is launch/train.py."""
 
 import argparse
+import signal
 import sys
 
 from pcamx import __version__
@@ -20,8 +21,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the command; 0, or 2 with one line for a mistake, or 130 after Ctrl-C."""
+    """Run the command; 0, or 2 with one line for a mistake, or 130 after Ctrl-C or SIGTERM."""
     options = _parser().parse_args()
+    # So that it clears up as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options.command(options)
     except PcamxError as error:
@@ -30,4 +33,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("pcamx: stopped; nothing was written", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0

@@ -66,6 +66,8 @@ def run(options: argparse.Namespace) -> None:
     for what, count in dropped.items():
         if count:
             print(f"{count} {what}")
+    if found.dicoms:
+        print(f"{found.dicoms} DICOM films, which DALI does not decode: the store holds all films")
     for note in found.mark_notes:
         print(note)
     if found.parity is not None:

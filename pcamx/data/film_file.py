@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from pcamx.data.dicom import read_dicom
-from pcamx.data.image_file import is_dicom, read_bytes, read_image
-from pcamx.data.verify import white_level
+from pcamx.data.image_file import is_dicom, read_bytes, read_image, white_level
 
 
 class FilmFile(NamedTuple):

@@ -108,8 +108,6 @@ def read_bytes(path: Path) -> bytes:
 
 def _open(data: bytes) -> Image.Image:
     """The file's header, read by Pillow, its size checked before anything is decoded."""
-    if is_dicom(data):
-        raise UnfitError("DICOM is not read for training; save it as 16-bit PNG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs; ours is the lower limit
@@ -215,9 +213,9 @@ def read_image(data: bytes) -> ImageFile:
     return ImageFile(kind, grey_HW, turn)
 
 
-def read_grey(path: Path) -> np.ndarray[Any, Any]:
-    """Grey levels [height, width] of a film, upright, uint8 or uint16, decoded as training will.
-
-    Raises UnfitError with the reason to keep the film out.
-    """
-    return read_image(read_bytes(path)).grey_HW
+def white_level(grey_HW: np.ndarray[Any, Any]) -> int:
+    """The grey level shown as white, by `pcamx.data.store.Film.white`'s rule."""
+    if grey_HW.dtype == np.uint8:
+        # 255 is how the reader of the manifest tells 8 bits from 16, so a dark deep film has 256.
+        return 255
+    return max(256, (1 << int(grey_HW.max()).bit_length()) - 1)

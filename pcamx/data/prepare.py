@@ -11,10 +11,11 @@ from PIL import Image
 from pcamx.data.image_file import MISSING
 from pcamx.data.listing import list_films
 from pcamx.data.marks import MakeMask, read_marks
-from pcamx.data.parity import Parity, transcode_films
+from pcamx.data.parity import Parity
 from pcamx.data.processes import in_processes
 from pcamx.data.replacing import replacing
-from pcamx.data.store import FILMS, MARKS, SPLITS, Entry, Film, write_store
+from pcamx.data.store import MARKS, SPLITS, Entry, Film, write_store
+from pcamx.data.stored_films import store_films
 from pcamx.data.transcode import Kind, check_codec
 from pcamx.data.verify import Facts, verify
 from pcamx.errors import PcamxError
@@ -45,6 +46,8 @@ class Summary:
     std: float
     parity: Parity | None = None
     """What transcoding changed; None where the films stayed as they are."""
+    dicoms: int = 0
+    """DICOM films; with any, the store holds all films."""
 
 
 def prepare(
@@ -60,10 +63,12 @@ def prepare(
     """Verify a data set's films and write the store ``out``, as a whole or not at all.
 
     ``root`` is a folder of MURA-v1.1 or FracAtlas, or holds the films that ``table``
-    (root/labels.csv if left out) lists. ``marks``: what `pcamx.data.marks` reads; FracAtlas's own
-    are used where others are not named. ``transcode`` writes the films anew into
-    the store, with a report. ``workers``: processes, all cores by default; the result does not
-    depend on it. Run it under ``if __name__ == "__main__"``.
+    (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.take_in`). ``marks``:
+    what `pcamx.data.marks` reads; FracAtlas's own are used where others are not named.
+    ``transcode`` writes the films anew into the store, with a report. ``workers``: processes, all
+    cores by default; the result does not depend on it. Run it under
+    ``if __name__ == "__main__"``.
+    ``if __name__ == "__main__"``.
 
     Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
     then as it was.
@@ -89,10 +94,9 @@ def prepare(
             notes = found.notes()
             work = track(found.masks.items(), "drawing marks", len(found.masks))
             films = _add_marks(films, work, draft, tally)
-        home, parity = root, None
-        if transcode is not None:
-            films, parity = transcode_films(root, draft, films, transcode, workers, track)
-            home = Path(FILMS)
+        pairs = zip(entries, facts, strict=True)
+        dicoms = {entry.path for entry, f in pairs if isinstance(f, Facts) and f.dicom}
+        home, films, parity = store_films(root, draft, films, dicoms, transcode, workers, track)
         write_store(draft, home, films, mean=mean, std=std, quarantine=quarantine)
     return Summary(
         counts=_counts(films),
@@ -106,6 +110,7 @@ def prepare(
         mean=mean,
         std=std,
         parity=parity,
+        dicoms=len(dicoms),
     )
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +28,7 @@ def in_processes(
     # Fresh processes: a fork of one with threads (torch, DALI) may hang. They import the module
     # of ``work`` alone, so they start fast.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=quiet)
+    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=begin)
     try:
         for result in pool.map(work, items, chunksize=16):
             done += 1
@@ -41,6 +42,17 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def quiet() -> None:
-    """Send this process's stderr nowhere; codecs complain there, without a file name."""
+def begin() -> None:
+    """What a process does first: send its stderr nowhere, and end when its parent does.
+
+    Codecs complain on stderr without a file name; a killed parent's processes would wait for ever.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

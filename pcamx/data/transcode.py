@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from pcamx.data.image_file import UnfitError, read_grey
+from pcamx.data.film_file import read_film
+from pcamx.data.image_file import UnfitError
 from pcamx.data.processes import in_processes
 from pcamx.data.store import FILMS, Film
 from pcamx.errors import PcamxError
@@ -75,7 +76,7 @@ def _write(root: Path, folder: Path, kind: Kind, job: tuple[Film, str]) -> Film:
     film, name = job
     new = replace(film, path=name)
     try:
-        grey_HW = read_grey(root / film.path)
+        grey_HW = read_film(root / film.path).grey_HW
     except UnfitError as reason:
         raise PcamxError(f"{root / film.path}: {reason}; it was sound a moment ago") from None
     if kind == "jpeg" and film.white != 255:

@@ -21,7 +21,7 @@ from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.explain.reading import Reading
 from pcamx.pretrained import Pretrained
-from pcamx.scoring import network_maps
+from pcamx.scoring import abnormal_probability
 
 
 class Answer(NamedTuple):
@@ -56,9 +56,8 @@ def answer(model: Pretrained, films: Sequence[Reading]) -> list[Answer]:
     Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
     """
     image_B1HW = model.standardise(canvases(model, films))
-    probability_B, maps = network_maps(model.network)(image_B1HW)
-    assert probability_B is not None
-    map_BHW = maps[best_map(model)].float()
+    logits_BC, map_BHW = model.network.best_map(image_B1HW)
+    probability_B, map_BHW = abnormal_probability(logits_BC), map_BHW.float()
     if not map_BHW.isfinite().all():
         raise PcamxError(f"{model.folder}: the network answers NaN; train it again")
     scaled_BHW = metrics.minmax(map_BHW)

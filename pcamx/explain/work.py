@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pcamx.data.processes import quiet
+from pcamx.data.processes import begin
 from pcamx.errors import PcamxError
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def executor(films: int, workers: int | None = None) -> Iterator[Executor]:
 
 
 def _begin() -> None:
-    quiet()
+    begin()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
 
 

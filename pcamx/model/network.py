@@ -55,24 +55,33 @@ class Network(nn.Module):
     def explain(self, image_B1HW: Tensor) -> tuple[Tensor, Maps]:
         """Logits and the maps of the abnormal class, whatever the label, as they are evaluated."""
         features = self.encoder(image_B1HW)
-        abnormal_B = torch.full((len(image_B1HW),), ABNORMAL, device=image_B1HW.device)
-        maps = (
-            ops.class_activation(
-                features[-1],
-                self.head.weight,
-                abnormal_B,
-                positive=positive,
-                impl=self.head.attention.impl,
-            )
-            for positive in (False, True)
-        )
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
-        cam, positive_cam = (
-            F.interpolate(m[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-            for m in maps
-        )
+        cam, positive_cam = (self._cam(features[-1], size, positive=p) for p in (False, True))
         lesion = None if self.decoder is None else self.decoder(features, size)[:, 0]
         return self.head(features[-1])[0], Maps(cam, positive_cam, lesion)
+
+    @torch.no_grad()
+    def best_map(self, image_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and of `explain`'s maps one [B, H, W]: the decoder's if there is one, else the
+        positive CAM. The others are not made."""
+        features = self.encoder(image_B1HW)
+        size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
+        if self.decoder is not None:
+            map_BHW = self.decoder(features, size)[:, 0]
+        else:
+            map_BHW = self._cam(features[-1], size, positive=True)
+        return self.head(features[-1])[0], map_BHW
+
+    def _cam(self, features_BKhw: Tensor, size: tuple[int, int], *, positive: bool) -> Tensor:
+        """Of the abnormal class, [B, H, W] of ``size``."""
+        weight_CK, impl = self.head.weight, self.head.attention.impl
+        abnormal_B = torch.full((len(features_BKhw),), ABNORMAL, device=features_BKhw.device)
+        map_Bhw = ops.class_activation(
+            features_BKhw, weight_CK, abnormal_B, positive=positive, impl=impl
+        )
+        return F.interpolate(map_Bhw[:, None], size=size, mode="bilinear", align_corners=False)[
+            :, 0
+        ]
 
 
 @contextmanager

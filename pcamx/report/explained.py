@@ -4,6 +4,7 @@ Shapes: H W the film as drawn, 3 red green blue, P points. Lengths of the layout
 picture.
 """
 
+import gc
 import io
 import textwrap
 import warnings
@@ -87,7 +88,12 @@ def draw(picture: Picture) -> bytes:
     right = _show(sheet, overlay(picture.image_HW, picture.map_HW), left + wide + _MARGIN)
     _draw_candidates(right, picture)
     _draw_legend(sheet, picture, words, _HEAD + high + _MARGIN)
-    return _png(figure)
+    drawn = _png(figure)
+    # A figure refers to itself: its 15 MB and more would stay until Python has counted enough
+    # objects to look for cycles, dozens of films later.
+    del figure, sheet, right
+    gc.collect()
+    return drawn
 
 
 def _show(sheet: _Sheet, image_HW3: NDArray[np.uint8], left: int) -> Axes:
