@@ -58,6 +58,7 @@ class Work(NamedTuple):
         """The stage on its device, with the same weights each time."""
         torch.manual_seed(0)
         stage = build_stage(self.stage, config, images=40 * config.runtime.batch_size)
+        assert isinstance(stage, Stage)
         stage.accuracy.value.fill_(P)
         return stage.to(self.ranks.device).train()
 

@@ -132,7 +132,7 @@ def config_of(options: argparse.Namespace, folder: Folder, kind: str, threads: i
         base,
         run=replace(base.run, folder=str(folder.run)),
         data=data,
-        stages=replace(base.stages, **stages),
+        stages=replace(base.stages, **stages, segmenter=None),
         runtime=replace(base.runtime, batch_size=batch, precision=PRECISION[kind]),
         objective=replace(base.objective, marked_per_batch=max(1, batch // 16)),
     )

@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = _Parser(description=__doc__, epilog="Everything else is set in the config file.")
-    parser.add_argument("--stage", required=True, choices=["1", "2", "3", "all"])
+    parser.add_argument("--stage", required=True, choices=["1", "2", "3", "segmenter", "all"])
     parser.add_argument("--config", required=True, metavar="YAML", help="e.g. configs/demo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher passes it
@@ -41,9 +41,8 @@ def main() -> int:
         from pcamx.stopping import Interrupted
         from pcamx.trainer import train
 
-        stages = [1, 2, 3] if options.stage == "all" else [int(options.stage)]
         try:
-            train(config, stages, resume=options.resume)
+            train(config, _stages(options.stage, config), resume=options.resume)
         except Interrupted as stopped:
             return _stopped(f"{stopped}; continue with: {again}")
     except PcamxError as error:
@@ -53,6 +52,15 @@ def main() -> int:
     except KeyboardInterrupt:
         return _stopped("stopped before training began")
     return 0
+
+
+def _stages(asked: str, config: configs.Config) -> list[int | str]:
+    """What ``--stage`` names; the segmenter is among "all" where the config has it."""
+    from pcamx.types import SEGMENTER, TRAINABLE
+
+    if asked == "all":
+        return [s for s in TRAINABLE if s != SEGMENTER or config.stages.segmenter is not None]
+    return [int(asked) if asked.isdecimal() else asked]
 
 
 def _stopped(message: str) -> int:

@@ -5,6 +5,7 @@ RUN/metrics.jsonl                one line per logged step and per validation
 RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
 RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
 RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
+RUN/segmenter/...                the same of the baseline
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from pcamx import __version__
 from pcamx.config import Config
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
+from pcamx.types import StageId, section, title
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,10 +46,11 @@ class Progress:
 class Weights:
     """A finished stage."""
 
-    stage: int
+    stage: StageId
     layout: str
     canvas: int
-    accuracy: float
+    accuracy: float | None
+    """P; None where nothing is classified."""
     seconds: float
     epochs: int
     world: int
@@ -55,9 +58,9 @@ class Weights:
     state: dict[str, Tensor]
 
 
-def stage_folder(config: Config, number: int) -> Path:
+def stage_folder(config: Config, stage: StageId) -> Path:
     """Folder of one stage inside the run's."""
-    return Path(config.run.folder) / f"stage{number}"
+    return Path(config.run.folder) / section(stage)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -238,15 +241,15 @@ def load_weights(path: Path) -> Weights:
         ) from None
 
 
-def load_start(path: Path, config: Config, number: int) -> Weights:
-    """The weights that stage ``number`` starts from.
+def load_start(path: Path, config: Config, stage: StageId) -> Weights:
+    """The weights that a stage starts from.
 
     Raises PcamxError where they are missing or of another layout.
     """
     if not path.is_file():
         raise PcamxError(
-            f"stage {number} starts from {path}, which is not there: train that stage first, or "
-            f"set stages.stage{number}.init_from to scratch"
+            f"{title(stage)} starts from {path}, which is not there: train that stage first, or "
+            f"set stages.{section(stage)}.init_from to scratch"
         )
     weights = load_weights(path)
     _check_layout(weights, path, config.model.layout)

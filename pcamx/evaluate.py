@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from pcamx import checkpoint, metrics, preflight, provenance
 from pcamx import config as configs
@@ -24,9 +25,9 @@ from pcamx.data.markers import read_markers
 from pcamx.data.order import choose_marked
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
-from pcamx.figures import add_faithfulness, choose_abnormal, figures
+from pcamx.figures import add_faithfulness, against_segmenter, choose_abnormal, figures
 from pcamx.films import write_films
-from pcamx.model.network import Network
+from pcamx.model.network import Network, Segmenter
 from pcamx.panels import choose_films, draw_panels
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.curves import read_metrics
@@ -34,14 +35,16 @@ from pcamx.report.figure import save_png
 from pcamx.report.page import write_page
 from pcamx.scoring import (
     Explain,
+    all_maps,
     centre_maps,
     faithfulness,
     network_maps,
     probabilities,
     score,
+    segmenter_maps,
     tune,
 )
-from pcamx.types import Batch
+from pcamx.types import SEGMENTER, TRAINABLE, Batch, section
 
 _BATCH = 32
 _ON_TEST = "on_test"
@@ -61,6 +64,7 @@ class _Run:
     split: Split
     """The films of both stores that it is measured on."""
     weights: dict[int, Weights]
+    segmenter: Weights | None
     device: torch.device
     track: Track
     say: Say
@@ -109,8 +113,11 @@ def evaluate(
     if not films:
         raise PcamxError(f"{run.store.folder}: no film is in the {split} split; prepare it anew")
     networks = {f"stage {n}": _network(run, weights) for n, weights in run.weights.items()}
-    explainers: dict[str, Explain] = {n: network_maps(net) for n, net in networks.items()}
-    explainers |= {"centre": centre_maps, "untrained": network_maps(_untrained(run))}
+    classifiers = networks | {"untrained": _untrained(run)}
+    explainers: dict[str, Explain] = {n: all_maps(net) for n, net in networks.items()}
+    explainers |= {"centre": centre_maps, "untrained": network_maps(classifiers["untrained"])}
+    if run.segmenter is not None:
+        explainers["segmenter"] = segmenter_maps(_segmenter(run, run.segmenter))
     markers = read_markers(run.store, films, run.config.data.canvas)
     scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
@@ -118,8 +125,9 @@ def evaluate(
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
         batches = run.some(run.store, tried, "deleting pixels of films")
-        add_faithfulness(measured, faithfulness(explainers, batches), tried, seed)
+        add_faithfulness(measured, faithfulness(classifiers, explainers, batches), tried, seed)
     report = _report(run, measured, len(tuning))
+    report |= against_segmenter(scores, tuned, films, seed)
     if other is not None and run.own.split(split):
         report["own"] = _own_auroc(run, networks)
     out.mkdir(parents=True, exist_ok=True)
@@ -159,19 +167,31 @@ def _open(folder: Path, other: Path | None, split: Split, track: Track, say: Say
     store = own if other is None else replace(read_store(other), mean=own.mean, std=own.std)
     found = {n: folder / f"stage{n}" / "weights.pt" for n in (1, 2, 3)}
     weights = {n: checkpoint.load_weights(path) for n, path in found.items() if path.is_file()}
+    segmenter = folder / section(SEGMENTER) / "weights.pt"
     if not weights:
         raise PcamxError(f"{folder}: no stage is finished; train one, or --resume it")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return _Run(folder, config, own, store, split, weights, device, track, say)
+    baseline = checkpoint.load_weights(segmenter) if segmenter.is_file() else None
+    return _Run(folder, config, own, store, split, weights, baseline, device, track, say)
 
 
 def _network(run: _Run, weights: Weights) -> Network:
     network = Network(run.config, decoder=weights.stage == 3)
-    path = run.folder / f"stage{weights.stage}" / "weights.pt"
+    _fill(run, network, weights)
+    return network.to(run.device).eval()
+
+
+def _segmenter(run: _Run, weights: Weights) -> Segmenter:
+    segmenter = Segmenter(run.config)
+    _fill(run, segmenter, weights)
+    return segmenter.to(run.device).eval()
+
+
+def _fill(run: _Run, network: nn.Module, weights: Weights) -> None:
+    path = run.folder / section(weights.stage) / "weights.pt"
     missing = checkpoint.fill(network, weights, path, layout=run.config.model.layout)
     if missing:
         raise PcamxError(f"{path}: lacks {missing[0]}")
-    return network.to(run.device).eval()
 
 
 def _untrained(run: _Run) -> Network:
@@ -201,14 +221,20 @@ def _own_auroc(run: _Run, networks: Mapping[str, Network]) -> dict[str, Any]:
 def _report(run: _Run, measured: Mapping[str, dict[str, Any]], tuning: int) -> dict[str, Any]:
     report = _describe(run, tuning)
     report["stages"] = {
-        str(n): measured[f"stage {n}"]
-        | {"seconds": w.seconds, "epochs": w.epochs, "ranks": w.world, "device": w.device}
-        for n, w in run.weights.items()
+        str(n): measured[f"stage {n}"] | _cost(weights) for n, weights in run.weights.items()
     }
-    begun = (n for n in (1, 2, 3) if (run.folder / f"stage{n}").is_dir())
-    report["unfinished"] = [n for n in begun if n not in run.weights]
-    report["baselines"] = {n: f for n, f in measured.items() if not n.startswith("stage ")}
-    return report
+    begun = [n for n in TRAINABLE if (run.folder / section(n)).is_dir()]
+    finished = [*run.weights, *([SEGMENTER] if run.segmenter else [])]
+    report["unfinished"] = [n for n in begun if n not in finished]
+    baselines = {n: f for n, f in measured.items() if not n.startswith("stage ")}
+    if run.segmenter is not None:
+        baselines["segmenter"] |= _cost(run.segmenter)
+    return report | {"baselines": baselines}
+
+
+def _cost(weights: Weights) -> dict[str, Any]:
+    names = {"seconds": "seconds", "epochs": "epochs", "ranks": "world", "device": "device"}
+    return {key: getattr(weights, name) for key, name in names.items()}
 
 
 def _describe(run: _Run, tuning: int) -> dict[str, Any]:

@@ -60,6 +60,33 @@ def figures(
     return found
 
 
+def against_segmenter(
+    scores: Mapping[str, Scores],
+    tuning: Mapping[str, Mapping[str, Tuning]],
+    films: Sequence[Film],
+    seed: int,
+) -> dict[str, Any]:
+    """Stage 3's decoder minus the segmenter's on the same films, and their ratio.
+
+    ``{"stage3_against_segmenter": {key: {"value", "low", "high", "p", "n", "ratio"}}}`` for
+    pointing, energy and mIoU; the ratio is None where undefined. Empty where one is missing.
+    """
+    pair = ("stage 3", "segmenter")
+    if not scores.keys() >= set(pair):
+        return {}
+    patients = [film.patient for film in films if film.mark]
+    one, other = (
+        per_film(scores[n].maps["decoder"], tuning[n].get("decoder", Tuning())) for n in pair
+    )
+    found = {}
+    for key in ("pointing", "energy", "miou"):
+        difference = metrics.paired(one[key], other[key], patients, seed=seed)
+        below = float(other[key].double().mean()) if patients else 0.0
+        ratio = float(one[key].double().mean()) / below if below else None
+        found[key] = difference.to_dict() | {"ratio": ratio}
+    return {"stage3_against_segmenter": found}
+
+
 def _kinds(films: Sequence[Film], markers: Sequence[Box | None]) -> _Films:
     lettered = [film for film, box in zip(films, markers, strict=True) if box]
     return _Films(

@@ -4,9 +4,9 @@ One row per film, network (a stage or a baseline) and map. Columns, empty where 
 
 path, patient, study, part, label    the film, as in the store's manifest
 lesion_share      the lesion's share of the canvas; of marked films, like all figures of maps
-network           "stage 1", "stage 2", "stage 3", "centre", "untrained"
+network           "stage 1", "stage 2", "stage 3", "centre", "untrained", "segmenter"
 probability       of abnormal, by that network
-map               "cam", "positive_cam", "decoder"
+map               "cam", "positive_cam", "gradcam", "layercam", "decoder"
 peak              the map's maximum, not normalised: on normal films, what false activation reads
 on_marker         share of the map's peak on the side marker; of films that carry one
 pointing, energy, miou, dice, miou_otsu, relevance_rank, maxboxacc_v2

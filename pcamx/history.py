@@ -6,6 +6,7 @@ from typing import Any
 
 from pcamx.checkpoint import write_text
 from pcamx.errors import PcamxError
+from pcamx.types import StageId
 
 
 class History:
@@ -24,7 +25,7 @@ class History:
                 f"cannot write {self.path}: {error.strerror}; make room, then --resume"
             ) from None
 
-    def forget(self, stage: int, after: int) -> None:
+    def forget(self, stage: StageId, after: int) -> None:
         """Drop the lines of ``stage`` past step ``after``: those steps are done again.
 
         A line that a kill or a full disk cut off goes as well.
@@ -39,7 +40,7 @@ class History:
         write_text(self.path, "".join(line + "\n" for line in kept))
 
 
-def _keeps(line: str, stage: int, after: int) -> bool:
+def _keeps(line: str, stage: StageId, after: int) -> bool:
     try:
         entry = json.loads(line)
         return bool(entry["stage"] != stage or entry["step"] <= after)

@@ -8,10 +8,10 @@ import torch
 from pcamx import checkpoint, engine
 from pcamx import config as configs
 from pcamx.config import Config
-from pcamx.data.order import by_class, choose_marked, steps_per_epoch
+from pcamx.data.order import LEARN_MARKS, by_class, marked_films, steps_per_epoch
 from pcamx.data.store import Store, fingerprint
 from pcamx.errors import PcamxError
-from pcamx.types import ABNORMAL
+from pcamx.types import ABNORMAL, SEGMENTER, TRAINABLE, StageId, section, title
 
 _FREE = (
     "data.threads",
@@ -26,12 +26,16 @@ STORE_SEEN = "store.sha256"
 """In the run's folder: fingerprint of the store it is trained on."""
 
 
-def check(config: Config, store: Store, numbers: list[int], *, world: int, resume: bool) -> None:
+def check(config: Config, store: Store, stages: list[StageId], *, world: int, resume: bool) -> None:
     """Check the run's folder, the batch, the films and the starting weights; writes nothing.
 
-    Raises PcamxError for what stands in the way of stages ``numbers`` on ``world`` ranks.
+    Raises PcamxError for what stands in the way of ``stages`` on ``world`` ranks.
     """
-    _check_folder(config, numbers, resume)
+    if SEGMENTER in stages and config.stages.segmenter is None:
+        raise PcamxError(
+            "stages.segmenter: not in the config; add a line such as segmenter: {epochs: 4}"
+        )
+    _check_folder(config, stages, resume)
     check_store(Path(config.run.folder), store.folder)
     engine.deepspeed_config(config, world)
     if config.deepspeed.tensorboard.enabled and find_spec("tensorboard") is None:
@@ -41,15 +45,15 @@ def check(config: Config, store: Store, numbers: list[int], *, world: int, resum
         )
     if config.attention.impl == "triton" and not torch.cuda.is_available():
         raise PcamxError("attention.impl: triton needs an NVIDIA GPU; set it to auto")
-    _check_films(config, store, numbers)
-    for number in numbers:
-        folder = checkpoint.stage_folder(config, number)
+    _check_films(config, store, stages)
+    for i, stage in enumerate(stages):
+        folder = checkpoint.stage_folder(config, stage)
         if resume and ((folder / "weights.pt").is_file() or checkpoint.latest(folder)):
             continue
-        path = start_weights(config, number)
-        trained_first = [checkpoint.stage_folder(config, n) for n in numbers if n < number]
+        path = start_weights(config, stage)
+        trained_first = [checkpoint.stage_folder(config, earlier) for earlier in stages[:i]]
         if path is not None and path.parent not in trained_first:
-            checkpoint.load_start(path, config, number)
+            checkpoint.load_start(path, config, stage)
 
 
 def check_store(run: Path, store: Path) -> None:
@@ -66,9 +70,9 @@ def binding_differences(config: Config, other: Config) -> list[str]:
     return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
 
 
-def start_weights(config: Config, number: int) -> Path | None:
+def start_weights(config: Config, stage: StageId) -> Path | None:
     """The weights.pt that a stage starts from, None where it starts from scratch."""
-    start: str = getattr(config.stages, f"stage{number}").init_from
+    start: str = getattr(config.stages, section(stage)).init_from
     if start == "scratch":
         return None
     if start in ("stage1", "stage2"):
@@ -76,33 +80,38 @@ def start_weights(config: Config, number: int) -> Path | None:
     return Path(start)
 
 
-def _check_folder(config: Config, numbers: list[int], resume: bool) -> None:
+def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
     """Refuse to mix runs: another config in the same folder, or a stage begun without --resume."""
     folder = Path(config.run.folder)
     if folder.exists() and not folder.is_dir():
         raise PcamxError(f"run.folder: {folder} is a file; set it to a new folder")
-    there = [n for n in (1, 2, 3) if checkpoint.stage_folder(config, n).exists()]
+    there = [stage for stage in TRAINABLE if checkpoint.stage_folder(config, stage).exists()]
     if there and (folder / "config.yaml").is_file():
-        changed = binding_differences(config, configs.load(folder / "config.yaml"))
+        # The baseline may be added to a run that has none, and changes nothing of the stages.
+        changed = [
+            line
+            for line in binding_differences(config, configs.load(folder / "config.yaml"))
+            if SEGMENTER in there or not line.startswith("stages.segmenter")
+        ]
         if changed:
             raise PcamxError(
                 f"{folder} holds a run with another config ({'; '.join(changed[:3])}); "
                 "set run.folder to a new folder"
             )
-    begun = [n for n in numbers if n in there]
+    begun = [stage for stage in stages if stage in there]
     if begun and not resume:
         raise PcamxError(
-            f"{folder} already holds stage {begun[0]}: add --resume to continue it, or set "
+            f"{folder} already holds {title(begun[0])}: add --resume to continue it, or set "
             "run.folder to a new folder"
         )
     if resume and not begun:
-        asked = ", ".join(map(str, numbers))
+        asked = ", ".join(map(title, stages))
         raise PcamxError(
-            f"{folder} holds nothing of stage {asked} to resume; leave out --resume to start"
+            f"{folder} holds nothing of {asked} to resume; leave out --resume to start"
         )
 
 
-def _check_films(config: Config, store: Store, numbers: list[int]) -> None:
+def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
     train, objective = store.split("train"), config.objective
     for split in ("train", "valid"):
         if not store.split(split):
@@ -112,13 +121,9 @@ def _check_films(config: Config, store: Store, numbers: list[int]) -> None:
             f"{store.folder}: data.balanced needs films of both classes, and no training film is "
             f"{'abnormal' if lacking == [ABNORMAL] else 'normal'}; set it to false"
         )
-    for number in numbers:
-        marked = objective.marked_per_batch if number == 3 else 0
+    for stage in stages:
+        marked = objective.marked_per_batch if stage == 3 else 0
         steps_per_epoch(len(train), config.runtime.batch_size, marked)
-    if 3 in numbers and not choose_marked(train, config.data.marked, seed=config.run.seed):
-        raise PcamxError(
-            "data.marked: 0 leaves stage 3 no lesion to learn from; raise it"
-            if config.data.marked == 0
-            else f"{store.folder}: stage 3 needs an abnormal training film with a lesion mark, "
-            "and there is none; run pcamx prepare with --marks"
-        )
+    for stage in stages:
+        if stage in LEARN_MARKS:
+            marked_films(config, store, stage)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pcamx import metrics
 from pcamx.data.markers import Box
-from pcamx.model.network import Network
+from pcamx.model.network import Maps as NetworkMaps
+from pcamx.model.network import Network, Segmenter
 from pcamx.types import ABNORMAL, Batch
 
 Maps = dict[str, Tensor]
@@ -68,10 +69,33 @@ def network_maps(network: Network) -> Explain:
 
     def explain(image_B1HW: Tensor) -> tuple[Tensor, Maps]:
         logits_BC, maps = network.explain(image_B1HW)
-        named = {"cam": maps.cam_BHW, "positive_cam": maps.positive_cam_BHW}
-        if maps.decoder_BHW is not None:
-            named["decoder"] = maps.decoder_BHW
+        return abnormal_probability(logits_BC), _named(maps)
+
+    return explain
+
+
+def _named(maps: NetworkMaps) -> Maps:
+    named = {"cam": maps.cam_BHW, "positive_cam": maps.positive_cam_BHW}
+    return named if maps.decoder_BHW is None else named | {"decoder": maps.decoder_BHW}
+
+
+def all_maps(network: Network) -> Explain:
+    """`network_maps`, and those that its gradients give, as they are evaluated side by side."""
+
+    def explain(image_B1HW: Tensor) -> tuple[Tensor, Maps]:
+        logits_BC, maps, gradient = network.explain_with_gradients(image_B1HW)
+        named = _named(maps) | {"gradcam": gradient.gradcam_BHW, "layercam": gradient.layercam_BHW}
         return abnormal_probability(logits_BC), named
+
+    return explain
+
+
+def segmenter_maps(segmenter: Segmenter) -> Explain:
+    """The one map of the baseline of stage 3, which does not classify."""
+
+    @torch.no_grad()
+    def explain(image_B1HW: Tensor) -> tuple[None, Maps]:
+        return None, {"decoder": segmenter(image_B1HW)[:, 0]}
 
     return explain
 
@@ -190,8 +214,7 @@ def probabilities(networks: Mapping[str, Network], batches: Iterable[Batch]) -> 
     found: dict[str, list[Tensor]] = {name: [] for name in networks}
     for batch in batches:
         for name, network in networks.items():
-            probability_BC = network(batch.image_B1HW).float().softmax(1)
-            found[name].append(probability_BC[:, ABNORMAL].cpu())
+            found[name].append(_probability(network, batch.image_B1HW).cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
@@ -202,22 +225,20 @@ class Faithfulness(NamedTuple):
     insertion_N: Tensor
 
 
+@torch.no_grad()
 def faithfulness(
-    explainers: Mapping[str, Explain], batches: Iterable[Batch]
+    networks: Mapping[str, Network], explainers: Mapping[str, Explain], batches: Iterable[Batch]
 ) -> dict[str, dict[str, Faithfulness]]:
-    """Deletion and insertion of every map by the network it comes from, where one classifies.
+    """Deletion and insertion of every map of a network by the network itself.
 
     Each film passes through the network 2 x (`pcamx.metrics.STEPS` + 1) times for each map.
     """
-    found: dict[str, dict[str, list[Faithfulness]]] = {name: {} for name in explainers}
+    found: dict[str, dict[str, list[Faithfulness]]] = {name: {} for name in networks}
     for batch in batches:
-        for name, explain in explainers.items():
-            probability_B, maps = explain(batch.image_B1HW)
-            if probability_B is None:
-                continue
-            for map_name, map_BHW in maps.items():
+        for name, network in networks.items():
+            for map_name, map_BHW in explainers[name](batch.image_B1HW)[1].items():
                 areas = (
-                    measure(partial(_probability, explain), batch.image_B1HW, map_BHW).cpu()
+                    measure(partial(_probability, network), batch.image_B1HW, map_BHW).cpu()
                     for measure in (metrics.deletion, metrics.insertion)
                 )
                 found[name].setdefault(map_name, []).append(Faithfulness(*areas))
@@ -227,7 +248,6 @@ def faithfulness(
     }
 
 
-def _probability(explain: Explain, image_B1HW: Tensor) -> Tensor:
-    probability_B, _ = explain(image_B1HW)
-    assert probability_B is not None
-    return probability_B
+def _probability(network: Network, image_B1HW: Tensor) -> Tensor:
+    logits_BC: Tensor = network(image_B1HW)
+    return logits_BC.float().softmax(1)[:, ABNORMAL]

@@ -1,4 +1,6 @@
-"""The paper's three stages: each turns a batch into a loss, and the loop knows none of them.
+"""The paper's three stages and the baseline of the third: each turns a batch into a loss.
+
+The loop knows none of them.
 
 Shapes: B batch, C classes, H W the image.
 """
@@ -6,11 +8,11 @@ Shapes: B batch, C classes, H W the image.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcamx.config import Config
+from pcamx.config import Config, Objective
 from pcamx.losses import RunningAccuracy, confidence, lesion_loss, over_ranks, ranks
-from pcamx.model.network import Network, batch_norm_by
+from pcamx.model.network import Network, Segmenter, batch_norm_by
 from pcamx.ops import Attended
-from pcamx.types import NORMAL, Batch, StageOutput
+from pcamx.types import NORMAL, SEGMENTER, Batch, StageId, StageOutput
 
 
 class Stage(nn.Module):
@@ -81,26 +83,44 @@ class Stage3(Stage2):
         objective = self.config.objective
         normal_B = ~batch.marked_B & (batch.label_B == NORMAL)
         marked, normal = over_ranks(batch.marked_B.sum(), normal_B.sum())
-        l3 = self._lesion_loss(answer_B1HW, batch, batch.marked_B, marked)
+        l3 = _lesion_loss(objective, answer_B1HW, batch, batch.marked_B, marked)
         if objective.normal_films:
-            l3 = (l3 + self._lesion_loss(answer_B1HW, batch, normal_B, normal)) / 2
+            l3 = (l3 + _lesion_loss(objective, answer_B1HW, batch, normal_B, normal)) / 2
         loss = loss + objective.lesion_weight * l3
         telemetry |= _answers(answer_B1HW, batch, marked)
         telemetry |= {"loss": loss, "l3": l3}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
-    def _lesion_loss(
-        self, answer_B1HW: Tensor, batch: Batch, taken_B: Tensor, total: Tensor
-    ) -> Tensor:
-        objective = self.config.objective
-        return lesion_loss(
-            answer_B1HW,
-            batch.lesion_B1HW,
-            taken_B,
-            kind=objective.lesion_loss,
-            share=objective.lesion_share,
-            marked_total=total,
-        )
+
+class SegmenterStage(nn.Module):
+    """L3 alone, on marked films alone: what the same marks teach without labels or attention."""
+
+    accuracy = None  # it does not classify
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.network = Segmenter(config)
+
+    def forward(self, batch: Batch) -> StageOutput:
+        answer_B1HW = self.network(batch.image_B1HW)
+        (marked,) = over_ranks(batch.marked_B.sum())
+        l3 = _lesion_loss(self.config.objective, answer_B1HW, batch, batch.marked_B, marked)
+        telemetry = _answers(answer_B1HW, batch, marked) | {"loss": l3, "l3": l3}
+        return StageOutput(l3, None, _detached(telemetry))
+
+
+def _lesion_loss(
+    objective: Objective, answer_B1HW: Tensor, batch: Batch, taken_B: Tensor, total: Tensor
+) -> Tensor:
+    return lesion_loss(
+        answer_B1HW,
+        batch.lesion_B1HW,
+        taken_B,
+        kind=objective.lesion_loss,
+        share=objective.lesion_share,
+        marked_total=total,
+    )
 
 
 def _answers(answer_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:
@@ -121,7 +141,10 @@ def _detached(telemetry: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in telemetry.items()}
 
 
-def build_stage(number: int, config: Config, images: int) -> Stage:
-    """The paper's stage 1, 2 or 3 for a training split of ``images`` films."""
-    kinds: dict[int, type[Stage1] | type[Stage2] | type[Stage3]] = {1: Stage1, 2: Stage2, 3: Stage3}
-    return kinds[number](config, images)
+def build_stage(stage: StageId, config: Config, images: int) -> Stage | SegmenterStage:
+    """The paper's stage 1, 2 or 3, or the segmenter, for a training split of ``images`` films."""
+    if stage == SEGMENTER:
+        return SegmenterStage(config)
+    kinds: dict[StageId, type[Stage1] | type[Stage2] | type[Stage3]]
+    kinds = {1: Stage1, 2: Stage2, 3: Stage3}
+    return kinds[stage](config, images)

@@ -21,35 +21,36 @@ from pcamx.history import History
 from pcamx.losses import figures, over_ranks
 from pcamx.progress import Track, silent
 from pcamx.report.console import TrainingDisplay, track
-from pcamx.stages import Stage, build_stage
+from pcamx.stages import SegmenterStage, Stage, build_stage
 from pcamx.stopping import Interrupted, StopSignal
+from pcamx.types import TRAINABLE, StageId, section, title
 from pcamx.validation import validate
 
 _COLLAPSE = (0.01, 0.9)
 
 
-def train(config: Config, numbers: list[int], *, resume: bool) -> None:
-    """Train the stages ``numbers`` one after the other in this process's share of the ranks.
+def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
+    """Train ``stages`` one after the other in this process's share of the ranks.
 
     Raises PcamxError for what a user can mend and Interrupted after Ctrl-C.
     """
     store = read_store(Path(config.data.store))
-    preflight.check(config, store, numbers, world=engine.world_size(), resume=resume)
+    preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
     ranks, stop = engine.start(), StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
             shown: Track = track if ranks.rank == 0 else silent
             decoded = Decoded(config.data, store, ranks.device, shown, display.note)
-            for number in numbers:
-                if (checkpoint.stage_folder(config, number) / "weights.pt").is_file():
-                    display.note(f"stage {number} is finished")
+            for stage in stages:
+                if (checkpoint.stage_folder(config, stage) / "weights.pt").is_file():
+                    display.note(f"{title(stage)} is finished")
                     continue
                 try:
-                    run = StageRun(config, number, decoded, ranks, display, stop, resume=resume)
+                    run = StageRun(config, stage, decoded, ranks, display, stop, resume=resume)
                 except KeyboardInterrupt:
-                    if number == numbers[0] and not resume:
+                    if stage == stages[0] and not resume:
                         raise
-                    where = f"while stage {number} was made ready"
+                    where = f"while {title(stage)} was made ready"
                     raise Interrupted(f"stopped {where}") from None
                 run.fit()
     except RuntimeError as error:
@@ -70,7 +71,7 @@ class StageRun:
     def __init__(
         self,
         config: Config,
-        number: int,
+        stage: StageId,
         decoded: Decoded,
         ranks: Ranks,
         display: TrainingDisplay,
@@ -78,12 +79,12 @@ class StageRun:
         *,
         resume: bool,
     ) -> None:
-        self.config, self.number, self.store = config, number, decoded.store
+        self.config, self.stage, self.store = config, stage, decoded.store
         self.ranks, self.display, self.stop = ranks, display, stop
-        self.settings = getattr(config.stages, f"stage{number}")
-        self.folder = checkpoint.stage_folder(config, number)
+        self.settings = getattr(config.stages, section(stage))
+        self.folder = checkpoint.stage_folder(config, stage)
         self.feed: Feed = open_feed(
-            config, decoded, stage=number, rank=ranks.rank, world=ranks.world
+            config, decoded, stage=stage, rank=ranks.rank, world=ranks.world
         )
         self.valid = decoded.split("valid")
         self.history = History(Path(config.run.folder))
@@ -93,8 +94,8 @@ class StageRun:
         self.started = time.monotonic() - self.progress.seconds
 
     def _open_engine(self, resume: bool) -> None:
-        torch.manual_seed(self.config.run.seed + self.number)
-        stage = build_stage(self.number, self.config, self.feed.images)
+        torch.manual_seed(self.config.run.seed + 1 + TRAINABLE.index(self.stage))
+        stage = build_stage(self.stage, self.config, self.feed.images)
         found = checkpoint.latest(self.folder) if resume else None
         if found is None:
             self._init_from(stage)
@@ -116,7 +117,7 @@ class StageRun:
             checkpoint.restore(self.engine, self.folder, tag, self.ranks)
             ranks = f", now on {self.ranks.world} ranks instead of {world}"
             self.display.note(
-                f"stage {self.number} continues in epoch {self.progress.epoch + 1} after step "
+                f"{title(self.stage)} continues in epoch {self.progress.epoch + 1} after step "
                 f"{self.progress.step}{ranks if world != self.ranks.world else ''}"
             )
         if self.ranks.rank == 0:
@@ -124,18 +125,19 @@ class StageRun:
             checkpoint.write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
             seen = self.folder.parent / preflight.STORE_SEEN
             checkpoint.write_text(seen, fingerprint(self.store.folder) + "\n")
-            self.history.forget(self.number, self.progress.done)
+            self.history.forget(self.stage, self.progress.done)
 
-    def _init_from(self, stage: Stage) -> None:
+    def _init_from(self, stage: Stage | SegmenterStage) -> None:
         """Start from earlier weights and their running accuracy where the config says so."""
-        path = preflight.start_weights(self.config, self.number)
+        path = preflight.start_weights(self.config, self.stage)
         if path is None:
             return
-        weights = checkpoint.load_start(path, self.config, self.number)
+        weights = checkpoint.load_start(path, self.config, self.stage)
         missing = checkpoint.fill(stage.network, weights, path, layout=self.config.model.layout)
         if any(not name.startswith("decoder.") for name in missing):
             raise PcamxError(f"{path}: lacks {missing[0]}; start from another weights.pt")
-        stage.accuracy.value.fill_(weights.accuracy)
+        if stage.accuracy is not None and weights.accuracy is not None:
+            stage.accuracy.value.fill_(weights.accuracy)
 
     def fit(self) -> None:
         """Train the epochs that are left, then write the stage's weights."""
@@ -151,7 +153,7 @@ class StageRun:
         progress, steps = self.progress, self.feed.steps_per_epoch
         runtime = self.config.runtime
         self.display.epoch_start(
-            self.number, progress.epoch, self.settings.epochs, steps, progress.step
+            self.stage, progress.epoch, self.settings.epochs, steps, progress.step
         )
         for batch in self.feed.epoch(progress.epoch, progress.step):
             lr = self.engine.get_lr()[0]
@@ -182,21 +184,23 @@ class StageRun:
             self._save()
         epoch = self.progress.epoch + save
         raise Interrupted(
-            f"stopped in stage {self.number}, epoch {epoch}, {where}; checkpoint saved"
+            f"stopped in {title(self.stage)}, epoch {epoch}, {where}; checkpoint saved"
         )
 
     def _log(self, telemetry: dict[str, Tensor], lr: float) -> dict[str, float]:
         """Write a step's figures, after a look at them."""
-        scalars = figures(telemetry) | {"p": float(self.engine.module.accuracy.value)}
+        scalars = figures(telemetry)
+        if (accuracy := self.engine.module.accuracy) is not None:
+            scalars["p"] = float(accuracy.value)
         if not scalars["loss"] < float("inf"):
             raise PcamxError(
-                f"stage {self.number}: the loss is {scalars['loss']} at step {self.progress.done}; "
-                f"lower stages.stage{self.number}.lr"
+                f"{title(self.stage)}: the loss is {scalars['loss']} at step {self.progress.done}; "
+                f"lower stages.{section(self.stage)}.lr"
             )
         area = scalars.get("area")
         if area is not None and not _COLLAPSE[0] <= area <= _COLLAPSE[1]:
             self.display.warn(
-                f"stage {self.number}: the mask has collapsed, its area left "
+                f"{title(self.stage)}: the mask has collapsed, its area left "
                 f"{_COLLAPSE[0]:.0%} to {_COLLAPSE[1]:.0%} of the image; see area in metrics.jsonl"
             )
         self._write_line("train", scalars | {"lr": lr})
@@ -206,9 +210,11 @@ class StageRun:
         progress = self.progress
         engine.average_buffers(self.engine.module)
         self.engine.eval()
-        network = self.engine.module.network
-        validation = validate(network, self.config, self.store, self.valid, self.ranks)
-        self._write_line("valid", validation)
+        validation = {}
+        if self.engine.module.accuracy is not None:
+            network = self.engine.module.network
+            validation = validate(network, self.config, self.store, self.valid, self.ranks)
+            self._write_line("valid", validation)
         self.display.epoch_end(progress.epoch, validation)
         progress.epoch += 1
         progress.step = 0
@@ -223,10 +229,10 @@ class StageRun:
         if self.ranks.rank == 0:
             prefix = "network."
             weights = Weights(
-                stage=self.number,
+                stage=self.stage,
                 layout=self.config.model.layout,
                 canvas=self.config.data.canvas,
-                accuracy=float(state["accuracy.value"]),
+                accuracy=float(state["accuracy.value"]) if "accuracy.value" in state else None,
                 seconds=self.progress.seconds,
                 epochs=self.settings.epochs,
                 world=self.ranks.world,
@@ -241,7 +247,7 @@ class StageRun:
             return
         where = {
             "kind": kind,
-            "stage": self.number,
+            "stage": self.stage,
             "epoch": self.progress.epoch + 1,
             "step": self.progress.done,
             "seconds": round(time.monotonic() - self.started, 3),

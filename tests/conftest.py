@@ -77,9 +77,10 @@ def write_config(store_folder: Path) -> WriteConfig:
 def launched(
     tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig
 ) -> tuple[Path, processes.Ended]:
-    """A run of all three stages by the real launcher on two ranks, its folder in run/."""
+    """A run of all stages and the segmenter by the real launcher on two ranks, in run/."""
     folder = tmp_path_factory.mktemp("launched")
-    write_config(folder, {"stages.stage1.epochs": 1, "stages.stage2.epochs": 1})
+    epochs = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
+    write_config(folder, epochs)
     ended = processes.command(
         processes.BIN / "deepspeed",
         *("--num_gpus", 2, "--master_port", processes.free_port(), "--log_level", "error"),

@@ -61,15 +61,20 @@ def test_structure(report: Any) -> None:
     assert {"device", "versions", "commit", "data", "config", "command", "created"} <= set(report)
     assert {"pcamx", "python", "torch", "deepspeed", "dali", "numpy"} <= set(report["versions"])
     assert tuple(report["stages"]) == STAGES
-    assert set(report["baselines"]) == {"centre", "untrained"}
+    assert set(report["baselines"]) == {"centre", "untrained", "segmenter"}
     untrained, centre = report["baselines"]["untrained"], report["baselines"]["centre"]
+    all_baselines = report["baselines"].values()
     for name, found in {**report["stages"], "untrained": untrained}.items():
         assert {"auroc", "accuracy", "kappa", "kappa_by_part"} <= set(found["classification"])
         assert {"sensitivity", "specificity", "brier"} < set(found["classification"])
         decoder = {"decoder"} if name in ("3", "untrained") else set()
-        assert set(found["localization"]) == {"cam", "positive_cam"} | decoder
+        gradients = {"gradcam", "layercam"} if name != "untrained" else set()
+        assert set(found["localization"]) == {"cam", "positive_cam"} | gradients | decoder
     assert set(centre["localization"]) == {"cam", "positive_cam", "decoder"}
-    for maps in (x["localization"] for x in [*report["stages"].values(), untrained, centre]):
+    segmenter = report["baselines"]["segmenter"]
+    assert set(segmenter["localization"]) == {"decoder"} and "classification" not in segmenter
+    assert (segmenter["epochs"], segmenter["ranks"]) == (1, 2) and segmenter["seconds"] > 0
+    for maps in (x["localization"] for x in [*report["stages"].values(), *all_baselines]):
         for measured in maps.values():
             assert {*MEASURES, "false_activation", "on_marker"} < set(measured)
             assert 0 < measured["threshold"] < 1 and math.isfinite(measured["activation_threshold"])
@@ -100,6 +105,23 @@ def test_twice_gives_the_same_figures(run: Path, report: Any) -> None:
     again = evaluate(run)
     for part in ("stages", "baselines", "data", "config"):
         assert json.loads(json.dumps(again[part])) == report[part]
+
+
+def test_stage_3_beside_the_segmenter(run: Path, report: Any) -> None:
+    """The ratio and difference of the two decoders' figures, and the page says them."""
+    found = report["stage3_against_segmenter"]
+    stage3 = report["stages"]["3"]["localization"]["decoder"]
+    segmenter = report["baselines"]["segmenter"]["localization"]["decoder"]
+    assert list(found) == ["pointing", "energy", "miou"]
+    for key, compared in found.items():
+        one, other = stage3[key]["value"], segmenter[key]["value"]
+        assert compared["value"] == pytest.approx(one - other, abs=1e-7)
+        assert compared["low"] <= compared["value"] <= compared["high"] and 0 < compared["p"] <= 1
+        assert compared["n"] == stage3[key]["n"]
+        expected = pytest.approx(one / other, rel=1e-5) if other else None
+        assert compared["ratio"] == expected
+    page = " ".join((run / "report.html").read_text().split())
+    assert f"mIoU {found['miou']['value']:+.3f} [" in page
 
 
 def test_page_and_picture(run: Path) -> None:
@@ -254,7 +276,7 @@ def test_stage_that_is_not_finished_is_left_out_and_named(run: Path, tmp_path: P
     (copy / "stage3/weights.pt").unlink()
     found = evaluate(copy)
     assert tuple(found["stages"]) == ("1", "2")
-    assert found["unfinished"] == [3]
+    assert found["unfinished"] == [3] and "stage3_against_segmenter" not in found
 
 
 def test_one_class_in_the_validation_split(run: Path, tmp_path: Path) -> None:

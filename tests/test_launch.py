@@ -25,6 +25,9 @@ def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> 
         weights = checkpoint.load_weights(folder / f"run/stage{stage}/weights.pt")
         assert (weights.stage, weights.world) == (stage, 2)
         assert weights.seconds > 0
+    weights = checkpoint.load_weights(folder / "run/segmenter/weights.pt")
+    assert (weights.stage, weights.world, weights.accuracy) == ("segmenter", 2, None)
+    assert {name.partition(".")[0] for name in weights.state} == {"encoder", "decoder"}
     assert sorted(p.name for p in folder.iterdir()) == ["run", "run.yaml"]
 
 

@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
     from pcamx.evaluate import evaluate, out_folder
     from pcamx.report.console import say, track
     from pcamx.report.tables import print_results
+    from pcamx.types import title
 
     report = evaluate(
         options.run,
@@ -61,8 +62,8 @@ def run(options: argparse.Namespace) -> None:
     )
     print(f"measured on the {options.split} split of {report['data']['store']}")
     print_results(report)
-    for number in report["unfinished"]:
-        print(f"stage {number} is not finished and not measured; train it on with --resume")
+    for stage in report["unfinished"]:
+        print(f"{title(stage)} is not finished and not measured; train it on with --resume")
     own = report.get("own", {"auroc": {}})
     for number, before in own["auroc"].items():
         here = report["stages"][number]["classification"]["auroc"]["value"]

@@ -5,6 +5,7 @@ A key that is unknown, missing, given twice or of the wrong type is an error tha
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _check(value: Any, kind: Any, key: str) -> Any:
     """Return ``value`` as ``kind`` or raise a ConfigError that names ``key``."""
+    if isinstance(kind, types.UnionType):  # a section that may be left out
+        if value is None:
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
     if dataclasses.is_dataclass(kind):
         return _build(value, typing.cast(type, kind), key + ".")
     if typing.get_origin(kind) is Literal:
@@ -166,7 +171,7 @@ def differences(ours: Config, theirs: Config) -> list[str]:
     """Dotted keys in which two configs differ, with both values."""
 
     def walk(a: Any, b: Any, prefix: str) -> list[str]:
-        if isinstance(a, dict):
+        if isinstance(a, dict) and isinstance(b, dict):
             return [line for k in a for line in walk(a[k], b[k], f"{prefix}.{k}" if prefix else k)]
         return [] if a == b else [f"{prefix}: {a!r} here, {b!r} there"]
 

@@ -155,13 +155,21 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
-    """The paper's three stages."""
+    """The paper's three stages, and the baseline beside them."""
 
     stage1: Stage
     stage2: Stage
     stage3: Stage
+    segmenter: Stage | None = None
+    """Stage 3's encoder and decoder, trained on its marked films alone; left out, none is trained.
+    Its epochs have as many steps as stage 1's, so each goes through the few films many times."""
 
     def __post_init__(self) -> None:
+        if self.segmenter and self.segmenter.init_from in ("stage1", "stage2", "stage3"):
+            raise ConfigError(
+                f"stages.segmenter.init_from: {self.segmenter.init_from} has learned from more "
+                "than the marks; set it to scratch"
+            )
         for number in (1, 2, 3):
             start = getattr(self, f"stage{number}").init_from
             if start in [f"stage{later}" for later in range(number, 4)]:

@@ -15,11 +15,19 @@ from pcamx.config import Config
 from pcamx.data.augment import draw, identity, to_device
 from pcamx.data.canvases import Canvases, Decoded
 from pcamx.data.lesion import lesion_canvas
-from pcamx.data.order import IntArray, by_class, choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.order import (
+    LEARN_MARKS,
+    IntArray,
+    by_class,
+    epoch_order,
+    marked_films,
+    marked_order,
+    steps_per_epoch,
+)
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
-from pcamx.types import Batch
+from pcamx.types import SEGMENTER, Batch, StageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Feed:
     or step to start from, the global batch is the same to the bit.
     """
 
+    stage: StageId
     images: int
     """Films of the training split."""
     steps_per_epoch: int
@@ -61,18 +70,11 @@ class Feed:
 
         In stages 1 and 2 no lesion is looked at: ``lesion_B1HW`` is an expanded zero (one element,
         not to be written into) and ``marked_B`` false throughout. Stage 3 with more ranks than
-        objective.marked_per_batch leaves some of them without a marked film.
+        objective.marked_per_batch leaves some of them without a marked film. The segmenter's
+        batches hold nothing else.
         """
         config, seed, lesions = self.config, self.config.run.seed, self.lesions
-        order_SB = epoch_order(
-            self.images,
-            config.runtime.batch_size,
-            seed=seed,
-            epoch=epoch,
-            classes=self.classes,
-            marked=lesions.marked,
-            marked_per_batch=_marked_per_batch(config, lesions.mask_M1HW is not None),
-        )[start_step:, self.columns]
+        order_SB = self._order(epoch)[start_step:, self.columns]
         label_SB = to_device(torch.from_numpy(self.label_N[order_SB]), self.device)
         lesion_row_SB = to_device(torch.from_numpy(lesions.row_N[order_SB]), self.device)
         for i, (canvas_N1HW, row_B) in enumerate(self.canvases(list(order_SB))):
@@ -97,14 +99,33 @@ class Feed:
             marked_B = lesion_row_SB[i] < (len(lesions.marked) if shown else 0)
             yield Batch(image, label_SB[i], lesion, marked_B)
 
+    def _order(self, epoch: int) -> IntArray:
+        """Film indices of every global batch of an epoch, [S, B]."""
+        size, seed, marked = (
+            self.config.runtime.batch_size,
+            self.config.run.seed,
+            self.lesions.marked,
+        )
+        if self.stage == SEGMENTER:
+            return marked_order(marked, self.steps_per_epoch, size, seed=seed, epoch=epoch)
+        return epoch_order(
+            self.images,
+            size,
+            seed=seed,
+            epoch=epoch,
+            classes=self.classes,
+            marked=marked,
+            marked_per_batch=_marked_per_batch(self.config, self.stage),
+        )
+
 
 def open_feed(
-    config: Config, decoded: Decoded, *, stage: int, rank: int = 0, world: int = 1
+    config: Config, decoded: Decoded, *, stage: StageId, rank: int = 0, world: int = 1
 ) -> Feed:
-    """Make ready the training split for one rank of ``world``; stage 3 reads the lesion masks.
+    """Make ready the training split for one rank of ``world``; `LEARN_MARKS` read lesion masks.
 
-    Raises PcamxError if the batch cannot be shared by the ranks or filled by the films, if stage 3
-    has no marked film, or if a mask cannot be read; or as `Decoded.split`.
+    Raises PcamxError if the batch cannot be shared by the ranks or filled by the films, if one of
+    those has no marked film, or if a mask cannot be read; or as `Decoded.split`.
     """
     batch_size = config.runtime.batch_size
     if batch_size % world:
@@ -114,10 +135,11 @@ def open_feed(
         )
     store = decoded.store
     films = store.split("train")
-    steps = steps_per_epoch(len(films), batch_size, _marked_per_batch(config, stage == 3))
-    lesions = _lesions(config, store, films, stage == 3, decoded.device, decoded.track)
+    steps = steps_per_epoch(len(films), batch_size, _marked_per_batch(config, stage))
+    lesions = _lesions(config, store, stage, decoded.device, decoded.track)
     share = batch_size // world
     return Feed(
+        stage=stage,
         images=len(films),
         steps_per_epoch=steps,
         marked_films=tuple(films[i] for i in lesions.marked),
@@ -132,31 +154,19 @@ def open_feed(
     )
 
 
-def _marked_per_batch(config: Config, lesions: bool) -> int:
-    return config.objective.marked_per_batch if lesions else 0
+def _marked_per_batch(config: Config, stage: StageId) -> int:
+    return config.objective.marked_per_batch if stage == 3 else 0
 
 
 def _lesions(
-    config: Config,
-    store: Store,
-    films: Sequence[Film],
-    read: bool,
-    device: torch.device,
-    track: Track,
+    config: Config, store: Store, stage: StageId, device: torch.device, track: Track
 ) -> Lesions:
-    """Choose the marked films and, if asked to, read their masks."""
-    marked = choose_marked(films, config.data.marked, seed=config.run.seed)
+    """Choose the marked films and, for `LEARN_MARKS`, read their masks."""
+    films, marked = store.split("train"), marked_films(config, store, stage)
     row_N = np.full(len(films), len(marked))
     row_N[marked] = np.arange(len(marked))
-    if not read:
+    if stage not in LEARN_MARKS:
         return Lesions(marked, row_N, None)
-    if config.data.marked == 0:
-        raise PcamxError("data.marked: 0 leaves stage 3 no lesion to learn from; raise it")
-    if not marked:
-        raise PcamxError(
-            f"{store.folder}: stage 3 needs an abnormal training film with a lesion mark, and "
-            "there is none; run pcamx prepare with --marks"
-        )
     masks = [
         lesion_canvas(store.folder / films[i].mark, films[i], config.data.canvas)
         for i in track(marked, "reading lesion masks", len(marked))

@@ -9,11 +9,15 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from pcamx.data.store import Film
+from pcamx.config import Config
+from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.types import ABNORMAL, NORMAL
+from pcamx.types import ABNORMAL, NORMAL, SEGMENTER, StageId, title
 
 IntArray = npt.NDArray[np.int64]
+
+LEARN_MARKS: tuple[StageId, ...] = (3, SEGMENTER)
+"""Which stages see lesion marks."""
 
 
 class Stream(IntEnum):
@@ -83,6 +87,13 @@ def epoch_order(
     return order_SB
 
 
+def marked_order(
+    marked: Sequence[int], steps: int, batch_size: int, *, seed: int, epoch: int
+) -> IntArray:
+    """Batches of marked films alone, int64 [S, B], in shuffled rounds as in `epoch_order`."""
+    return _turns(Stream.MARKED_ORDER, marked, steps, batch_size, seed, epoch)
+
+
 def _alternating(
     classes: Mapping[int, Sequence[int]], steps: int, slots: int, seed: int, epoch: int
 ) -> IntArray:
@@ -139,3 +150,17 @@ def choose_marked(films: Sequence[Film], count: int, *, seed: int) -> list[int]:
     queues = [queues[int(k)] for k in rng.permutation(len(queues))]
     turns = [(turn, k, i) for k, queue in enumerate(queues) for turn, i in enumerate(queue)]
     return [i for _, _, i in sorted(turns)[:count]]
+
+
+def marked_films(config: Config, store: Store, stage: StageId) -> list[int]:
+    """Indices of the marked training films; raises PcamxError where ``stage`` needs one."""
+    marked = choose_marked(store.split("train"), config.data.marked, seed=config.run.seed)
+    if not marked and stage in LEARN_MARKS:
+        name = title(stage) if stage != SEGMENTER else "the segmenter"
+        raise PcamxError(
+            f"data.marked: 0 leaves {name} no lesion to learn from; raise it"
+            if config.data.marked == 0
+            else f"{store.folder}: {name} needs an abnormal training film with a lesion mark, "
+            "and there is none; run pcamx prepare with --marks"
+        )
+    return marked

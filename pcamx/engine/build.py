@@ -60,7 +60,8 @@ def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tenso
     engine.backward(output.loss)
     clip(engine, clipping)
     engine.step()
-    engine.module.accuracy.take_in(output.logits_BC, batch.label_B)
+    if output.logits_BC is not None:
+        engine.module.accuracy.take_in(output.logits_BC, batch.label_B)
     return output.telemetry
 
 

@@ -140,12 +140,15 @@ def _figures(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
     ]
     classified = [(r.name, r.figures) for r in rows.classification(report) if r.name in kept]
     valid = report["data"]["splits"]["valid"]
+    segmenter = ""
+    if model.stage == 3 and "segmenter" in report["baselines"]:
+        segmenter = ", and a segmenter trained on the same marks alone"
     yield "## Figures\n"
     yield (
         f"On the validation split: {valid['films']} films of {valid['patients']} patients, "
         f"{valid['abnormal']} abnormal, {valid['marked']} with a marked lesion. In brackets the "
         "95 % bootstrap interval over patients. Baselines: a Gaussian at the centre of every film, "
-        "and the same network untrained.\n"
+        f"the same network untrained{segmenter}.\n"
     )
     yield from _table("classification", rows.CLASSIFICATION, classified)
     yield from _table("where the map lies", rows.LOCALIZATION, located)

@@ -88,16 +88,27 @@ class Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image_B1HW: Tensor) -> list[Tensor]:
+        features = self.shallow(image_B1HW)
+        return [*features, self.deepest(features[-1])]
+
+    def shallow(self, image_B1HW: Tensor) -> list[Tensor]:
+        """The feature maps before the last, at strides 4 and 8."""
         # ZeRO flattens the weights and loses their layout, so the activations carry it: from the
         # image on, a view whose strides say channels_last, which is moot with one channel.
         B, _, H, W = image_B1HW.shape
         x = self.stem(image_B1HW.reshape(B, H, W, 1).permute(0, 3, 1, 2))
         features = []
-        for i, group in enumerate(self.groups):
-            if i == self.last_step:
-                x = _centred(x)
-            x = group(x)
+        for i in range(len(self.groups) - 1):
+            x = self._group(i, x)
             features.append(x)
+        return features
+
+    def deepest(self, features_BKhw: Tensor) -> Tensor:
+        """The last feature maps, from those at stride 8."""
+        return self._group(len(self.groups) - 1, features_BKhw)
+
+    def _group(self, i: int, x_BKhw: Tensor) -> Tensor:
+        features: Tensor = self.groups[i](_centred(x_BKhw) if i == self.last_step else x_BKhw)
         return features
 
 

@@ -15,6 +15,7 @@ from pcamx import ops
 from pcamx.config import Attention, Model
 from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import Encoder
+from pcamx.model.gradient_maps import GradientMaps, gradcam, layercam, to_image
 from pcamx.model.head import Head
 from pcamx.types import ABNORMAL
 
@@ -54,7 +55,28 @@ class Network(nn.Module):
     @torch.no_grad()
     def explain(self, image_B1HW: Tensor) -> tuple[Tensor, Maps]:
         """Logits and the maps of the abnormal class, whatever the label, as they are evaluated."""
-        features = self.encoder(image_B1HW)
+        return self._explain(self.encoder(image_B1HW), image_B1HW)
+
+    @torch.no_grad()
+    def explain_with_gradients(self, image_B1HW: Tensor) -> tuple[Tensor, Maps, GradientMaps]:
+        """As `explain`, and Grad-CAM and LayerCAM at stride 8; for evaluation mode.
+
+        Not at the last feature maps A_k: there the gradient of the pooled linear head is w_k / hw
+        in every cell, so Grad-CAM is relu(CAM) / hw and LayerCAM is positive CAM / hw.
+        """
+        shallow, side = self.encoder.shallow(image_B1HW), image_B1HW.shape[-1]
+        # In evaluation mode no film sees another, so the sum's gradient is each film's own.
+        with torch.enable_grad():
+            leaf_BKhw = shallow[-1].detach().requires_grad_()
+            deepest_BKhw = self.encoder.deepest(leaf_BKhw)
+            logits_BC, _ = self.head(deepest_BKhw)
+            (grad_BKhw,) = torch.autograd.grad(logits_BC[:, ABNORMAL].sum(), leaf_BKhw)
+        pair = shallow[-1].float(), grad_BKhw.float()
+        centred = self.encoder.last_step < len(shallow)
+        maps = GradientMaps(*(to_image(f(*pair), side, centred) for f in (gradcam, layercam)))
+        return *self._explain([*shallow, deepest_BKhw.detach()], image_B1HW), maps
+
+    def _explain(self, features: list[Tensor], image_B1HW: Tensor) -> tuple[Tensor, Maps]:
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
         cam, positive_cam = (self._cam(features[-1], size, positive=p) for p in (False, True))
         lesion = None if self.decoder is None else self.decoder(features, size)[:, 0]
@@ -82,6 +104,21 @@ class Network(nn.Module):
         return F.interpolate(map_Bhw[:, None], size=size, mode="bilinear", align_corners=False)[
             :, 0
         ]
+
+
+class Segmenter(nn.Module):
+    """The same encoder and decoder without a classifier: the baseline of stage 3."""
+
+    def __init__(self, config: Architecture) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.model.layout)
+        self.decoder = Decoder()
+
+    def forward(self, image_B1HW: Tensor) -> Tensor:
+        """Lesion map [B, 1, H, W] in [0, 1], float32."""
+        size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
+        lesion_B1HW: Tensor = self.decoder(self.encoder(image_B1HW), size)
+        return lesion_B1HW
 
 
 @contextmanager

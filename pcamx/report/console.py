@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pcamx.report import rows
 from pcamx.report.pace import Pace, time_left
+from pcamx.types import StageId
 
 T = TypeVar("T")
 PLAIN_EVERY = 20.0  # seconds between two lines where nothing can be redrawn
@@ -139,7 +140,9 @@ class TrainingDisplay:
         if self._view is not None:
             self._view.stop()
 
-    def epoch_start(self, stage: int, epoch: int, epochs: int, steps: int, first_step: int) -> None:
+    def epoch_start(
+        self, stage: StageId, epoch: int, epochs: int, steps: int, first_step: int
+    ) -> None:
         """Begin ``epoch`` of ``epochs``; it has ``steps`` steps, ``first_step`` of them done."""
         self._pace.epoch_start(stage, epoch, epochs, steps)
         self._scalars = ""

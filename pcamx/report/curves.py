@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pcamx.errors import PcamxError
+from pcamx.types import SEGMENTER, StageId, title
 
 # Okabe and Ito's palette; each line has its own dash as well, for print and colour-blind eyes.
 _STYLES: dict[str, tuple[str, str, Any]] = {
@@ -66,11 +67,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def stage_curves(metrics: Sequence[Mapping[str, Any]], stage: int) -> list[Curve]:
+def stage_curves(metrics: Sequence[Mapping[str, Any]], stage: StageId) -> list[Curve]:
     """The losses of ``stage``, and its lambda, P, mask area and validation; empty if not run."""
     train = _last_by_step(metrics, stage, "train")
     valid = _last_by_step(metrics, stage, "valid")
-    losses = ("l1",) if stage == 1 else ("loss", "l1", "l2", "l3")  # stage 1's sum is L1 itself
+    alone = {1: ("l1",), SEGMENTER: ("l3",)}  # where one loss is the sum itself
+    losses = alone.get(stage, ("loss", "l1", "l2", "l3"))
     return [
         *_curve("losses", stage, train, losses, [], ()),
         *_curve("shares", stage, train, ("p", "lam", "area"), valid, ("auroc", "accuracy")),
@@ -78,7 +80,7 @@ def stage_curves(metrics: Sequence[Mapping[str, Any]], stage: int) -> list[Curve
 
 
 def _last_by_step(
-    metrics: Sequence[Mapping[str, Any]], stage: int, kind: str
+    metrics: Sequence[Mapping[str, Any]], stage: StageId, kind: str
 ) -> list[Mapping[str, Any]]:
     # A run that was killed and resumed logged some steps twice; the later ones count.
     found = {
@@ -91,7 +93,7 @@ def _last_by_step(
 
 def _curve(
     what: str,
-    stage: int,
+    stage: StageId,
     train: list[Mapping[str, Any]],
     lines: tuple[str, ...],
     valid: list[Mapping[str, Any]],
@@ -111,7 +113,8 @@ def _curve(
         if not said:
             return []
         _dress(axis, what, stage)
-        alt = f"Stage {stage}, {what} over the steps, first to last: {'; '.join(said)}."
+        name = title(stage).capitalize()
+        alt = f"{name}, {what} over the steps, first to last: {'; '.join(said)}."
         return [Curve(_svg(figure, f"s{stage}-{what}"), alt)]
 
 
@@ -125,8 +128,8 @@ def _plot(axis: Axes, key: str, points: list[tuple[float, float]]) -> None:
         axis.plot(steps, values, label=label, color=colour, ls=style, lw=width)
 
 
-def _dress(axis: Axes, what: str, stage: int) -> None:
-    axis.set_xlabel(f"step of stage {stage}")
+def _dress(axis: Axes, what: str, stage: StageId) -> None:
+    axis.set_xlabel(f"step of {title(stage)}")
     axis.set_xlim(left=0)
     if what == "losses":
         axis.set_ylabel("loss")

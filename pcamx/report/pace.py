@@ -2,6 +2,8 @@
 
 import time
 
+from pcamx.types import StageId, title
+
 
 def time_left(done: int, left: int, seconds: float) -> str:
     """Time for ``left`` more at the pace of ``done`` in ``seconds``, as ``0:03:20``."""
@@ -16,15 +18,16 @@ class Pace:
 
     def __init__(self) -> None:
         self.name, self.steps = "", 0
-        self._stage = self._ahead = self._done = self._images = 0
+        self._stage: StageId = 0
+        self._ahead = self._done = self._images = 0
         self._stage_begun = self._epoch_begun = self._last = 0.0
 
-    def epoch_start(self, stage: int, epoch: int, epochs: int, steps: int) -> None:
+    def epoch_start(self, stage: StageId, epoch: int, epochs: int, steps: int) -> None:
         """Begin ``epoch``, counted from 0, of ``epochs`` with ``steps`` steps."""
         self._epoch_begun = self._last = time.monotonic()
         if stage != self._stage:
             self._stage, self._done, self._stage_begun = stage, 0, self._epoch_begun
-        self.name, self.steps = f"stage {stage}  epoch {epoch + 1}/{epochs}", steps
+        self.name, self.steps = f"{title(stage)}  epoch {epoch + 1}/{epochs}", steps
         self._ahead, self._images = epochs - epoch - 1, 0
 
     def step(self, images: int) -> None:

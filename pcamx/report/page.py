@@ -23,6 +23,7 @@ from pcamx.report.curves import Curve, stage_curves
 from pcamx.report.figure import Panel
 from pcamx.report.style import STYLE
 from pcamx.report.template import PAGE
+from pcamx.types import TRAINABLE, title
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def render(
             number=rows.number,
             share=share,
             measured=words.measured(report),
-            found=words.found(report),
+            found=" ".join(filter(None, (words.found(report), words.against(report)))),
             made=words.made(report),
             localization=tuple(rows.LOCALIZATION.values()),
             groups=rows.localization(report),
@@ -120,11 +121,11 @@ def _tables(report: Mapping[str, Any]) -> list[_Table]:
         "Pointing by size of the lesion": (rows.SIZES, rows.pointing_by_size(report)),
     }
     tables = []
-    for title, (names, groups) in found.items():
+    for name, (names, groups) in found.items():
         seen = rows.measured(row for group in groups for row in group.rows)
-        columns = {key: name for key, name in names.items() if key in seen}
+        columns = {key: column for key, column in names.items() if key in seen}
         if columns:
-            tables.append(_Table(title, columns, groups))
+            tables.append(_Table(name, columns, groups))
     return tables
 
 
@@ -135,15 +136,15 @@ def share(value: float) -> str:
 def _curves(
     report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    costs = rows.stages(report)
-    drawn = {stage: stage_curves(metrics, stage) for stage in (1, 2, 3)}
+    costs = rows.trained(report)
+    drawn = {title(stage): stage_curves(metrics, stage) for stage in TRAINABLE}
     return [
         {
-            "name": stage,
-            "cost": words.cost(costs.get(str(stage), {})),
+            "name": name.capitalize(),
+            "cost": words.cost(costs.get(name, {})),
             "curves": [Curve(Markup(c.svg), c.alt) for c in curves],  # noqa: S704
         }
-        for stage, curves in drawn.items()
+        for name, curves in drawn.items()
         if curves
     ]
 

@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 DASH = "–"
-MAPS = {"cam": "CAM", "positive_cam": "positive CAM", "decoder": "decoder"}
-BASELINES = {"centre": "centre Gaussian", "untrained": "untrained network"}
+MAPS = {
+    "cam": "CAM",
+    "positive_cam": "positive CAM",
+    "gradcam": "Grad-CAM, stride 8",
+    "layercam": "LayerCAM, stride 8",
+    "decoder": "decoder",
+}
+BASELINES = {
+    "centre": "centre Gaussian",
+    "untrained": "untrained network",
+    "segmenter": "same-marks segmenter",
+}
 LOCALIZATION = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}
 CLASSIFICATION = {"auroc": "AUROC", "accuracy": "accuracy", "kappa": "kappa"}
 MORE_LOCALIZATION = {
@@ -164,6 +174,18 @@ def stages(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The report's stages, by number as text, in order."""
     found = _mapping(report, "stages")
     return {key: _mapping(found, key) for key in sorted(found)}
+
+
+def trained(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What was trained, by what people call it: the stages, then the segmenter if there is one."""
+    found = {f"stage {key}": stage for key, stage in stages(report).items()}
+    segmenter = _mapping(_mapping(report, "baselines"), "segmenter")
+    return found | ({"segmenter": segmenter} if segmenter else {})
+
+
+def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stage 3's decoder minus the segmenter's, in mIoU; empty where one of them is missing."""
+    return _mapping(_mapping(report, "stage3_against_segmenter"), "miou")
 
 
 def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

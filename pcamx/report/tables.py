@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pcamx.report import rows
+from pcamx.report import rows, words
 
 MORE = {k: rows.MORE_LOCALIZATION[k] for k in ("pxap", "maxboxacc_v2", "false_activation")}
 """What 80 columns have room for; the page shows the rest."""
@@ -78,4 +78,6 @@ def print_results(report: Mapping[str, object]) -> None:
         console.print()
     console.print("[low, high]: 95 % bootstrap interval over patients. n: films; kappa's: studies,")
     console.print("false activation's: normal films.")
+    if compared := words.against(report):
+        console.print(compared)
     console.print("at: the map's threshold for mIoU, tuned on training films (* not tuned).")

@@ -178,7 +178,7 @@ in this choice of films.</p>
 
 <h2>How training went</h2>
 {% for stage in curves %}
-<h3>Stage {{ stage.name }}{% if stage.cost %}: {{ stage.cost }}{% endif %}</h3>
+<h3>{{ stage.name }}{% if stage.cost %}: {{ stage.cost }}{% endif %}</h3>
 <div class="curves">
 {% for curve in stage.curves %}
 <div role="img" aria-label="{{ curve.alt }}">{{ curve.svg }}</div>

@@ -13,6 +13,12 @@ TERMS = (
         "trains, draws the lesion; all see the full film and never its label.",
     ),
     (
+        "Grad-CAM, LayerCAM",
+        "At the features of stride 8, weighed by the gradient of the abnormal class's score: "
+        "averaged over the film (Grad-CAM), or where it is positive (LayerCAM). At the last "
+        "features they would be CAM and positive CAM without what is negative, times a constant.",
+    ),
+    (
         "pointing",
         "Share of the marked films whose map has its peak inside the mark, without tolerance; "
         "of several equal peaks, the share inside.",
@@ -92,6 +98,11 @@ TERMS = (
     ),
     ("untrained network", "The same network with random weights."),
     (
+        "same-marks segmenter",
+        "Encoder and decoder of stage 3, trained from random weights on its marked films alone: "
+        "no label, no attention.",
+    ),
+    (
         "P, λ, mask area",
         "Running accuracy on training films; the weight of L2 that follows from "
         "it (eq. 3); mean of the mask that stage 2 lays over the film.",
@@ -131,7 +142,8 @@ def found(report: Mapping[str, Any]) -> str:
         + f" for the {row.name} of {group.title}"
         for group in trained
         for row in group.rows
-        if row.name != rows.MAPS["cam"] and row.figures["pointing"].value is not None
+        if row.name in (rows.MAPS["positive_cam"], rows.MAPS["decoder"])
+        and row.figures["pointing"].value is not None
     ]
     if not said:
         return ""
@@ -144,20 +156,37 @@ def found(report: Mapping[str, Any]) -> str:
     return f"{text}; {_enumerate(beside)}." if beside else f"{text}."
 
 
+def against(report: Mapping[str, Any]) -> str:
+    """Stage 3's decoder beside the segmenter that saw the same marks, empty without one."""
+    found = rows.against_segmenter(report)
+    if found.get("value") is None:
+        return ""
+    low, high = (rows.number(found[end]) for end in ("low", "high"))
+    times = f", {rows.number(found['ratio'], 2)} times its mIoU" if found.get("ratio") else ""
+    return (
+        f"Stage 3's decoder minus the same-marks segmenter, film by film: mIoU "
+        f"{found['value']:+.3f} [{low}, {high}]{times}."
+    )
+
+
 def made(report: Mapping[str, Any]) -> str:
     """Device, commit and time."""
     text = f"Evaluated on {report.get('device') or 'an unknown device'}"
     text += f" at commit {report.get('commit') or 'unknown'}"
-    timed = {k: s for k, s in rows.stages(report).items() if s.get("seconds") is not None}
+    timed = {k: s for k, s in rows.trained(report).items() if s.get("seconds") is not None}
     if not timed:
         return f"{text}."
     where = {_where(stage) for stage in timed.values()}
     alike = where.pop() if len(where) == 1 else ""
     times = [
-        f"{rows.duration(stage['seconds'])} for stage {key}{'' if alike else _where(stage)}"
+        f"{rows.duration(stage['seconds'])} for {_the(key)}{'' if alike else _where(stage)}"
         for key, stage in timed.items()
     ]
     return f"{text}. Training took {_enumerate(times)}{',' if alike else ''}{alike}."
+
+
+def _the(name: str) -> str:
+    return f"the {name}" if name == "segmenter" else name
 
 
 def _where(stage: Mapping[str, Any]) -> str:
@@ -179,8 +208,8 @@ def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and values of what was run, on what and with what."""
     for key in ("command", "created", "device", "commit"):
         yield key, str(report.get(key) or rows.DASH)
-    for key, stage in rows.stages(report).items():
-        yield f"stage {key}", cost(stage) or rows.DASH
+    for key, stage in rows.trained(report).items():
+        yield key, cost(stage) or rows.DASH
     for key in ("data", "versions"):
         yield from _flat(key, report.get(key))
 
