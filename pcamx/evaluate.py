@@ -7,31 +7,25 @@ import datetime
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
-from pcamx import checkpoint, metrics, preflight, provenance
+from pcamx import checkpoint, metrics, provenance
 from pcamx import config as configs
 from pcamx.checkpoint import Weights
-from pcamx.config import Config
-from pcamx.data.canvases import Canvases, Decoded, stream
-from pcamx.data.feed import eval_batches
 from pcamx.data.markers import read_markers
-from pcamx.data.order import choose_marked
-from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.figures import add_faithfulness, against_segmenter, choose_abnormal, figures
 from pcamx.films import write_films
-from pcamx.model.network import Network, Segmenter
+from pcamx.model.network import Network
+from pcamx.open_run import OpenRun, Split, open_run
 from pcamx.panels import choose_films, draw_panels
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.curves import read_metrics
-from pcamx.report.figure import save_png
+from pcamx.report.figure import Panel, save_png
 from pcamx.report.page import write_page
 from pcamx.scoring import (
     Explain,
@@ -44,50 +38,9 @@ from pcamx.scoring import (
     segmenter_maps,
     tune,
 )
-from pcamx.types import SEGMENTER, TRAINABLE, Batch, section
+from pcamx.types import SEGMENTER, TRAINABLE, section
 
-_BATCH = 32
 _ON_TEST = "on_test"
-Split = Literal["valid", "test"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A run with its finished stages, and the films that it is measured on."""
-
-    folder: Path
-    config: Config
-    own: Store
-    """That it was trained with; thresholds are tuned on it."""
-    store: Store
-    """That it is measured on."""
-    split: Split
-    """The films of both stores that it is measured on."""
-    weights: dict[int, Weights]
-    segmenter: Weights | None
-    device: torch.device
-    track: Track
-    say: Say
-
-    def measured(self, store: Store, what: str) -> Iterator[Batch]:
-        """All films of a store's split, decoded once."""
-        decoded = Decoded(self.config.data, store, self.device, self.track, self.say)
-        return self._batches(store, store.split(self.split), decoded.split(self.split), what)
-
-    def some(self, store: Store, films: Sequence[Film], what: str = "") -> Iterator[Batch]:
-        """A few films; they are decoded as they come."""
-        canvases = stream(self.config.data, store, films, self.device)
-        return self._batches(store, films, canvases, what)
-
-    def _batches(
-        self, store: Store, films: Sequence[Film], canvases: Canvases, what: str
-    ) -> Iterator[Batch]:
-        impl = self.config.attention.impl
-        batches = eval_batches(
-            store, films, canvases, batch_size=_BATCH, device=self.device, impl=impl
-        )
-        track = self.track if what else silent
-        return track(batches, f"{what}, {_BATCH} at a time", -(-len(films) // _BATCH))
 
 
 def evaluate(
@@ -108,16 +61,14 @@ def evaluate(
     as a hundred films otherwise. Returns the report. Raises PcamxError where the folder holds no
     run or no finished stage.
     """
-    run, out = _open(folder, other, split, track, say), out_folder(folder, other, split)
-    seed, films, tuning = run.config.run.seed, run.store.split(split), _tuning_films(run)
-    if not films:
-        raise PcamxError(f"{run.store.folder}: no film is in the {split} split; prepare it anew")
-    networks = {f"stage {n}": _network(run, weights) for n, weights in run.weights.items()}
-    classifiers = networks | {"untrained": _untrained(run)}
+    run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
+    seed, films, tuning = run.config.run.seed, run.store.split(split), run.tuning_films()
+    networks = run.networks()
+    classifiers = networks | {"untrained": run.untrained()}
     explainers: dict[str, Explain] = {n: all_maps(net) for n, net in networks.items()}
     explainers |= {"centre": centre_maps, "untrained": network_maps(classifiers["untrained"])}
-    if run.segmenter is not None:
-        explainers["segmenter"] = segmenter_maps(_segmenter(run, run.segmenter))
+    if segmenter := run.trained_segmenter():
+        explainers["segmenter"] = segmenter_maps(segmenter)
     markers = read_markers(run.store, films, run.config.data.canvas)
     scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
@@ -135,11 +86,17 @@ def evaluate(
     write_films(out / "films.csv", films, markers, scores, tuned)
     shown = choose_films(films, scores[f"stage {max(run.weights)}"], seed=seed)
     panels = draw_panels(networks, run.store, run.some(run.store, shown), shown)
+    _write_pictures(report, panels, folder, out)
+    return report
+
+
+def _write_pictures(
+    report: dict[str, Any], panels: Sequence[Panel], folder: Path, out: Path
+) -> None:
     write_page(report, read_metrics(folder / "metrics.jsonl"), panels, out / "report.html")
     (out / "figure2.png").unlink(missing_ok=True)
     if panels:
         save_png(panels, out / "figure2.png")
-    return report
 
 
 def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
@@ -158,55 +115,7 @@ def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
     return folder / _ON_TEST if split == "test" else folder
 
 
-def _open(folder: Path, other: Path | None, split: Split, track: Track, say: Say) -> _Run:
-    if not (folder / "config.yaml").is_file():
-        raise PcamxError(f"{folder}: not a run's folder, config.yaml is not there")
-    config = configs.load(folder / "config.yaml")
-    own = read_store(Path(config.data.store))
-    preflight.check_store(folder, own.folder)
-    store = own if other is None else replace(read_store(other), mean=own.mean, std=own.std)
-    found = {n: folder / f"stage{n}" / "weights.pt" for n in (1, 2, 3)}
-    weights = {n: checkpoint.load_weights(path) for n, path in found.items() if path.is_file()}
-    segmenter = folder / section(SEGMENTER) / "weights.pt"
-    if not weights:
-        raise PcamxError(f"{folder}: no stage is finished; train one, or --resume it")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    baseline = checkpoint.load_weights(segmenter) if segmenter.is_file() else None
-    return _Run(folder, config, own, store, split, weights, baseline, device, track, say)
-
-
-def _network(run: _Run, weights: Weights) -> Network:
-    network = Network(run.config, decoder=weights.stage == 3)
-    _fill(run, network, weights)
-    return network.to(run.device).eval()
-
-
-def _segmenter(run: _Run, weights: Weights) -> Segmenter:
-    segmenter = Segmenter(run.config)
-    _fill(run, segmenter, weights)
-    return segmenter.to(run.device).eval()
-
-
-def _fill(run: _Run, network: nn.Module, weights: Weights) -> None:
-    path = run.folder / section(weights.stage) / "weights.pt"
-    missing = checkpoint.fill(network, weights, path, layout=run.config.model.layout)
-    if missing:
-        raise PcamxError(f"{path}: lacks {missing[0]}")
-
-
-def _untrained(run: _Run) -> Network:
-    torch.manual_seed(run.config.run.seed)
-    return Network(run.config, decoder=True).to(run.device).eval()
-
-
-def _tuning_films(run: _Run) -> list[Film]:
-    """The marked training films that stage 3 may see, so no stage is tuned on more marks."""
-    films = run.own.split("train")
-    chosen = choose_marked(films, run.config.data.marked, seed=run.config.run.seed)
-    return [films[i] for i in chosen]
-
-
-def _own_auroc(run: _Run, networks: Mapping[str, Network]) -> dict[str, Any]:
+def _own_auroc(run: OpenRun, networks: Mapping[str, Network]) -> dict[str, Any]:
     """AUROC of each stage on the store that it was trained with, None for one class only."""
     films = run.own.split(run.split)
     batches = run.measured(run.own, "evaluating the run's own films")
@@ -218,7 +127,7 @@ def _own_auroc(run: _Run, networks: Mapping[str, Network]) -> dict[str, Any]:
     return {"store": str(run.own.folder), "films": len(films), "auroc": found}
 
 
-def _report(run: _Run, measured: Mapping[str, dict[str, Any]], tuning: int) -> dict[str, Any]:
+def _report(run: OpenRun, measured: Mapping[str, dict[str, Any]], tuning: int) -> dict[str, Any]:
     report = _describe(run, tuning)
     report["stages"] = {
         str(n): measured[f"stage {n}"] | _cost(weights) for n, weights in run.weights.items()
@@ -237,7 +146,7 @@ def _cost(weights: Weights) -> dict[str, Any]:
     return {key: getattr(weights, name) for key, name in names.items()}
 
 
-def _describe(run: _Run, tuning: int) -> dict[str, Any]:
+def _describe(run: OpenRun, tuning: int) -> dict[str, Any]:
     splits = {
         name: {
             "films": len(films),

@@ -16,7 +16,7 @@ ORDER = [  # imports point down, or stay on their line
     "launch bench tests pcamx.cli pcamx.__main__",
     "pcamx.compare",
     "pcamx.evaluate pcamx.explain pcamx.export pcamx.marking pcamx.panels pcamx.trainer",
-    "pcamx.pretrained",
+    "pcamx.pretrained pcamx.open_run",
     "pcamx.history pcamx.preflight pcamx.stopping pcamx.validation",
     "pcamx.engine pcamx.checkpoint pcamx.report pcamx.scoring pcamx.figures pcamx.films",
     "pcamx.stages",
