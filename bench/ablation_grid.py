@@ -12,6 +12,7 @@ from typing import Any
 from pcamx import config as configs
 from pcamx import preflight
 from pcamx.config import Config, ConfigError
+from pcamx.types import SEGMENTER, StageId
 
 BASE = "base"
 STAGES = (1, 2, 3)
@@ -57,6 +58,12 @@ class Job:
     def folder(self) -> Path:
         """The run's."""
         return Path(self.config.run.folder)
+
+    @property
+    def stages(self) -> tuple[StageId, ...]:
+        """What is trained: the cell's stages, and for the base the segmenter that it has."""
+        base = self.cell.slug == BASE and self.config.stages.segmenter is not None
+        return (*self.cell.train, SEGMENTER) if base else self.cell.train
 
     @property
     def name(self) -> str:

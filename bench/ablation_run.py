@@ -24,6 +24,7 @@ from pcamx import config as configs
 from pcamx.checkpoint import write_text
 from pcamx.progress import Say
 from pcamx.report.rows import duration
+from pcamx.types import StageId, section, title
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -32,7 +33,7 @@ _WAIT = 2.0  # seconds between two looks at runs in work elsewhere
 
 def finished(job: Job) -> bool:
     """Whether every stage is trained and report.json measures it."""
-    trained = all(_weights(job, number).is_file() for number in job.cell.train)
+    trained = all(_weights(job, stage).is_file() for stage in job.stages)
     try:
         report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
         measured = set(report["stages"]) if report["format"] == 1 else set()
@@ -45,8 +46,8 @@ def finished(job: Job) -> bool:
     )
 
 
-def _weights(job: Job, number: int) -> Path:
-    return job.folder / f"stage{number}" / "weights.pt"
+def _weights(job: Job, stage: StageId) -> Path:
+    return job.folder / section(stage) / "weights.pt"
 
 
 def run_jobs(jobs: Sequence[Job], ranks: int, say: Say) -> list[str]:
@@ -113,9 +114,9 @@ def _bring_to_end(job: Job, ranks: int, lock: Lock, say: Say) -> list[str]:
     """Train what is left and evaluate; the failure's line, if any."""
     write_text(job.beside(".yaml"), configs.dump(job.config))
     steps: list[tuple[str, Callable[[], list[object]]]] = [
-        (f"stage {n}", partial(_training, job, n, ranks))
-        for n in job.cell.train
-        if not _weights(job, n).is_file()
+        (title(stage), partial(_training, job, stage, ranks))
+        for stage in job.stages
+        if not _weights(job, stage).is_file()
     ]
     steps.append(("evaluation", lambda: [sys.executable, "-m", "pcamx", "evaluate", job.folder]))
     for what, words in steps:
@@ -130,14 +131,14 @@ def _bring_to_end(job: Job, ranks: int, lock: Lock, say: Say) -> list[str]:
     return []
 
 
-def _training(job: Job, number: int, ranks: int) -> list[object]:
+def _training(job: Job, stage: StageId, ranks: int) -> list[object]:
     launch: list[object] = [sys.executable]
     if ranks > 1:
         launch = [BIN / "deepspeed", "--num_gpus", ranks, "--master_port", free_port()]
         launch += ["--log_level", "error"]
-    words = [*launch, ROOT / "launch/train.py", "--stage", number, "--config", job.beside(".yaml")]
+    words = [*launch, ROOT / "launch/train.py", "--stage", stage, "--config", job.beside(".yaml")]
     # A stage that was begun asks for it, whether it has a checkpoint yet or not.
-    return [*words, "--resume"] if _weights(job, number).parent.is_dir() else words
+    return [*words, "--resume"] if _weights(job, stage).parent.is_dir() else words
 
 
 def _call(words: Sequence[object], log: Path, ranks: int, lock: Lock) -> int:

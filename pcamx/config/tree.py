@@ -123,9 +123,9 @@ class Objective:
     constant: 1/2. none: 0, so that only L1 counts: stage 1 trained on, the control."""
     lesion_weight: float = 1.0
     """lambda', the weight of L3."""
-    lesion_loss: Literal["mse", "bce_dice"] = "mse"
+    lesion_loss: Literal["mse", "bce_dice"] = "bce_dice"
     """L3 of a film: squared error, or binary cross-entropy plus the soft Dice loss."""
-    lesion_share: float = 0.5
+    lesion_share: float = 0.0
     """Share of the pixels' weight that lies on lesion pixels; 0 is the plain mean over pixels."""
     normal_films: bool = False
     """Whether normal films teach the decoder an empty answer: half of L3 is then theirs."""
