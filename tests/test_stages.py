@@ -222,7 +222,7 @@ def test_normal_films_take_half_of_l3_where_asked_to() -> None:
     """Films 1 and 5 are marked, 0, 2 and 4 are normal, 3 is abnormal and not marked."""
     batch, answers = films(), []
     for normal_films in (False, True):
-        stage = make(3, settings(objective=Objective(lesion_share=0.0, normal_films=normal_films)))
+        stage = make(3, settings(objective=Objective(lesion_loss="mse", normal_films=normal_films)))
         assert stage.network.decoder is not None
         stage.network.decoder.register_forward_hook(lambda *given: answers.append(given[2]))
         told = stage(batch).telemetry["l3"]
