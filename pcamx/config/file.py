@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from pcamx.config.tree import Config, ConfigError
+from pcamx.config.checks import ConfigError
+from pcamx.config.tree import Config
 
 
 class _StrictLoader(yaml.SafeLoader):

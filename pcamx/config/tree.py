@@ -3,21 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pcamx.errors import PcamxError
-
-
-class ConfigError(PcamxError):
-    """A config file that cannot be used as it stands."""
-
-
-def _in_range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{key}: {value} is outside [{low:g}, {high:g}]")
-
-
-def _not_empty(key: str, value: str) -> None:
-    if not value.strip():
-        raise ConfigError(f"{key}: names no folder")
+from pcamx.config.checks import ConfigError, in_range, not_empty
+from pcamx.config.instruments import DeepSpeed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +16,8 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _not_empty("run.folder", self.folder)
-        _in_range("run.seed", self.seed, 0, 2**31 - 1)
+        not_empty("run.folder", self.folder)
+        in_range("run.seed", self.seed, 0, 2**31 - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +42,12 @@ class Data:
     """CPU threads of the decoder, per rank."""
 
     def __post_init__(self) -> None:
-        _not_empty("data.store", self.store)
-        _in_range("data.canvas", self.canvas, 32, 4096)
+        not_empty("data.store", self.store)
+        in_range("data.canvas", self.canvas, 32, 4096)
         if self.canvas % 16:
             raise ConfigError(f"data.canvas: {self.canvas} is not a multiple of 16")
-        _in_range("data.marked", self.marked, 0, 10**9)
-        _in_range("data.threads", self.threads, 1, 1024)
+        in_range("data.marked", self.marked, 0, 10**9)
+        in_range("data.threads", self.threads, 1, 1024)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +66,9 @@ class Augment:
     """Relative: grey levels times 0.8 to 1.2."""
 
     def __post_init__(self) -> None:
-        _in_range("augment.rotate", self.rotate, 0, 180)
+        in_range("augment.rotate", self.rotate, 0, 180)
         for name in ("scale", "shift", "brightness"):
-            _in_range(f"augment.{name}", getattr(self, name), 0, 0.9)
+            in_range(f"augment.{name}", getattr(self, name), 0, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,8 +97,8 @@ class Attention:
     """Which implementation of the attention path, and of making batches, runs."""
 
     def __post_init__(self) -> None:
-        _in_range("attention.omega", self.omega, 1e-3, 1e4)
-        _in_range("attention.sigma", self.sigma, 0, 1)
+        in_range("attention.omega", self.omega, 1e-3, 1e4)
+        in_range("attention.sigma", self.sigma, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +120,9 @@ class Objective:
     """Marked films in each global batch of stage 3, at least 1."""
 
     def __post_init__(self) -> None:
-        _in_range("objective.lesion_weight", self.lesion_weight, 0, 1e6)
-        _in_range("objective.lesion_share", self.lesion_share, 0, 1)
-        _in_range("objective.marked_per_batch", self.marked_per_batch, 1, 10**6)
+        in_range("objective.lesion_weight", self.lesion_weight, 0, 1e6)
+        in_range("objective.lesion_share", self.lesion_share, 0, 1)
+        in_range("objective.marked_per_batch", self.marked_per_batch, 1, 10**6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,8 +136,8 @@ class Stage:
     """scratch, stage1 or stage2 of this run, or the path of a weights.pt."""
 
     def __post_init__(self) -> None:
-        _in_range("epochs", self.epochs, 1, 10**6)
-        _in_range("lr", self.lr, 1e-9, 1e3)
+        in_range("epochs", self.epochs, 1, 10**6)
+        in_range("lr", self.lr, 1e-9, 1e3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,54 +186,16 @@ class Runtime:
     """Steps between two checkpoints; each epoch's end is one as well."""
 
     def __post_init__(self) -> None:
-        _in_range("runtime.batch_size", self.batch_size, 1, 10**7)
-        _in_range("runtime.gradient_clipping", self.gradient_clipping, 0, 1e6)
-        _in_range("runtime.weight_decay", self.weight_decay, 0, 10)
-        _in_range("runtime.log_every", self.log_every, 1, 10**9)
-        _in_range("runtime.save_every", self.save_every, 1, 10**9)
+        in_range("runtime.batch_size", self.batch_size, 1, 10**7)
+        in_range("runtime.gradient_clipping", self.gradient_clipping, 0, 1e6)
+        in_range("runtime.weight_decay", self.weight_decay, 0, 10)
+        in_range("runtime.log_every", self.log_every, 1, 10**9)
+        in_range("runtime.save_every", self.save_every, 1, 10**9)
         if self.compile and self.zero_stage == 3:
             raise ConfigError(
                 "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
                 "to compile; set runtime.zero_stage to 0, 1 or 2"
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlopsProfiler:
-    """DeepSpeed's flops profiler: flops, parameters and latency by module, into flops.txt."""
-
-    enabled: bool = False
-    profile_step: int = 1
-    """Which step is profiled; this and all later ones wait for the device."""
-    module_depth: int = -1
-    """Down to which depth modules are summed up; -1 is the innermost."""
-    top_modules: int = 1
-    """How many modules of each depth the summary names."""
-    detailed: bool = True
-    """Whether the whole model is printed with the figures of each module."""
-
-    def __post_init__(self) -> None:
-        _in_range("deepspeed.flops_profiler.profile_step", self.profile_step, 1, 10**9)
-        _in_range("deepspeed.flops_profiler.module_depth", self.module_depth, -1, 100)
-        _in_range("deepspeed.flops_profiler.top_modules", self.top_modules, 1, 10**4)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Monitor:
-    """A DeepSpeed monitor: the figures of metrics.jsonl by films seen, and the learning rate."""
-
-    enabled: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeepSpeed:
-    """DeepSpeed's own instruments, under its own names; they write into the stage's folder."""
-
-    flops_profiler: FlopsProfiler = FlopsProfiler()
-    csv_monitor: Monitor = Monitor()
-    """One csv file a figure, in csv_monitor/."""
-    tensorboard: Monitor = Monitor()
-    """Event files in tensorboard/; needs the package tensorboard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
