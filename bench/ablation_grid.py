@@ -81,7 +81,7 @@ def read_grid(path: Path) -> Grid:
     Raises ConfigError that names the file, the cell and the key.
     """
     try:
-        tree = configs.read_yaml(path, "expected a grid")
+        tree = configs.read_yaml(path, "expected a grid such as bench/ablation.yaml")
         _keys(tree, _GRID, "the file")
         if not isinstance(tree["base"], str):
             raise ConfigError(f"base: {tree['base']!r} is not the path of a run's YAML file")

@@ -76,7 +76,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def open_folder(folder: Path) -> None:
-    """Make a stage's folder; raises PcamxError where the disk refuses."""
+    """Make a folder in the run's; raises PcamxError where the disk refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -59,9 +59,10 @@ def evaluate(
     own store, whose AUROC stands beside, if it holds that ``split``. ``faithful`` is how many
     abnormal films are tried by deletion and insertion as well, each of which costs about as much
     as a hundred films otherwise. Returns the report. Raises PcamxError where the folder holds no
-    run or no finished stage.
+    run or no finished stage, or cannot be written.
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
+    checkpoint.open_folder(out)  # not after the measuring
     seed, films, tuning = run.config.run.seed, run.store.split(split), run.tuning_films()
     networks = run.networks()
     classifiers = networks | {"untrained": run.untrained()}
@@ -81,7 +82,6 @@ def evaluate(
     report |= against_segmenter(scores, tuned, films, seed)
     if other is not None and run.own.split(split):
         report["own"] = _own_auroc(run, networks)
-    out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_films(out / "films.csv", films, markers, scores, tuned)
     shown = choose_films(films, scores[f"stage {max(run.weights)}"], seed=seed)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ from pcamx.checkpoint import Weights
 from pcamx.config import Attention, ConfigError, Model
 from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
+from pcamx.model.encoder import Layout
 from pcamx.model.network import Network
 
 FORMAT = 1
@@ -175,7 +176,7 @@ def _thresholds(report: Mapping[str, Any], stage: int) -> dict[str, Threshold]:
 def _network(
     layout: Any, state: Mapping[str, Tensor], path: Path, stage: int, device: torch.device
 ) -> Network:
-    if layout not in ("bottleneck", "basic"):
+    if layout not in get_args(Layout):
         raise PcamxError(f"{path}: layout {layout!r} is unknown to pcamx {__version__}")
     network = Network(_Architecture(Model(layout=layout)), decoder=stage == 3)
     try:

@@ -74,6 +74,11 @@ def change(tree: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
         tree[last] = value
 
 
+def test_a_grid_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No such file.*; expected a grid such as bench"):
+        read_grid(tmp_path / "gone.yaml")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

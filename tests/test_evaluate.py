@@ -336,6 +336,14 @@ def test_no_validation_film(run: Path, tmp_path: Path) -> None:
         evaluate(copy)
 
 
+def test_a_folder_that_cannot_be_made(run: Path, tmp_path: Path, store_folder: Path) -> None:
+    """Said in a line, and before the films are measured."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / f"on_{store_folder.name}").write_text("in the way")
+    with pytest.raises(PcamxError, match=f"cannot make .*on_{store_folder.name}: File exists"):
+        evaluate(copy, other=store_folder, say=pytest.fail, track=pytest.fail)
+
+
 def test_on_another_store(
     run: Path, report: Any, phantoms: Path, tmp_path: Path, store_folder: Path
 ) -> None:

@@ -19,7 +19,7 @@ from test_stages import films, settings
 
 from pcamx import checkpoint, preflight
 from pcamx import config as configs
-from pcamx.config import ConfigError
+from pcamx.config import ConfigError, Objective
 from pcamx.data.canvases import Decoded
 from pcamx.data.feed import open_feed
 from pcamx.data.order import choose_marked, marked_order
@@ -33,9 +33,9 @@ from pcamx.types import SEGMENTER, StageId
 CPU = torch.device("cpu")
 
 
-def made() -> SegmenterStage:
+def made(objective: Objective | None = None) -> SegmenterStage:
     torch.manual_seed(0)
-    stage = build_stage(SEGMENTER, settings(), images=40)
+    stage = build_stage(SEGMENTER, settings(objective=objective), images=40)
     assert isinstance(stage, SegmenterStage)
     return stage.train()
 
@@ -48,7 +48,7 @@ def test_it_is_stage_3_without_the_classifier() -> None:
 
 
 def test_its_loss_is_that_of_the_marks_alone() -> None:
-    stage, batch = made(), films(8, marked_every=2)
+    stage, batch = made(Objective(lesion_loss="mse", lesion_share=0.5)), films(8, marked_every=2)
     output = stage(batch)
     answer = stage.network(batch.image_B1HW)[1::2, 0].double()
     lesion = batch.lesion_B1HW[1::2, 0].double()

@@ -1,12 +1,15 @@
 """What each stage's forward promises, on films of 64 px."""
 
 import copy
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from pcamx import config as configs
 from pcamx import ops
@@ -230,6 +233,36 @@ def test_normal_films_take_half_of_l3_where_asked_to() -> None:
         marked, normal = error_B[[1, 5]].mean(), error_B[[0, 2, 4]].mean()
         torch.testing.assert_close(told, (marked + normal) / 2 if normal_films else marked)
     assert torch.equal(*answers)
+
+
+def stage_3_gradients(part: slice) -> dict[str, Tensor]:
+    """Of some of 8 films, by the running statistics, so that each stands alone.
+
+    Of the first half three are normal and none marked, of the second one normal and two marked.
+    """
+    uneven = torch.tensor([0, 2, 4, 3, 6, 1, 5, 7])
+    batch = Batch(*(tensor[uneven][part] for tensor in films(8)))
+    stage = make(3, settings(objective=Objective(normal_films=True))).eval()
+    stage(batch).loss.backward()
+    return {n: p.grad for n, p in stage.named_parameters() if p.grad is not None}
+
+
+def one_rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    torch.save(stage_3_gradients((slice(0, 4), slice(4, 8))[rank]), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_gradient_with_normal_films_is_that_of_one(tmp_path: Path) -> None:
+    spawn(one_rank, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name, expected in stage_3_gradients(slice(0, 8)).items():
+        averaged = (shares[0][name] + shares[1][name]) / 2
+        atol = 1e-4 * float(expected.abs().max()) + 1e-7
+        torch.testing.assert_close(averaged, expected, rtol=1e-3, atol=atol)
+        if "decoder" in name:
+            assert shares[0][name].any() and shares[1][name].any()
 
 
 @pytest.mark.parametrize("lesion_loss", ["mse", "bce_dice"])

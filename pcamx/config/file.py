@@ -103,14 +103,16 @@ def load(path: str | Path) -> Config:
     Raises ConfigError with the file's name and the key.
     """
     try:
-        config: Config = _build(read_yaml(path, "--config takes a YAML file"), Config, "")
+        config: Config = _build(
+            read_yaml(path, "--config takes a YAML file such as configs/demo.yaml"), Config, ""
+        )
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")
         raise error if known else ConfigError(f"{path}: {error}") from None
     return config
 
 
-def read_yaml(path: str | Path, expected: str = "expected a YAML file") -> Any:
+def read_yaml(path: str | Path, expected: str) -> Any:
     """What a YAML file holds, in Python's own types; a key given twice is refused.
 
     Raises ConfigError with the file's name, and with ``expected`` where it cannot be read.
@@ -119,7 +121,7 @@ def read_yaml(path: str | Path, expected: str = "expected a YAML file") -> Any:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: {reason}; {expected} such as configs/demo.yaml") from None
+        raise ConfigError(f"{path}: {reason}; {expected}") from None
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -35,7 +35,8 @@ class Data:
     """Folder that keeps resident's canvases, one byte a pixel, for the next run; relative to the
     working directory, STORE/cache if empty. It may be deleted."""
     balanced: bool = False
-    """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long."""
+    """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long.
+    Stage 3's marked films, all abnormal, come on top."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     threads: int = 2

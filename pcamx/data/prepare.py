@@ -68,7 +68,6 @@ def prepare(
     ``transcode`` writes the films anew into the store, with a report. ``workers``: processes, all
     cores by default; the result does not depend on it. Run it under
     ``if __name__ == "__main__"``.
-    ``if __name__ == "__main__"``.
 
     Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
     then as it was.

@@ -102,7 +102,7 @@ def model_card(
 
 
 def _interface(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
-    side, cells = model.canvas, model.canvas // 16
+    side, cells = model.canvas, model.canvas // model.network.encoder.stride
     yield "| | shape | what |\n|---|---|---|"
     yield (
         f"| image | [B, 1, {side}, {side}] float32 | grey levels 0 to 255, bone bright, aspect "

@@ -1,9 +1,10 @@
-"""The 23-layer network up to its last feature maps: 128 channels at stride 16.
+"""The 23-layer network up to its last feature maps: 128 channels at stride 16, or 8.
 
 Lu & Tong state 23 layers, 128 filters in the last convolution and 20x20 maps; two residual
 layouts fit (weighted layers of the main path, with the classifier). Shapes: B batch, K channels.
 """
 
+import math
 from typing import Literal
 
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ def _basic(inputs: int, outputs: int, stride: int) -> Residual:
 
 
 class Encoder(nn.Module):
-    """Image [B, 1, H, W] to three feature maps, all non-negative, at strides 4, 8 and 16.
+    """Image [B, 1, H, W] to three feature maps, all non-negative, at strides 4, 8 and ``stride``.
 
     Maps are made from the last.
 
@@ -82,6 +83,7 @@ class Encoder(nn.Module):
                 blocks.append(nn.Sequential(_conv_norm(outputs, outputs, 3), nn.ReLU(inplace=True)))
             self.groups.append(nn.Sequential(*blocks))
             inputs = outputs
+        self.stride = 4 * math.prod(strides)
         self.last_step = max(i for i, stride in enumerate(strides) if stride == 2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
