@@ -7,7 +7,8 @@ import datetime
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,23 @@ def evaluate(
     run or no finished stage, or cannot be written.
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
-    checkpoint.open_folder(out)  # not after the measuring
-    seed, films, tuning = run.config.run.seed, run.store.split(split), run.tuning_films()
+    with _opened(out):  # not after the measuring
+        return _measure(run, out, faithful)
+
+
+@contextmanager
+def _opened(out: Path) -> Iterator[None]:
+    """Make the folder of the report; whatever goes wrong inside leaves no empty one behind."""
+    checkpoint.open_folder(out)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # which an empty folder alone lets happen
+
+
+def _measure(run: OpenRun, out: Path, faithful: int) -> dict[str, Any]:
+    seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
     networks = run.networks()
     classifiers = networks | {"untrained": run.untrained()}
     explainers: dict[str, Explain] = {n: all_maps(net) for n, net in networks.items()}
@@ -80,13 +96,13 @@ def evaluate(
         add_faithfulness(measured, faithfulness(classifiers, explainers, batches), tried, seed)
     report = _report(run, measured, len(tuning))
     report |= against_segmenter(scores, tuned, films, seed)
-    if other is not None and run.own.split(split):
+    if run.store is not run.own and run.own.split(run.split):
         report["own"] = _own_auroc(run, networks)
     checkpoint.write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_films(out / "films.csv", films, markers, scores, tuned)
     shown = choose_films(films, scores[f"stage {max(run.weights)}"], seed=seed)
     panels = draw_panels(networks, run.store, run.some(run.store, shown), shown)
-    _write_pictures(report, panels, folder, out)
+    _write_pictures(report, panels, run.folder, out)
     return report
 
 
