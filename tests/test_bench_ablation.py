@@ -245,8 +245,13 @@ def test_a_changed_entry_is_refused(grid: Path, project: Any) -> None:
 
 def test_ctrl_c_reaches_the_training_once(grid: Path, project: Any) -> None:
     calls = project(interrupt=["base seed0 stage2"])
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs(runs(grid), 1, print)
+    # A shell that starts its jobs in the background has them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(runs(grid), 1, print)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert calls() == ["base seed0 stage1", "base seed0 stage2", "base seed0 stage2 stopped"]
 
 
