@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ from pcamx.errors import PcamxError
 
 T = TypeVar("T")
 R = TypeVar("R")
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def in_processes(
@@ -25,10 +27,7 @@ def in_processes(
     """
     workers = workers or len(os.sched_getaffinity(0))
     done = 0
-    # Fresh processes: a fork of one with threads (torch, DALI) may hang. They import the module
-    # of ``work`` alone, so they start fast.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=begin)
+    pool = started(min(workers, len(items)), begin)
     try:
         for result in pool.map(work, items, chunksize=16):
             done += 1
@@ -42,6 +41,25 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
+def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecutor:
+    """A pool whose processes are all launched; ``initializer`` calls `begin`.
+
+    Ctrl-C and SIGTERM wait for that: a process launched by half complains with a traceback.
+    """
+    # Fresh processes: a fork of one with threads (torch, DALI) may hang. They import the module
+    # of their work alone, so they start fast.
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=initializer
+    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        for _ in range(workers):
+            pool.submit(int)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pool
+
+
 def begin() -> None:
     """What a process does first: send its stderr nowhere, and end when its parent does.
 
@@ -49,6 +67,7 @@ def begin() -> None:
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # blocked while it was launched
 
 
 def _end_with_parent() -> None:

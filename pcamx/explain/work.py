@@ -1,16 +1,15 @@
 """Processes that read and draw while this one runs the network, a bounded number of films ahead."""
 
-import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pcamx.data.processes import begin
+from pcamx.data.processes import begin, started
 from pcamx.errors import PcamxError
 
 T = TypeVar("T")
@@ -38,9 +37,7 @@ def executor(films: int, workers: int | None = None) -> Iterator[Executor]:
     if workers < 1:
         yield Here()
         return
-    # Fresh processes: a fork of one with threads (torch, DALI) may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin)
+    pool = started(workers, _begin)
     try:
         yield pool
     except BrokenProcessPool:
