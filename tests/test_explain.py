@@ -501,8 +501,9 @@ def test_memory_is_flat_over_a_folder(run: Path, tmp_path: Path) -> None:
             yield row
 
     explain(run, [tmp_path / "films"], out=tmp_path / "out", workers=1, track=watch)
-    growth = np.max(used, axis=0) - used[0]
-    assert (growth < 60e6).all(), used  # figures that are kept: 100 to 400 MB
+    # The median: a film that is being drawn when the process is looked at takes 100 MB and more.
+    growth = np.median(used[16:], axis=0) - used[0]
+    assert (growth < 45e6).all(), used  # figures that are kept: 70 MB and more
 
 
 def resident(process: int | None) -> int:
