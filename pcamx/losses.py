@@ -85,7 +85,7 @@ class RunningAccuracy(nn.Module):
 
 
 def lesion_loss(
-    answer_B1HW: Tensor,
+    logit_B1HW: Tensor,
     lesion_B1HW: Tensor,
     marked_B: Tensor,
     *,
@@ -95,6 +95,8 @@ def lesion_loss(
 ) -> Tensor:
     """L3: error between the decoder's answer and the marks, over marked images only.
 
+    The answer is the sigmoid of ``logit_B1HW``, float32.
+
     ``mse`` is the squared error of each pixel; ``bce_dice`` the binary cross-entropy of each, and
     one minus the soft Dice coefficient (Milletari et al. 2016) of the image.
 
@@ -103,12 +105,12 @@ def lesion_loss(
     others; 0 is the plain mean. ``marked_total`` counts the marked images of all ranks; the sum
     here is scaled so that averaging gradients over the ranks gives the mean over those images.
     """
-    answer_BN, lesion_BN = answer_B1HW.flatten(1), lesion_B1HW.flatten(1)
+    logit_BN, lesion_BN = logit_B1HW.flatten(1), lesion_B1HW.flatten(1)
+    answer_BN = torch.sigmoid(logit_BN)
     if kind == "mse":
         error_BN = (answer_BN - lesion_BN).square()
     else:
-        # By the logit: autocast refuses the cross-entropy of a probability.
-        logit_BN = torch.logit(answer_BN, eps=1e-6)
+        # By the logit: a pixel that is surely wrong keeps its gradient.
         error_BN = F.binary_cross_entropy_with_logits(logit_BN, lesion_BN, reduction="none")
     if share:
         inside_B = (error_BN * lesion_BN).sum(1) / lesion_BN.sum(1).clamp(min=1)

@@ -95,7 +95,7 @@ def segmenter_maps(segmenter: Segmenter) -> Explain:
 
     @torch.no_grad()
     def explain(image_B1HW: Tensor) -> tuple[None, Maps]:
-        return None, {"decoder": segmenter(image_B1HW)[:, 0]}
+        return None, {"decoder": torch.sigmoid(segmenter(image_B1HW))[:, 0]}
 
     return explain
 

@@ -5,6 +5,7 @@ The loop knows none of them.
 Shapes: B batch, C classes, H W the image.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -79,15 +80,17 @@ class Stage3(Stage2):
         features, logits_BC, loss, telemetry = self._attended_loss(batch)
         size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
         assert self.network.decoder is not None
-        answer_B1HW = self.network.decoder(features, size)
+        logit_B1HW = self.network.decoder(features, size)
         objective = self.config.objective
         normal_B = ~batch.marked_B & (batch.label_B == NORMAL)
         marked, normal = over_ranks(batch.marked_B.sum(), normal_B.sum())
-        l3 = _lesion_loss(objective, answer_B1HW, batch, batch.marked_B, marked)
+        l3 = _lesion_loss(objective, logit_B1HW, batch, batch.marked_B, marked)
         if objective.normal_films:
-            l3 = (l3 + _lesion_loss(objective, answer_B1HW, batch, normal_B, normal)) / 2
+            l3_normal = _lesion_loss(objective, logit_B1HW, batch, normal_B, normal)
+            # A batch without normal films is all marks, not half of them.
+            l3 = torch.where(normal > 0, (l3 + l3_normal) / 2, l3)
         loss = loss + objective.lesion_weight * l3
-        telemetry |= _answers(answer_B1HW, batch, marked)
+        telemetry |= _answers(logit_B1HW, batch, marked)
         telemetry |= {"loss": loss, "l3": l3}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
@@ -103,18 +106,18 @@ class SegmenterStage(nn.Module):
         self.network = Segmenter(config)
 
     def forward(self, batch: Batch) -> StageOutput:
-        answer_B1HW = self.network(batch.image_B1HW)
+        logit_B1HW = self.network(batch.image_B1HW)
         (marked,) = over_ranks(batch.marked_B.sum())
-        l3 = _lesion_loss(self.config.objective, answer_B1HW, batch, batch.marked_B, marked)
-        telemetry = _answers(answer_B1HW, batch, marked) | {"loss": l3, "l3": l3}
+        l3 = _lesion_loss(self.config.objective, logit_B1HW, batch, batch.marked_B, marked)
+        telemetry = _answers(logit_B1HW, batch, marked) | {"loss": l3, "l3": l3}
         return StageOutput(l3, None, _detached(telemetry))
 
 
 def _lesion_loss(
-    objective: Objective, answer_B1HW: Tensor, batch: Batch, taken_B: Tensor, total: Tensor
+    objective: Objective, logit_B1HW: Tensor, batch: Batch, taken_B: Tensor, total: Tensor
 ) -> Tensor:
     return lesion_loss(
-        answer_B1HW,
+        logit_B1HW,
         batch.lesion_B1HW,
         taken_B,
         kind=objective.lesion_loss,
@@ -123,12 +126,12 @@ def _lesion_loss(
     )
 
 
-def _answers(answer_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:
+def _answers(logit_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:
     """Mean answer on lesion pixels and on the others of marked images: 0 and 0 is a collapse.
 
     Weighted by this rank's share of the marked images, so that the mean over ranks is theirs.
     """
-    lesion = batch.lesion_B1HW
+    answer_B1HW, lesion = torch.sigmoid(logit_B1HW), batch.lesion_B1HW
     other = (1 - lesion) * batch.marked_B[:, None, None, None]
     share = batch.marked_B.sum() * ranks() / marked_total.clamp(min=1)
     return {

@@ -81,7 +81,7 @@ def test_onnx_by_hand(exported: Path, run: Path, store_folder: Path, count: int)
         features = network.encoder((grey.double() - store.mean) / store.std)
         logits = network((grey.double() - store.mean) / store.std)
         weight = network.head.weight[1].clamp(min=0)
-        lesion = model.network.decoder(features, (32, 32))[:, 0]
+        lesion = torch.sigmoid(model.network.decoder(features, (32, 32)))[:, 0]
     probability = torch.sigmoid(logits[:, 1] - logits[:, 0])
     cam = torch.einsum("k,bkhw->bhw", weight, features[-1])
     assert cam.shape == (count, 2, 2)

@@ -70,7 +70,7 @@ def test_running_accuracy_is_in_the_checkpoint() -> None:
 
 
 # Two films of 2x2: lesion at one pixel of the first; the second is not marked.
-ANSWER = torch.tensor([[[[0.5, 0.2], [0.0, 0.4]]], [[[0.9, 0.9], [0.9, 0.9]]]])
+ANSWER = torch.tensor([[[[0.5, 0.2], [0.0, 0.4]]], [[[0.9, 0.9], [0.9, 0.9]]]]).logit(1e-12)
 LESION = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
 MARKED = torch.tensor([True, False])
 
@@ -94,8 +94,8 @@ def test_l3_by_hand(share: float, loss: float) -> None:
 
 
 def test_cross_entropy_and_dice_by_hand() -> None:
-    """Answers 0.5, 0.2, 0 (taken as 1e-6), 0.4; the lesion is the first pixel."""
-    entropy = [-math.log(p) for p in (0.5, 0.8, 1 - 1e-6, 0.6)]
+    """Answers 0.5, 0.2, 0, 0.4; the lesion is the first pixel."""
+    entropy = [-math.log(p) for p in (0.5, 0.8, 1, 0.6)]
     dice = 1 - (2 * 0.5 + 1) / (0.25 + 0.04 + 0.16 + 1 + 1)
     for share, pixels in (
         (0.0, sum(entropy) / 4),
@@ -107,25 +107,28 @@ def test_cross_entropy_and_dice_by_hand() -> None:
         assert ours.item() == pytest.approx(pixels + dice, rel=1e-5)
 
 
-def test_cross_entropy_of_a_certain_answer_stays_finite() -> None:
-    answer = torch.tensor([[[[1.0, 0.0]]]], requires_grad=True)
+def test_cross_entropy_teaches_a_pixel_that_is_surely_wrong() -> None:
+    """Each of two pixels is wrong by 200: half of the loss and of the gradient is its."""
+    logit = torch.tensor([[[[200.0, -200.0]]]], requires_grad=True)
     loss = lesion_loss(
-        answer,
+        logit,
         torch.tensor([[[[0.0, 1.0]]]]),
         torch.tensor([True]),
         kind="bce_dice",
         share=0.0,
         marked_total=number(1),
     )
-    (gradient,) = torch.autograd.grad(loss, answer)
-    assert loss.isfinite() and gradient.isfinite().all()
+    (gradient,) = torch.autograd.grad(loss, logit)
+    dice = 1 - 1 / (1 + 1 + 1)
+    assert loss.item() == pytest.approx(200 + dice)
+    torch.testing.assert_close(gradient, torch.tensor([[[[0.5, -0.5]]]]))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_unmarked_films_have_no_influence(share: float) -> None:
     answer = ANSWER.clone().requires_grad_()
     other_answer, other_lesion = ANSWER.clone(), LESION.clone()
-    other_answer[1], other_lesion[1] = 0.1, 1.0
+    other_answer[1], other_lesion[1] = -2.0, 1.0
     loss = lesion_loss(answer, LESION, MARKED, share=share, marked_total=number(1))
     other = lesion_loss(other_answer, other_lesion, MARKED, share=share, marked_total=number(1))
     assert loss.item() == other.item()
@@ -152,7 +155,7 @@ def test_the_share_keeps_zero_everywhere_from_being_a_good_answer() -> None:
         return torch.stack(
             [
                 lesion_loss(
-                    c.expand(lesion.shape),
+                    c.logit().expand(lesion.shape),
                     lesion,
                     torch.tensor([True]),
                     share=share,
@@ -168,8 +171,9 @@ def test_the_share_keeps_zero_everywhere_from_being_a_good_answer() -> None:
     assert constants[shared.argmin()] == pytest.approx(0.5)
     assert shared[0] == pytest.approx(0.5) and shared.min() == pytest.approx(0.25)
 
-    # And what each says to lesion pixels from an answer of zero everywhere, all of them together.
-    for share, pull in ((0.0, -2 * 0.01), (0.5, -2 * 0.5)):
+    # And what each says to lesion pixels from an answer of a half, all of them together: the
+    # slope of (a - 1)^2 is -1 there, the sigmoid's 1/4.
+    for share, pull in ((0.0, -0.25 * 0.01), (0.5, -0.25 * 0.5)):
         answer = torch.zeros_like(lesion, requires_grad=True)
         loss = lesion_loss(
             answer, lesion, torch.tensor([True]), share=share, marked_total=number(1)
@@ -191,7 +195,7 @@ def l3_gradient(part: slice) -> tuple[float, Tensor]:
     image, lesion, marked = (t[part] for t in films())
     weight = torch.full((6, 6), 0.3, requires_grad=True)
     (total,) = over_ranks(marked.sum())
-    loss = lesion_loss(torch.sigmoid(image * weight), lesion, marked, share=0.5, marked_total=total)
+    loss = lesion_loss(image * weight, lesion, marked, share=0.5, marked_total=total)
     return loss.item(), torch.autograd.grad(loss, weight)[0]
 
 

@@ -118,15 +118,14 @@ def gradient_field(encoder: Encoder, canvas: int) -> Tensor:
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 66)])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_decoder_answers_in_float32_at_the_size_of_the_image(
+def test_decoder_gives_a_float32_logit_at_the_size_of_the_image(
     size: tuple[int, int], autocast: bool
 ) -> None:
     encoder, decoder = Encoder("bottleneck"), Decoder()
-    decoder.answer.weight.data.mul_(1e3)  # far from a half
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        answer = decoder(encoder(images(2, 1, *size)), size)
-    assert answer.shape == (2, 1, *size) and answer.dtype == torch.float32
-    assert 0 <= answer.amin() < 0.1 and 0.9 < answer.amax() <= 1
+        logit = decoder(encoder(images(2, 1, *size)), size)
+    assert logit.shape == (2, 1, *size) and logit.dtype == torch.float32
+    assert logit.std() > 0
 
 
 @pytest.mark.parametrize("decoder", [False, True])

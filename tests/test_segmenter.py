@@ -50,7 +50,7 @@ def test_it_is_stage_3_without_the_classifier() -> None:
 def test_its_loss_is_that_of_the_marks_alone() -> None:
     stage, batch = made(Objective(lesion_loss="mse", lesion_share=0.5)), films(8, marked_every=2)
     output = stage(batch)
-    answer = stage.network(batch.image_B1HW)[1::2, 0].double()
+    answer = stage.network(batch.image_B1HW)[1::2, 0].double().sigmoid()
     lesion = batch.lesion_B1HW[1::2, 0].double()
     error = (answer - lesion).square()
     inside = (error * lesion).sum((1, 2)) / lesion.sum((1, 2))

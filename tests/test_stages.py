@@ -227,12 +227,24 @@ def test_normal_films_take_half_of_l3_where_asked_to() -> None:
     for normal_films in (False, True):
         stage = make(3, settings(objective=Objective(lesion_loss="mse", normal_films=normal_films)))
         assert stage.network.decoder is not None
-        stage.network.decoder.register_forward_hook(lambda *given: answers.append(given[2]))
+        stage.network.decoder.register_forward_hook(
+            lambda *given: answers.append(given[2].sigmoid())
+        )
         told = stage(batch).telemetry["l3"]
         error_B = (answers[-1] - batch.lesion_B1HW).square().mean((1, 2, 3))
         marked, normal = error_B[[1, 5]].mean(), error_B[[0, 2, 4]].mean()
         torch.testing.assert_close(told, (marked + normal) / 2 if normal_films else marked)
     assert torch.equal(*answers)
+
+
+def test_without_normal_films_in_a_batch_all_of_l3_is_the_marks() -> None:
+    batch = films()
+    batch = batch._replace(label_B=torch.ones_like(batch.label_B))
+    told = [
+        make(3, settings(objective=Objective(normal_films=normal)))(batch).telemetry["l3"]
+        for normal in (False, True)
+    ]
+    assert told[0] > 0 and torch.equal(*told)
 
 
 def stage_3_gradients(part: slice) -> dict[str, Tensor]:

@@ -1,9 +1,8 @@
-"""The decoder of stage 3: lesion probability from the classifier's own encoder.
+"""The decoder of stage 3: where the lesion lies, from the classifier's own encoder.
 
 Shapes: B batch, K channels, h w a map, H W the image.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from pcamx.model.encoder import CHANNELS
 
 
 class Decoder(nn.Module):
-    """Feature maps at strides 16, 8 and 4 to a lesion map [B, 1, H, W] in [0, 1], float32.
+    """Feature maps at strides 16, 8 and 4 to the logit of a lesion [B, 1, H, W], float32.
 
     Each step up is bilinear, added to the finer map, then one 3x3 convolution; the answer is
     given at stride 4 and interpolated. The paper says only that encoder and decoder form a fully
@@ -36,7 +35,6 @@ class Decoder(nn.Module):
         for i in reversed(range(len(features) - 1)):
             x = F.interpolate(x, size=features[i].shape[-2:], mode="bilinear", align_corners=False)
             x = self.smooth[i](x + self.lateral[i](features[i]))
-        logit = F.interpolate(
+        return F.interpolate(
             self.answer(x).float(), size=size, mode="bilinear", align_corners=False
         )
-        return torch.sigmoid(logit)

@@ -79,8 +79,14 @@ class Network(nn.Module):
     def _explain(self, features: list[Tensor], image_B1HW: Tensor) -> tuple[Tensor, Maps]:
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
         cam, positive_cam = (self._cam(features[-1], size, positive=p) for p in (False, True))
-        lesion = None if self.decoder is None else self.decoder(features, size)[:, 0]
+        lesion = None if self.decoder is None else self.lesion(features, size)
         return self.head(features[-1])[0], Maps(cam, positive_cam, lesion)
+
+    def lesion(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """The decoder's probability of a lesion, [B, H, W] of ``size``; from stage 3 on."""
+        assert self.decoder is not None
+        logit_B1HW: Tensor = self.decoder(features, size)
+        return torch.sigmoid(logit_B1HW)[:, 0]
 
     @torch.no_grad()
     def best_map(self, image_B1HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +95,7 @@ class Network(nn.Module):
         features = self.encoder(image_B1HW)
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
         if self.decoder is not None:
-            map_BHW = self.decoder(features, size)[:, 0]
+            map_BHW = self.lesion(features, size)
         else:
             map_BHW = self._cam(features[-1], size, positive=True)
         return self.head(features[-1])[0], map_BHW
@@ -115,10 +121,10 @@ class Segmenter(nn.Module):
         self.decoder = Decoder()
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
-        """Lesion map [B, 1, H, W] in [0, 1], float32."""
+        """Logit of a lesion [B, 1, H, W], float32."""
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
-        lesion_B1HW: Tensor = self.decoder(self.encoder(image_B1HW), size)
-        return lesion_B1HW
+        logit_B1HW: Tensor = self.decoder(self.encoder(image_B1HW), size)
+        return logit_B1HW
 
 
 @contextmanager
