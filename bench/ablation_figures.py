@@ -48,11 +48,11 @@ class Gain:
         return f"{mark}{self.value:+.3f}{mark} [{interval or DASH}]{seeds}"
 
 
-def level(runs: Sequence[Measured], stage: int, keys: Sequence[str]) -> Level | None:
-    """None where the figure is undefined for any of the seeds."""
+def level(runs: Sequence[Measured], keys: Sequence[str]) -> Level | None:
+    """Of where ``keys`` lead in report.json; None where it is undefined for any of the seeds."""
     values = []
     for run in runs:
-        found: Any = run.report["stages"][str(stage)]
+        found: Any = run.report
         for key in (*keys, "value"):
             found = found.get(key) if isinstance(found, dict) else None
         if found is None:
@@ -85,6 +85,14 @@ def gain(
     low, high = found.low, found.high
     interval = None if low is None or high is None else (low, high)
     return Gain(found.value, interval, (min(values), max(values)), len(values))
+
+
+def level_rows(group: str, name: str, levels: Mapping[str, Level]) -> Iterator[Row]:
+    """The rows of a record that say what ``levels`` are."""
+    for metric, found in levels.items():
+        yield Row(group, name, metric, found.mean, "")
+        yield Row(group, name, f"{metric}, smallest seed", found.low, "")
+        yield Row(group, name, f"{metric}, largest seed", found.high, "")
 
 
 def gain_rows(group: str, name: str, gains: Mapping[str, Gain]) -> Iterator[Row]:

@@ -12,10 +12,9 @@ from typing import Any
 from pcamx import config as configs
 from pcamx import preflight
 from pcamx.config import Config, ConfigError
-from pcamx.types import SEGMENTER, StageId
+from pcamx.types import SEGMENTER, TRAINABLE, StageId
 
 BASE = "base"
-STAGES = (1, 2, 3)
 LEAST_SEEDS = 3
 _GRID = {"base", "seeds", "cells"}
 _CELL = {"name", "group", "train", "set"}
@@ -27,14 +26,19 @@ class Cell:
 
     name: str
     group: str
-    train: tuple[int, ...]
-    """Stages that are trained; an earlier one that these start from is the base run's."""
+    train: tuple[StageId, ...]
+    """What is trained; an earlier stage that these start from is the base run's."""
     changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
         """The cell's folder."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The paper's stages among what is trained."""
+        return tuple(stage for stage in self.train if isinstance(stage, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,6 @@ class Job:
         return Path(self.config.run.folder)
 
     @property
-    def stages(self) -> tuple[StageId, ...]:
-        """What is trained: the cell's stages, and for the base the segmenter that it has."""
-        base = self.cell.slug == BASE and self.config.stages.segmenter is not None
-        return (*self.cell.train, SEGMENTER) if base else self.cell.train
-
-    @property
     def name(self) -> str:
         """As messages have it."""
         return f"{self.cell.name}, seed {self.seed}"
@@ -88,10 +86,12 @@ def read_grid(path: Path) -> Grid:
         cells = tree["cells"]
         if not isinstance(cells, list) or not cells:
             raise ConfigError(f"cells: expected a list of cells, found {cells!r}")
+        base = configs.load(tree["base"])
+        trained = [s for s in TRAINABLE if s != SEGMENTER or base.stages.segmenter is not None]
         found = Grid(
-            configs.load(tree["base"]),
+            base,
             _seeds(tree["seeds"]),
-            (Cell(BASE, BASE, STAGES), *(_cell(c, n) for n, c in enumerate(cells, 1))),
+            (Cell(BASE, BASE, tuple(trained)), *(_cell(c, n) for n, c in enumerate(cells, 1))),
         )
         _check(found)
     except ConfigError as error:
@@ -127,8 +127,10 @@ def _cell(tree: Any, number: int) -> Cell:
         if not isinstance(tree[key], str) or not tree[key].strip():
             raise ConfigError(f"{where}: {key}: {tree[key]!r} is not text")
     train = tree["train"]
-    if not isinstance(train, list) or not train or train != sorted(set(train) & set(STAGES)):
-        raise ConfigError(f"{where}: train: {train!r} is not a rising list of stages 1, 2, 3")
+    if not isinstance(train, list) or not train or train != [s for s in TRAINABLE if s in train]:
+        raise ConfigError(
+            f"{where}: train: {train!r} is not a list of 1, 2, 3 and segmenter, in that order"
+        )
     if not isinstance(tree["set"], dict) or not tree["set"]:
         raise ConfigError(f"{where}: set: expected dotted keys and values, found {tree['set']!r}")
     for key in tree["set"]:
@@ -168,9 +170,11 @@ def _job(grid: Grid, cell: Cell, seed: int, out: Path) -> Job:
         config = configs.changed(grid.base, changes)
     except ConfigError as error:
         raise ConfigError(f"cell {cell.name!r}: {error}") from None
+    if SEGMENTER in cell.train and config.stages.segmenter is None:
+        raise ConfigError(f"cell {cell.name!r}: train: the base has no stages.segmenter")
     ours, base = (Path(out / slug / f"seed{seed}") for slug in (cell.slug, BASE))
     starts: dict[str, Any] = {}
-    for number in cell.train:
+    for number in cell.stages:
         key = f"stages.stage{number}.init_from"
         start: str = getattr(config.stages, f"stage{number}").init_from
         if start in ("stage1", "stage2"):
@@ -209,6 +213,6 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
 
 def starts_missing(job: Job) -> list[Path]:
     """Weights that the job starts from and that are not there yet."""
-    found = [preflight.start_weights(job.config, number) for number in job.cell.train]
-    own = [job.folder / f"stage{number}" / "weights.pt" for number in job.cell.train]
+    found = [preflight.start_weights(job.config, number) for number in job.cell.stages]
+    own = [job.folder / f"stage{number}" / "weights.pt" for number in job.cell.stages]
     return [path for path in found if path and path not in own and not path.is_file()]

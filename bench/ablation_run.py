@@ -32,11 +32,11 @@ _WAIT = 2.0  # seconds between two looks at runs in work elsewhere
 
 
 def finished(job: Job) -> bool:
-    """Whether every stage is trained and report.json measures it."""
-    trained = all(_weights(job, stage).is_file() for stage in job.stages)
+    """Whether everything is trained and report.json measures it."""
+    trained = all(_weights(job, stage).is_file() for stage in job.cell.train)
     try:
         report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
-        measured = set(report["stages"]) if report["format"] == 1 else set()
+        measured = {*report["stages"], *report["baselines"]} if report["format"] == 1 else set()
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return (
@@ -115,7 +115,7 @@ def _bring_to_end(job: Job, ranks: int, lock: Lock, say: Say) -> list[str]:
     write_text(job.beside(".yaml"), configs.dump(job.config))
     steps: list[tuple[str, Callable[[], list[object]]]] = [
         (title(stage), partial(_training, job, stage, ranks))
-        for stage in job.stages
+        for stage in job.cell.train
         if not _weights(job, stage).is_file()
     ]
     steps.append(("evaluation", lambda: [sys.executable, "-m", "pcamx", "evaluate", job.folder]))

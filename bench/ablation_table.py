@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from bench import record
-from bench.ablation_figures import Gain, Level, gain, gain_rows, level
+from bench.ablation_figures import Gain, Level, gain, gain_rows, level, level_rows
 from bench.ablation_grid import BASE, LEAST_SEEDS, Cell, Grid, Job
+from bench.ablation_rival import against_segmenter, rival_rows
 from bench.record import Record, Row
 from pcamx.checkpoint import write_text
 from pcamx.compare.differences import KEYS
@@ -46,7 +47,6 @@ STEPS = {  # of the base: a network and its map, and those that it is compared w
         ("stage 2", "positive_cam"),
     ),
     "stage 3: decoder, minus positive CAM": (("stage 3", "decoder"), ("stage 3", "positive_cam")),
-    "stage 3's decoder, minus the segmenter": (("stage 3", "decoder"), ("segmenter", "decoder")),
 }
 NOTES = (
     "Every figure is of the validation films. Pointing, mIoU, energy and peak on letter are of the "
@@ -92,10 +92,17 @@ def write_tables(grid: Grid, done: Sequence[Job], out: Path) -> tuple[Path, Path
     path, json_file = out / "ablation.md", out / "ablation.json"
     steps = _steps(list(runs.get(BASE, {}).values()))
     found.rows.extend(row for name, gains in steps for row in gain_rows(BASE, name, gains))
+    rivals = [
+        (cell, rival)
+        for cell in grid.cells
+        if (rival := against_segmenter(cell, list(runs.get(cell.slug, {}).values())))
+    ]
+    found.rows.extend(row for cell, rival in rivals for row in rival_rows(cell, rival))
     record.write_json(found, json_file)
     notes = [*NOTES, *_provenance(runs), *_missing(grid, runs)]
     head = record.markdown(Record(**_head(found)), "Ablation", notes)
-    write_text(path, head + "".join([*_base_page(lines[BASE], steps), *_page(grid, lines)]))
+    pages = [*_base_page(lines[BASE], steps), *_rival_page(rivals), *_page(grid, lines)]
+    write_text(path, head + "".join(pages))
     return path, json_file
 
 
@@ -109,6 +116,14 @@ def _steps(base: Sequence[Measured]) -> list[tuple[str, dict[str, Gain]]]:
     return found
 
 
+def _rival_page(rivals: Sequence[tuple[Cell, Mapping[str, Level | Gain]]]) -> Iterator[str]:
+    """What stage 3's decoder gains by the labels of all films and by the attention."""
+    if rivals:
+        yield "\n## Stage 3's decoder against a segmenter trained on the same marks alone\n\n"
+        columns = dict.fromkeys(name for _, found in rivals for name in found)
+        yield from _table(("",), columns, [((cell.name,), found) for cell, found in rivals])
+
+
 def _head(found: Record) -> dict[str, Any]:
     return {n: getattr(found, n) for n in ("device", "versions", "commit", "command")}
 
@@ -116,9 +131,12 @@ def _head(found: Record) -> dict[str, Any]:
 def _lines(cell: Cell, runs: Runs) -> Iterator[Line]:
     mine, base = runs.get(cell.slug, {}), runs.get(BASE, {})
     both = [seed for seed in mine if seed in base] if cell.slug != BASE else []
-    for stage in cell.train if mine else ():
+    for stage in cell.stages if mine else ():
         network = f"stage {stage}"
-        levels = {name: level(list(mine.values()), stage, keys) for name, keys in LEVELS.items()}
+        levels = {
+            name: level(list(mine.values()), ("stages", str(stage), *keys))
+            for name, keys in LEVELS.items()
+        }
         gains = {
             name: gain([mine[s] for s in both], [base[s] for s in both], (network, where), key)
             for name, (where, key) in DIFFERENCES.items()
@@ -133,14 +151,8 @@ def _lines(cell: Cell, runs: Runs) -> Iterator[Line]:
 
 
 def _rows(line: Line) -> Iterator[Row]:
-    def row(metric: str, value: float) -> Row:
-        return Row(line.cell.group, line.name, metric, value, "")
-
-    yield row("seeds", len(line.seeds))
-    for name, found in line.levels.items():
-        yield row(name, found.mean)
-        yield row(f"{name}, smallest seed", found.low)
-        yield row(f"{name}, largest seed", found.high)
+    yield Row(line.cell.group, line.name, "seeds", len(line.seeds), "")
+    yield from level_rows(line.cell.group, line.name, line.levels)
     gains = {f"{name}, minus base": gain for name, gain in line.gains.items()}
     yield from gain_rows(line.cell.group, line.name, gains)
 

@@ -15,7 +15,8 @@ import yaml
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 config = yaml.safe_load(open(options["--config"]))
 run = pathlib.Path(config["run"]["folder"])
-stage = "stage" + options["--stage"]
+stage = options["--stage"]
+stage = stage if stage == "segmenter" else "stage" + stage
 name = f"{run.parent.name} {run.name} {stage}" + (" resumed" if sys.argv[-1] == "--resume" else "")
 root = pathlib.Path(__file__).parents[1]
 plan = json.loads((root / "plan.json").read_text())
@@ -56,18 +57,25 @@ plan = json.loads((root / "plan.json").read_text())
 films = plan["films"][run.parent.name][run.name]
 columns = plan["columns"]
 stages = [n for n in "123" if (run / f"stage{n}/weights.pt").is_file()]
+rival = (run / "segmenter/weights.pt").is_file()
+places = [(f"stage {n}", "positive_cam", films) for n in stages]
+if rival:  # points at the first film alone
+    places += [("stage 3", "decoder", films), ("segmenter", "decoder", [1, 0, 0, 0])]
 rows = [",".join(columns)]
-for n in stages:
-    for k, hit in enumerate(films):
-        row = {"path": f"f{k}", "patient": f"p{k}", "label": "1", "network": f"stage {n}",
-               "map": "positive_cam", "pointing": str(hit), "miou": str(hit / 2)}
+for network, name, hits in places:
+    for k, hit in enumerate(hits):
+        row = {"path": f"f{k}", "patient": f"p{k}", "label": "1", "network": network,
+               "map": name, "pointing": str(hit), "miou": str(hit / 2)}
         rows.append(",".join(row.get(c, "") for c in columns))
 (run / "films.csv").write_text("\\n".join(rows) + "\\n")
 mean = sum(films) / len(films)
 figure = lambda value: {"value": value, "low": value, "high": value, "n": len(films)}
+at = lambda mean: {"pointing": figure(mean), "miou": figure(mean / 2)}
 part = {"classification": {"auroc": figure(0.75)}, "device": "a machine", "ranks": 1,
-        "localization": {"positive_cam": {"pointing": figure(mean), "miou": figure(mean / 2)}}}
-report = {"format": 1, "commit": "0123abc", "stages": {n: part for n in stages}}
+        "localization": {"positive_cam": at(mean), **({"decoder": at(mean)} if rival else {})}}
+baselines = {"segmenter": {"localization": {"decoder": at(0.25)}}} if rival else {}
+report = {"format": 1, "commit": "0123abc", "stages": {n: part for n in stages},
+          "baselines": baselines}
 (run / "report.json").write_text(json.dumps(report))
 """
 
