@@ -12,9 +12,10 @@ from pcamx import config as configs
 from pcamx.checkpoint import Weights
 from pcamx.config import Config
 from pcamx.data.canvases import Canvases, Decoded, stream
+from pcamx.data.copies import copies
 from pcamx.data.feed import eval_batches
 from pcamx.data.order import choose_marked
-from pcamx.data.store import Film, Store, read_store
+from pcamx.data.store import SPLITS, Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network, Segmenter
 from pcamx.progress import Say, Track, silent
@@ -95,11 +96,27 @@ class OpenRun:
         return [films[i] for i in chosen]
 
 
+def _refuse_trained_on(own: Store, other: Store, split: Split) -> None:
+    """Raise PcamxError if films to be measured are copies of those that the run learned from."""
+    ones = [(film, other.root / film.path) for film in other.split(split)]
+    trained = [(film, own.root / film.path) for film in own.split("train")]
+    try:
+        found = list(copies(ones, trained))
+    except OSError as error:
+        raise PcamxError(f"{error.filename}: {error.strerror}; prepare its store anew") from None
+    if found:
+        film, there = found[0]
+        raise PcamxError(
+            f"{other.folder}: {len(found)} of the {len(ones)} films in its {split} split are "
+            f"training films of this run, such as {film.path} ({there.path} there); leave them out"
+        )
+
+
 def open_run(folder: Path, other: Path | None, split: Split, track: Track, say: Say) -> OpenRun:
     """Open the run in ``folder`` to be measured on ``split`` of its own store, or of ``other``.
 
     Raises PcamxError where the folder holds no run or no finished stage, the store has changed
-    since, or the split is empty.
+    since, the split is empty, or ``other`` would have training films measured.
     """
     if not (folder / "config.yaml").is_file():
         raise PcamxError(f"{folder}: not a run's folder, config.yaml is not there")
@@ -111,9 +128,12 @@ def open_run(folder: Path, other: Path | None, split: Split, track: Track, say: 
     weights = {n: checkpoint.load_weights(path) for n, path in found.items() if path.is_file()}
     segmenter = folder / section(SEGMENTER) / "weights.pt"
     if not weights:
-        raise PcamxError(f"{folder}: no stage is finished; train one, or --resume it")
+        raise PcamxError(f"{folder}: none of stages 1, 2, 3 is finished; train one, or --resume it")
     if not store.split(split):
-        raise PcamxError(f"{store.folder}: no film is in the {split} split; prepare it anew")
+        others = ", ".join(name for name in SPLITS if store.split(name))
+        raise PcamxError(f"{store.folder}: no film is in the {split} split, only in {others}")
+    if other is not None:
+        _refuse_trained_on(own, store, split)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     baseline = checkpoint.load_weights(segmenter) if segmenter.is_file() else None
     return OpenRun(folder, config, own, store, split, weights, baseline, device, track, say)

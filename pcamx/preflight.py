@@ -115,7 +115,9 @@ def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
     train, objective = store.split("train"), config.objective
     for split in ("train", "valid"):
         if not store.split(split):
-            raise PcamxError(f"{store.folder}: no film is in the {split} split; prepare it anew")
+            raise PcamxError(
+                f"{store.folder}: no film is in the {split} split; training needs train and valid"
+            )
     if config.data.balanced and (lacking := [n for n, i in by_class(train).items() if not i]):
         raise PcamxError(
             f"{store.folder}: data.balanced needs films of both classes, and no training film is "

@@ -102,7 +102,7 @@ def _from_run(run: Path, stage: int | None, device: torch.device) -> Pretrained:
         raise PcamxError(f"{error} (pcamx {__version__}; is the run of another version?)") from None
     finished = [n for n in (1, 2, 3) if (run / f"stage{n}" / "weights.pt").is_file()]
     if not finished:
-        raise PcamxError(f"{run}: no stage is finished; train one, or --resume it")
+        raise PcamxError(f"{run}: none of stages 1, 2, 3 is finished; train one, or --resume it")
     number = finished[-1] if stage is None else stage
     if number not in finished:
         raise PcamxError(f"{run}: stage {number} is not finished; there is {_words(finished)}")

@@ -60,7 +60,7 @@ def test_evaluate_before_a_stage_is_finished(pcamx: Any, tmp_path: Path, write_c
     shutil.copy(write_config(tmp_path), run / "config.yaml")
     code, text = pcamx("evaluate", run)
     assert code == 2
-    assert_one_line(text, f"{run}: no stage is finished", "--resume")
+    assert_one_line(text, f"{run}: none of stages 1, 2, 3 is finished", "--resume")
 
 
 def test_evaluate_when_the_store_has_gone(pcamx: Any, tmp_path: Path, write_config: Any) -> None:

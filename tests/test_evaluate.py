@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -342,6 +343,37 @@ def test_a_folder_that_cannot_be_made(run: Path, tmp_path: Path, store_folder: P
     (copy / f"on_{store_folder.name}").write_text("in the way")
     with pytest.raises(PcamxError, match=f"cannot make .*on_{store_folder.name}: File exists"):
         evaluate(copy, other=store_folder, say=pytest.fail, track=pytest.fail)
+
+
+def test_another_store_s_films_that_were_trained_on(
+    run: Path, tmp_path: Path, store_folder: Path
+) -> None:
+    """Known by their bytes: there they lie under other names, and in the other split."""
+    copy, root = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "films"
+    folder = Path(shutil.copytree(store_folder, tmp_path / "swapped"))
+    films = read_store(store_folder)
+    other = {"train": "valid", "valid": "train"}
+    for film in films.films:
+        target = root / "elsewhere" / film.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(films.root / film.path, target)
+    stores.change(
+        folder,
+        lambda row: row | {"path": f"elsewhere/{row['path']}", "split": other[row["split"]]},
+    )
+    head = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps(head | {"root": str(root)}))
+    count, first = len(films.split("train")), films.split("train")[0].path
+    message = (
+        f"{folder}: {count} of the {count} films in its valid split are training films of this "
+        f"run, such as elsewhere/{first} ({first} there); leave them out"
+    )
+    with pytest.raises(PcamxError, match=re.escape(message)):
+        evaluate(copy, other=folder)
+    assert not (copy / "on_swapped").exists()
+    (root / "elsewhere" / first).unlink()
+    with pytest.raises(PcamxError, match="No such file or directory; prepare its store anew"):
+        evaluate(copy, other=folder)
 
 
 def test_on_another_store(

@@ -128,7 +128,9 @@ def test_stage_that_is_not_there(run: Path, exported: Path, tmp_path: Path) -> N
         from_pretrained(run, stage=3)
     shutil.rmtree(run / "stage1")
     (run / "stage2/weights.pt").unlink()
-    with pytest.raises(PcamxError, match="no stage is finished; train one, or --resume it"):
+    with pytest.raises(
+        PcamxError, match="none of stages 1, 2, 3 is finished; train one, or --resume it"
+    ):
         from_pretrained(run)
     with pytest.raises(PcamxError, match="an export of stage 3, not of stage 1"):
         from_pretrained(exported, stage=1)
