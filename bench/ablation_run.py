@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.ablation_grid import Job, starts_missing
 from bench.command import free_port
 from pcamx import config as configs
-from pcamx.checkpoint import write_text
+from pcamx.output import write_text
 from pcamx.progress import Say
 from pcamx.report.rows import duration
 from pcamx.types import StageId, section, title

@@ -12,9 +12,9 @@ from bench.ablation_figures import Gain, Level, gain, gain_rows, level, level_ro
 from bench.ablation_grid import BASE, LEAST_SEEDS, Cell, Grid, Job
 from bench.ablation_rival import against_segmenter, rival_rows
 from bench.record import Record, Row
-from pcamx.checkpoint import write_text
 from pcamx.compare.differences import KEYS
 from pcamx.compare.measured import Measured, read_run
+from pcamx.output import write_text
 from pcamx.report.rows import DASH
 
 LEVELS = {  # name: where report.json's stage has it

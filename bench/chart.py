@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.record import Record, Row, read_json
 from pcamx.errors import PcamxError
+from pcamx.output import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +55,10 @@ def draw(record: Record) -> "Figure":
 def write(record: Record, path: Path) -> Path:
     """Write `draw`'s figure as PNG, whole or not at all. Raises as `draw`."""
     figure = draw(record)
-    from pcamx.report.figure import replace_file
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
-    replace_file(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
     return path
 
 

@@ -23,12 +23,12 @@ from bench import command, record
 from bench.mura_plan import plan_mura
 from bench.mura_rows import learning_rows, stage_rows, time_rows
 from pcamx import config as configs
-from pcamx.checkpoint import write_text
 from pcamx.config import Config
 from pcamx.data.canvases import Decoded
 from pcamx.data.phantom.write import draw_plans
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.output import write_text
 from pcamx.report.console import say, track
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,8 +18,8 @@ import torch
 
 from bench.command import RESULTS, command_line
 from pcamx import provenance
-from pcamx.checkpoint import write_text
 from pcamx.errors import PcamxError
+from pcamx.output import write_text
 
 
 @dataclass(frozen=True, slots=True)

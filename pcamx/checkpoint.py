@@ -11,9 +11,7 @@ RUN/segmenter/...                the same of the baseline
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from pcamx import __version__
 from pcamx.config import Config
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
+from pcamx.output import refusal, replacing_file, write_text
 from pcamx.types import StageId, section, title
 
 
@@ -63,26 +62,6 @@ def stage_folder(config: Config, stage: StageId) -> Path:
     return Path(config.run.folder) / section(stage)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise PcamxError(f"cannot write {path}: {error.strerror}") from None
-
-
-def open_folder(folder: Path) -> None:
-    """Make a folder in the run's; raises PcamxError where the disk refuses."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PcamxError(f"run.folder: cannot make {folder}: {error.strerror}") from None
-
-
 def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
     """Write a checkpoint of model, optimizer, schedule, P, statistics and RNG; all ranks call it.
 
@@ -112,7 +91,7 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
             raise
         shutil.rmtree(root / tag, ignore_errors=True)
         raise PcamxError(
-            f"cannot write checkpoint {root / tag}: {_refusal(error)}; make room, then --resume"
+            f"cannot write checkpoint {root / tag}: {refusal(error)}; make room, then --resume"
         ) from None
 
 
@@ -120,11 +99,6 @@ def _named(root: Path) -> str:
     """The checkpoint that ``latest`` names, "" without one."""
     latest = root / "latest"
     return latest.read_text(encoding="utf-8").strip() if latest.is_file() else ""
-
-
-def _refusal(error: Exception) -> str:
-    """Why a write failed; torch's own words are about its file format, not about the disk."""
-    return getattr(error, "strerror", None) or "the disk is full or refused the write"
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -213,15 +187,9 @@ def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks) -> None:
 
 def save_weights(path: Path, weights: Weights) -> None:
     """Write a finished stage's weights whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
     facts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights)}
-    try:
+    with replacing_file(path) as temporary:
         torch.save(facts, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise PcamxError(f"cannot write {path}: {_refusal(error)}") from None
 
 
 def load_weights(path: Path) -> Weights:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from pcamx import checkpoint, metrics, provenance
 from pcamx import config as configs
+from pcamx import metrics, provenance
 from pcamx.checkpoint import Weights
 from pcamx.data.markers import read_markers
 from pcamx.errors import PcamxError
@@ -23,6 +23,7 @@ from pcamx.figures import add_faithfulness, against_segmenter, choose_abnormal, 
 from pcamx.films import write_films
 from pcamx.model.network import Network
 from pcamx.open_run import OpenRun, Split, open_run
+from pcamx.output import make_folder, write_text
 from pcamx.panels import choose_films, draw_panels
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.curves import read_metrics
@@ -70,7 +71,7 @@ def evaluate(
 @contextmanager
 def _opened(out: Path) -> Iterator[None]:
     """Make the folder of the report; whatever goes wrong inside leaves no empty one behind."""
-    checkpoint.open_folder(out)
+    make_folder(out)
     try:
         yield
     finally:
@@ -98,7 +99,7 @@ def _measure(run: OpenRun, out: Path, faithful: int) -> dict[str, Any]:
     report |= against_segmenter(scores, tuned, films, seed)
     if run.store is not run.own and run.own.split(run.split):
         report["own"] = _own_auroc(run, networks)
-    checkpoint.write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_films(out / "films.csv", films, markers, scores, tuned)
     shown = choose_films(films, scores[f"stage {max(run.weights)}"], seed=seed)
     panels = draw_panels(networks, run.store, run.some(run.store, shown), shown)

@@ -25,11 +25,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pcamx import checkpoint
 from pcamx.data.markers import Box
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.figures import per_film
+from pcamx.output import write_text
 from pcamx.scoring import Scores, Tuning
 
 FILM = ("path", "patient", "study", "part", "label")
@@ -108,7 +108,7 @@ def write_films(
     writer.writerow(COLUMNS)
     for network, found in scores.items():
         writer.writerows(_rows(network, found, tuning.get(network, {}), films, markers))
-    checkpoint.write_text(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def _rows(

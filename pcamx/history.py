@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pcamx.checkpoint import write_text
 from pcamx.errors import PcamxError
+from pcamx.output import write_text
 from pcamx.types import StageId
 
 

@@ -19,6 +19,7 @@ from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 from pcamx.history import History
 from pcamx.losses import figures, over_ranks
+from pcamx.output import make_folder, write_text
 from pcamx.progress import Track, silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.stages import SegmenterStage, Stage, build_stage
@@ -121,10 +122,10 @@ class StageRun:
                 f"{self.progress.step}{ranks if world != self.ranks.world else ''}"
             )
         if self.ranks.rank == 0:
-            checkpoint.open_folder(self.folder)
-            checkpoint.write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
+            make_folder(self.folder)
+            write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
             seen = self.folder.parent / preflight.STORE_SEEN
-            checkpoint.write_text(seen, fingerprint(self.store.folder) + "\n")
+            write_text(seen, fingerprint(self.store.folder) + "\n")
             self.history.forget(self.stage, self.progress.done)
 
     def _init_from(self, stage: Stage | SegmenterStage) -> None:

@@ -22,7 +22,7 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx.stages",
     "pcamx.losses pcamx.metrics pcamx.model pcamx.data pcamx.cam pcamx.locate",
     "pcamx.ops",
-    "pcamx.config pcamx.types pcamx.errors pcamx.progress pcamx.provenance",
+    "pcamx.config pcamx.types pcamx.errors pcamx.output pcamx.progress pcamx.provenance",
     "pcamx.kernels",
 ]
 LEVEL = {name: -depth for depth, line in enumerate(ORDER) for name in line.split()}

@@ -6,6 +6,7 @@ One epoch is 4 steps (stage 3: 5), two epochs are trained, a checkpoint is due e
 import dataclasses
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from pcamx import config as configs
 from pcamx.checkpoint import Progress, Weights
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
+from pcamx.output import write_text
 
 
 def steps_of(run: Path, stage: int) -> list[int]:
@@ -283,10 +285,10 @@ def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_
 
 def test_write_text_leaves_the_old_file_when_it_cannot(tmp_path: Path) -> None:
     path = tmp_path / "latest"
-    checkpoint.write_text(path, "old")
-    (tmp_path / "latest.tmp").mkdir()
+    write_text(path, "old")
+    (tmp_path / f".latest.{os.getpid()}.tmp").mkdir()
     with pytest.raises(PcamxError, match="cannot write .*latest: Is a directory"):
-        checkpoint.write_text(path, "new")
+        write_text(path, "new")
     assert path.read_text() == "old"
 
 

@@ -255,7 +255,7 @@ def test_page_is_written_whole_or_not_at_all(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(PcamxError, match=r"report\.html: cannot be written: No space left"):
+        with pytest.raises(PcamxError, match=r"report\.html: No space left"):
             page.write_page(report, [], [], out)
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]

@@ -20,9 +20,10 @@ from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.marking import tiles
 from pcamx.marking.signs import Signs, measure
+from pcamx.output import write_text
 from pcamx.pretrained import Pretrained, from_pretrained
 from pcamx.progress import Track, silent
-from pcamx.report.figure import Panel, replace_file
+from pcamx.report.figure import Panel
 from pcamx.report.sheet import FILMS, check_place, save_sheet
 from pcamx.scoring import network_maps
 from pcamx.types import ABNORMAL
@@ -68,7 +69,7 @@ def suggest(
         f"{run}: the first {min(FILMS, len(chosen))} of {len(chosen)} films to mark, P(abnormal) "
         f"in brackets; on top the positive CAM of stage {model.stage}, min-max per film",
     )
-    replace_file(out, _csv(chosen).encode())
+    write_text(out, _csv(chosen))
     return chosen
 
 

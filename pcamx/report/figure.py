@@ -4,7 +4,6 @@ Shapes: H W the film's pixels, 3 red green blue.
 """
 
 import io
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from matplotlib.path import Path as MarkerPath
 from numpy.typing import NDArray
 
 from pcamx.errors import PcamxError
+from pcamx.output import write_bytes
 
 COLORMAP = "inferno"  # lightness rises evenly; no blue or cyan, which is left to the outline
 OPACITY = 0.65  # of the map's highest value: the bone stays visible below it
@@ -191,20 +191,4 @@ def write_png(figure: Figure, path: Path, dpi: int) -> None:
         # A file name's letter that the font lacks is drawn as a box; that is no news to anyone.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(buffer, format="png", dpi=dpi)
-    replace_file(path, buffer.getvalue())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path``, then move it there: all of it or nothing.
-
-    Raises PcamxError that names the file.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or "unknown reason"
-        raise PcamxError(f"{path}: cannot be written: {reason}; choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, buffer.getvalue())

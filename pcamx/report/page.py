@@ -18,6 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcamx.output import write_text
 from pcamx.report import figure, rows, words
 from pcamx.report.curves import Curve, stage_curves
 from pcamx.report.figure import Panel
@@ -51,7 +52,7 @@ def write_page(
 
     All of it or nothing: raises PcamxError where ``out`` cannot be written.
     """
-    figure.replace_file(out, render(report, metrics, panels).encode("utf-8"))
+    write_text(out, render(report, metrics, panels))
 
 
 def render(
