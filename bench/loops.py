@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pcamx import config as configs
@@ -136,14 +136,24 @@ def by_default(work: Work, zero_stage: int) -> Step:
     return lambda: engine.train_step(made, films.next(), clipping=0)["loss"]
 
 
-def plain(work: Work, *, compiled: bool) -> Step:
+def _channels_first(_: nn.Module, given: tuple[Tensor]) -> Tensor:
+    """Undo the encoder's view of its image, whose strides all later maps follow."""
+    return given[0].clone(memory_format=torch.contiguous_format)
+
+
+def plain(
+    work: Work, *, compiled: bool = False, channels_last: bool = True, fused: bool = True
+) -> Step:
     """PyTorch alone: channels_last, autocast, fused AdamW, clipping, DDP on several ranks."""
     config = work.config()
     config = dataclasses.replace(config, attention=configs.Attention(impl="reference"))
     stage = work.build(config)
-    stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if channels_last:
+        stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
     groups = parameter_groups(stage, config.runtime.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=LR, fused=fused)
     schedule = one_cycle(optimizer, LR, STEPS)
     if compiled:
         stage.compile()

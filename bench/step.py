@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 
 import torch
 import torch._functorch.config
@@ -59,7 +60,11 @@ def size(text: str) -> Size:
 
 def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable[[], Step]]:
     """All loops, made when called; plain PyTorch first."""
-    found: dict[str, Callable[[], Step]] = {PLAIN: partial(loops.plain, work, compiled=False)}
+    found: dict[str, Callable[[], Step]] = {
+        PLAIN: partial(loops.plain, work),
+        f"{PLAIN}, channels first": partial(loops.plain, work, channels_last=False),
+        f"{PLAIN}, AdamW not fused": partial(loops.plain, work, fused=False),
+    }
     for stage in zero:
         found[f"ours, ZeRO-{stage}"] = partial(loops.ours, work, stage, compiled=False)
     if 1 in zero:
@@ -156,17 +161,17 @@ def run(options: argparse.Namespace) -> None:
     found = record.begin("step", ranks.device)
     first = ranks.rank == 0
     path = record.outputs("step", found, options.markdown, options.json) if first else None
-    precision = options.precision or PRECISION[ranks.device.type]
+    precisions = options.precision or [PRECISION[ranks.device.type]]
     copy, notes = copy_bandwidth(ranks.device), NOTES.splitlines()
     found.rows.append(Row("device", COPY, "bandwidth", copy, "GB/s"))
-    for one in options.sizes or SIZES[ranks.device.type]:
-        for stage in sorted(set(options.stages)):
-            work = Work(stage, one.batch, one.pixels, precision, ranks)
-            if first:
-                print(f"stage {stage}, {one.batch} films of {one.pixels} px", flush=True)
-            found.rows.extend(
-                measure(work, sorted(set(options.zero)), copy, notes, compiled=not options.eager)
-            )
+    cases = product(options.sizes or SIZES[ranks.device.type], precisions, options.stages)
+    for one, precision, stage in dict.fromkeys(cases):
+        work = Work(stage, one.batch, one.pixels, precision, ranks)
+        if first:
+            print(f"stage {stage}, {one.batch} films of {one.pixels} px, {precision}", flush=True)
+        found.rows.extend(
+            measure(work, sorted(set(options.zero)), copy, notes, compiled=not options.eager)
+        )
     engine.stop()
     if path is None:
         return
@@ -191,7 +196,9 @@ if __name__ == "__main__":
         metavar="B[@PIXELS]",
         help="films of one rank, 320 px unless told (default: 256; on a CPU 8@128)",
     )
-    made.add_argument("--precision", choices=["bf16", "fp32"], help="default: bf16; on a CPU fp32")
+    made.add_argument(
+        "--precision", nargs="+", choices=["bf16", "fp32"], help="default: bf16; on a CPU fp32"
+    )
     made.add_argument("--zero", type=int, nargs="+", choices=[0, 1, 2, 3], default=[0, 1, 2, 3])
     made.add_argument("--eager", action="store_true", help="leave out torch.compile")
     sys.exit(command.main(made, run))

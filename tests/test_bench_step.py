@@ -103,15 +103,24 @@ def test_sizes_that_are_none(text: str) -> None:
 def test_the_bench_runs(tmp_path: Path) -> None:
     ended = processes.command(
         *(sys.executable, "-m", "bench.step", "--stages", "3", "--sizes", "4@32"),
-        *("--zero", "0", "1", "--eager"),
+        *("--precision", "fp32", "bf16", "--zero", "0", "1", "--eager"),
         *("--json", tmp_path / "a.json", "--markdown", tmp_path / "a.md"),
         cwd=processes.PROJECT,
     ).ok()
     assert "Traceback" not in ended.text
     found = json.loads((tmp_path / "a.json").read_text())
     assert set(found) == {"device", "versions", "commit", "command", "rows"}
-    rows = {(r["impl"], r["metric"], r["ratio_to"]): r for r in found["rows"]}
-    for impl in (PLAIN, "ours, ZeRO-0", "ours, ZeRO-1", step.DEFAULTS):
+    assert {r["case"] for r in found["rows"]} == {
+        "device",
+        *(f"stage 3, B 4, 32 px, {precision}" for precision in ("fp32", "bf16")),
+    }
+    rows = {
+        (r["impl"], r["metric"], r["ratio_to"]): r
+        for r in found["rows"]
+        if not r["case"].endswith("bf16")
+    }
+    switches = (f"{PLAIN}, channels first", f"{PLAIN}, AdamW not fused")
+    for impl in (PLAIN, *switches, "ours, ZeRO-0", "ours, ZeRO-1", step.DEFAULTS):
         p50, films = rows[impl, "step p50", None], rows[impl, "films", None]
         assert p50["case"] == "stage 3, B 4, 32 px, fp32"
         assert films["value"] == pytest.approx(4 * 1000 / p50["value"])
