@@ -18,7 +18,7 @@ p { max-width: 46rem; orphans: 3; widows: 3; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
   line-height: 1.35; }
-caption { text-align: left; color: var(--soft); padding: 0 0 .5rem; max-width: 46rem; }
+caption { text-align: left; color: var(--soft); padding: 0 0 .5rem; max-width: min(46rem, 86vw); }
 th, td { text-align: left; vertical-align: top; padding: .38rem 1.5rem .38rem 0; }
 th:first-child { padding-left: .5rem; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; white-space: nowrap; }
