@@ -62,8 +62,10 @@ def test_too_few_films() -> None:
     assert steps_per_epoch(7, 9, 2) == 1
 
 
-@pytest.mark.parametrize(("batch", "per_batch", "ranks"), [(8, 0, 2), (12, 2, 2), (9, 0, 1)])
-def test_balanced_batches_alternate_and_use_each_class_equally(
+@pytest.mark.parametrize(
+    ("batch", "per_batch", "ranks"), [(8, 0, 2), (12, 2, 2), (9, 0, 1), (12, 8, 2), (16, 8, 4)]
+)
+def test_balanced_batches_are_half_abnormal_and_use_each_class_equally(
     batch: int, per_batch: int, ranks: int
 ) -> None:
     classes = {0: range(40), 1: range(100, 107)}  # 15 % abnormal
@@ -80,9 +82,12 @@ def test_balanced_batches_alternate_and_use_each_class_equally(
         )
         assert len(order) == steps_per_epoch(47, batch, per_batch)
         ordinary = order[order < 1000].reshape(len(order), -1)
-        assert ((ordinary >= 100) == np.arange(batch - per_batch) % 2).all()
-        shares = ((order >= 100) & (order < 1000)).reshape(len(order), ranks, -1).sum(2)
-        assert shares.min() >= (batch - per_batch) // 2 // ranks
+        if not per_batch:
+            assert ((ordinary >= 100) == np.arange(batch) % 2).all()
+        abnormal = order >= 100  # marked ones too
+        assert (abnormal.sum(1) == max(batch // 2, per_batch)).all()
+        shares = abnormal.reshape(len(order), ranks, -1).sum(2)
+        assert shares.max() - shares.min() <= 2
         uses += np.bincount(ordinary.flat, minlength=107)
         for label in classes:
             assert np.ptp(uses[list(classes[label])]) <= 1

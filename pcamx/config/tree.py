@@ -36,7 +36,7 @@ class Data:
     working directory, STORE/cache if empty. It may be deleted."""
     balanced: bool = False
     """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long.
-    Stage 3's marked films, all abnormal, come on top."""
+    Stage 3's marked films are among them, and where they are more than half the rest is normal."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     threads: int = 2

@@ -60,8 +60,8 @@ def epoch_order(
     """Film indices of every batch of an epoch, int64 [S, B].
 
     The ordinary slots hold each film at most once, shuffled anew each epoch, the tail dropped.
-    With ``classes``, the films of each label, they alternate between normal and abnormal films
-    instead, each class going through its films in rounds as the marked ones do.
+    With ``classes``, the films of each label, half of the batch is abnormal instead, marked films
+    counted, each class going through its films in rounds as the marked ones do.
     ``marked_per_batch`` slots, spread evenly over the columns so that every rank gets its share,
     go through ``marked`` in shuffled rounds that carry on over batches and epochs: at any moment
     no marked film has been used more than once oftener than another.
@@ -74,11 +74,11 @@ def epoch_order(
         shuffled = generator(Stream.ORDER, seed, epoch).permutation(films)[: steps * ordinary]
         ordinary_SO = shuffled.reshape(steps, ordinary).astype(np.int64)
     else:
-        ordinary_SO = _alternating(classes, steps, ordinary, seed, epoch)
+        abnormal = max(0, batch_size // 2 - marked_per_batch)
+        ordinary_SO = _of_both(classes, steps, ordinary, abnormal, seed, epoch)
     if not marked_per_batch:
         return ordinary_SO
-    slots = (2 * np.arange(marked_per_batch) + 1) * batch_size // (2 * marked_per_batch)
-    is_marked_B = np.isin(np.arange(batch_size), slots)
+    is_marked_B = _spread(marked_per_batch, batch_size)
     order_SB = np.empty((steps, batch_size), np.int64)
     order_SB[:, ~is_marked_B] = ordinary_SO
     order_SB[:, is_marked_B] = _turns(
@@ -94,16 +94,28 @@ def marked_order(
     return _turns(Stream.MARKED_ORDER, marked, steps, batch_size, seed, epoch)
 
 
-def _alternating(
-    classes: Mapping[int, Sequence[int]], steps: int, slots: int, seed: int, epoch: int
+def _spread(count: int, slots: int) -> npt.NDArray[np.bool_]:
+    """Which of ``slots`` are taken by ``count``, evenly, so that every rank gets its share."""
+    taken = (2 * np.arange(count) + 1) * slots // (2 * max(count, 1))
+    return np.isin(np.arange(slots), taken)
+
+
+def _of_both(
+    classes: Mapping[int, Sequence[int]],
+    steps: int,
+    slots: int,
+    abnormal: int,
+    seed: int,
+    epoch: int,
 ) -> IntArray:
-    """Normal and abnormal films in turn, so that every rank's columns hold both."""
-    order_SO = np.empty((steps, slots), np.int64)
-    streams = {NORMAL: Stream.NORMAL_ORDER, ABNORMAL: Stream.ABNORMAL_ORDER}
-    for first, (label, stream) in enumerate(streams.items()):
-        places = slice(first, None, 2)
-        count = len(range(slots)[places])
-        order_SO[:, places] = _turns(stream, classes[label], steps, count, seed, epoch)
+    """Normal films, and ``abnormal`` abnormal ones spread among them."""
+    order_SO, is_abnormal_O = np.empty((steps, slots), np.int64), _spread(abnormal, slots)
+    for label, stream, places_O in (
+        (NORMAL, Stream.NORMAL_ORDER, ~is_abnormal_O),
+        (ABNORMAL, Stream.ABNORMAL_ORDER, is_abnormal_O),
+    ):
+        if count := int(places_O.sum()):
+            order_SO[:, places_O] = _turns(stream, classes[label], steps, count, seed, epoch)
     return order_SO
 
 
