@@ -109,8 +109,8 @@ class Objective:
     schedule: Literal["rescaled", "paper", "constant", "none"] = "rescaled"
     """lambda of the running training accuracy P. paper: e^(P-1). rescaled: 0 at chance.
     constant: 1/2. none: 0, so that only L1 counts: stage 1 trained on, the control."""
-    lesion_weight: float = 1.0
-    """lambda', the weight of L3."""
+    lesion_weight: float = 10.0
+    """lambda', the weight of L3; `configs/paper.yaml` has 1."""
     lesion_loss: Literal["mse", "bce_dice"] = "bce_dice"
     """L3 of a film: squared error, or binary cross-entropy plus the soft Dice loss."""
     lesion_share: float = 0.0
