@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from pcamx.engine.heap import keep_freed_memory
 from pcamx.errors import PcamxError
 
 
@@ -24,6 +25,7 @@ def start() -> Ranks:
     gpu = torch.cuda.is_available()
     if not gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        keep_freed_memory()
     # Without these DeepSpeed looks for MPI.
     for name, value in _ALONE.items():
         os.environ.setdefault(name, value)

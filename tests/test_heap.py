@@ -1,0 +1,37 @@
+"""Freed memory that stays with the process, by the page faults that it spares."""
+
+import sys
+
+import processes
+import pytest
+from processes import PROJECT
+
+STEPS = """
+import resource, sys, torch
+from pcamx.engine.heap import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def step():  # a forward's maps of 4 MB each, all freed at its end
+    return [torch.ones(2**20) for _ in range(20)]
+for _ in range(3):
+    step()
+before = faults()
+for _ in range(10):
+    step()
+print("faults:", faults() - before)
+"""
+PAGES = 10 * 20 * 2**22 // 2**12
+"""Of 4 KB, in ten steps."""
+
+
+@pytest.mark.parametrize(("kept", "spared"), [("kept", True), ("by default", False)])
+def test_a_step_takes_the_memory_of_the_one_before(kept: str, spared: bool) -> None:
+    ended = processes.command(
+        sys.executable, "-c", STEPS, kept, cwd=PROJECT, PYTHONPATH=str(PROJECT)
+    ).ok()
+    faults = int(ended.text.split("faults:")[1])
+    assert (faults < 0.05 * PAGES) == spared, faults
