@@ -21,6 +21,7 @@ def validate(
 ) -> dict[str, float]:
     """AUROC and accuracy of the full image, each rank scoring its share of the films.
 
+    Computed in the precision of the training, which `evaluate` is not.
     ``canvases`` are those of the valid split. AUROC is left out where the split holds one class
     only. Every rank must call it.
     """
@@ -29,6 +30,7 @@ def validate(
     # Under ZeRO-3 each forward gathers weights from all ranks, so all must make as many of them.
     padding = range(-(-len(films) // ranks.world) - len(share))
     scores: list[tuple[float, int]] = []
+    bf16 = config.runtime.precision == "bf16"
     for batch in eval_batches(
         store,
         films,
@@ -39,7 +41,9 @@ def validate(
         lesions=False,
         impl=config.attention.impl,
     ):
-        probability_B = network(batch.image_B1HW).float().softmax(1)[:, ABNORMAL]
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
+            logits_BC = network(batch.image_B1HW)
+        probability_B = logits_BC.float().softmax(1)[:, ABNORMAL]
         scores += zip(probability_B.tolist(), batch.label_B.tolist(), strict=True)
     shares: list[Any] = [None] * ranks.world
     dist.all_gather_object(shares, scores[: len(share)])

@@ -203,3 +203,10 @@ def test_eval_batches_are_in_order_and_plain(store: Store) -> None:
         )
     grey = whole.image_B1HW * 40 + 60
     assert (grey - grey.round()).abs().max() < 1e-3 and grey.min() > -1e-3
+    for bare, batch in zip(
+        eval_batches(store, films, kept, batch_size=8, device=CPU, lesions=False),
+        batches,
+        strict=True,
+    ):
+        assert torch.equal(bare.image_B1HW, batch.image_B1HW) and not bare.marked_B.any()
+        assert set(bare.lesion_B1HW.stride()) == {0}  # one element, however many films

@@ -189,7 +189,8 @@ def eval_batches(
     """Yield ``films``, or their ``rows``, in order, not augmented; the last batch may be shorter.
 
     ``canvases`` are those of ``films``. ``lesion_B1HW`` and ``marked_B`` are filled for every film
-    that has a mark; without ``lesions`` no mark is read. ``impl`` as in `pcamx.ops`.
+    that has a mark; without ``lesions`` no mark is read, and ``lesion_B1HW`` is an expanded zero.
+    ``impl`` as in `pcamx.ops`.
     Raises PcamxError if a film or mask cannot be read.
     """
     order = np.arange(len(films)) if rows is None else np.asarray(rows, np.int64)
@@ -197,20 +198,26 @@ def eval_batches(
     for batch, (canvas_N1HW, row_B) in zip(batches, canvases(batches), strict=True):
         share = [films[i] for i in batch]
         side = canvas_N1HW.shape[-1]
-        lesion_B1HW = torch.zeros(len(share), 1, side, side, dtype=torch.uint8)
-        for k, film in enumerate(share):
-            if film.mark and lesions:
-                lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, side)
+        mask_B1HW = to_device(_masks(store, share, side), device) if lesions else None
         image, lesion = ops.gather_affine_normalise(
             canvas_N1HW,
             row_B,
             *identity(len(share)).on(device),
             store.mean,
             store.std,
-            lesion_M1HW=to_device(lesion_B1HW, device),
-            lesion_row_B=torch.arange(len(share), device=device),
+            lesion_M1HW=mask_B1HW,
+            lesion_row_B=torch.arange(len(share), device=device) if lesions else None,
             impl=impl,
         )
         label_B = torch.tensor([film.label for film in share])
         marked_B = torch.tensor([bool(film.mark) and lesions for film in share])
         yield Batch(image, to_device(label_B, device), lesion, to_device(marked_B, device))
+
+
+def _masks(store: Store, films: Sequence[Film], side: int) -> Tensor:
+    """The lesions of ``films``, uint8 [B, 1, H, W]; empty where a film has no mark."""
+    lesion_B1HW = torch.zeros(len(films), 1, side, side, dtype=torch.uint8)
+    for k, film in enumerate(films):
+        if film.mark:
+            lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, side)
+    return lesion_B1HW

@@ -45,9 +45,24 @@ def initialize(
         )
     except OSError as error:
         raise PcamxError(f"run.folder: cannot write {error.filename}: {error.strerror}") from None
+    if dist.get_world_size() == 1:
+        _spare_reduction(engine)
     if config.runtime.compile:
         engine.compile()
     return engine
+
+
+def _spare_reduction(engine: Any) -> None:
+    """One rank has nothing to reduce: DeepSpeed would flatten, send and copy back each gradient.
+
+    Under bf16 it would also round it, which is how it is sent. ZeRO-3 gathers weights all the same.
+    """
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        engine.enable_backward_allreduce = False
+    elif stage < 3:
+        # Private, as what `clip` reads; its version is pinned.
+        engine.optimizer.allreduce_and_copy = lambda *_, **__: None
 
 
 def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tensor]:

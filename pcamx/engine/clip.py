@@ -33,6 +33,8 @@ def clip(engine: Any, limit: float) -> None:
 def _held(engine: Any, stage: int) -> list[Tensor]:
     """This rank's part of the gradient: with ZeRO-0 all of it."""
     if stage == 0:
-        return [p.grad for p in engine.module.parameters() if p.grad is not None]
+        # Not the module's parameters(), which walks through all its modules.
+        groups = engine.basic_optimizer.param_groups
+        return [p.grad for group in groups for p in group["params"] if p.grad is not None]
     # Private, as DeepSpeed's own clipping finds it; its version is pinned.
     return [g for group in engine.optimizer.averaged_gradients.values() for g in group]

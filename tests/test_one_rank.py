@@ -1,0 +1,96 @@
+"""On one rank no gradient goes round, and the training is the same to the bit."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+import torch
+from torch import Tensor
+
+from pcamx import config as configs
+from pcamx import engine
+from pcamx.config import Config
+from pcamx.data.canvases import Decoded
+from pcamx.data.feed import open_feed
+from pcamx.data.store import read_store
+from pcamx.engine import build
+from pcamx.stages import build_stage
+from pcamx.validation import validate
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[engine.Ranks]:
+    """This process as the only rank."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("MASTER_PORT", str(processes.free_port())), ("WORLD_SIZE", "1")):
+            patch.setenv(name, value)
+        for name in ("RANK", "LOCAL_RANK"):
+            patch.setenv(name, "0")
+        yield engine.start()
+        engine.stop()
+
+
+def _config(path: Path, **runtime: Any) -> Config:
+    config = configs.load(path)
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, **runtime))
+
+
+def _train(
+    config: Config, ranks: engine.Ranks, folder: Path, patch: pytest.MonkeyPatch
+) -> tuple[dict[str, Tensor], int]:
+    """Weights after a few steps of stage 3, and how often DeepSpeed reduced something meanwhile."""
+    from deepspeed import comm
+
+    decoded = Decoded(config.data, read_store(Path(config.data.store)), ranks.device)
+    feed = open_feed(config, decoded, stage=3)
+    torch.manual_seed(0)
+    stage = build_stage(3, config, feed.images)
+    model = engine.initialize(stage, config, 1e-3, 100, folder=folder, universal=False)
+    reduced, all_reduce = [0], comm.all_reduce
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        reduced[0] += 1
+        return all_reduce(*args, **kwargs)
+
+    patch.setattr(comm, "all_reduce", count)
+    for _, batch in zip(range(STEPS), feed.epoch(0), strict=False):
+        engine.train_step(model, batch, clipping=config.runtime.gradient_clipping)
+    patch.undo()
+    return engine.whole_state(model), reduced[0]
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_nothing_is_reduced_and_nothing_is_changed(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any, zero: int
+) -> None:
+    config = _config(write_config(tmp_path), zero_stage=zero, precision="fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        spared, none = _train(config, alone, tmp_path, patch)
+        patch.setattr(build, "_spare_reduction", lambda _: None)
+        reduced, some = _train(config, alone, tmp_path, patch)
+    assert none == 0 and some >= STEPS
+    assert all(torch.equal(value, reduced[name]) for name, value in spared.items())
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_validation_computes_as_training_does(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any, precision: str, dtype: torch.dtype
+) -> None:
+    config = _config(write_config(tmp_path), precision=precision)
+    store = read_store(Path(config.data.store))
+    stage = build_stage(1, config, 32).eval()
+    found = set()
+    for module in stage.network.encoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, output: found.add(output.dtype))
+    valid = Decoded(config.data, store, alone.device).split("valid")
+    scores = validate(stage.network, config, store, valid, alone)
+    assert found == {dtype}
+    assert scores.keys() == {"auroc", "accuracy"}
