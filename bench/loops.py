@@ -6,6 +6,7 @@ anew in each step. Shapes: B batch (one rank's share), N canvases.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,8 +142,20 @@ def _channels_first(_: nn.Module, given: tuple[Tensor]) -> Tensor:
     return given[0].clone(memory_format=torch.contiguous_format)
 
 
+def _stem_whole(stage: Stage) -> None:
+    """Undo the phases that the stem takes an image by that needs a gradient."""
+    conv = stage.get_submodule("network.encoder.stem.0.0")
+    assert isinstance(conv, nn.Conv2d)
+    conv.forward = partial(nn.Conv2d.forward, conv)  # type: ignore[method-assign]
+
+
 def plain(
-    work: Work, *, compiled: bool = False, channels_last: bool = True, fused: bool = True
+    work: Work,
+    *,
+    compiled: bool = False,
+    channels_last: bool = True,
+    fused: bool = True,
+    phases: bool = True,
 ) -> Step:
     """PyTorch alone: channels_last, autocast, fused AdamW, clipping, DDP on several ranks."""
     config = work.config()
@@ -152,6 +165,8 @@ def plain(
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
         stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
+    if not phases:
+        _stem_whole(stage)
     groups = parameter_groups(stage, config.runtime.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=fused)
     schedule = one_cycle(optimizer, LR, STEPS)

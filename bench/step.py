@@ -65,6 +65,9 @@ def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable
         f"{PLAIN}, channels first": partial(loops.plain, work, channels_last=False),
         f"{PLAIN}, AdamW not fused": partial(loops.plain, work, fused=False),
     }
+    if work.stage > 1:
+        # Stage 1 asks for no gradient of its films.
+        found[f"{PLAIN}, stem not by phases"] = partial(loops.plain, work, phases=False)
     for stage in zero:
         found[f"ours, ZeRO-{stage}"] = partial(loops.ours, work, stage, compiled=False)
     if 1 in zero:

@@ -4,12 +4,13 @@ from typing import Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcamx import config as configs
 from pcamx.config import Config
 from pcamx.model.decoder import Decoder
-from pcamx.model.encoder import CHANNELS, Encoder, Layout
+from pcamx.model.encoder import CHANNELS, Encoder, Layout, _Stem
 from pcamx.model.head import Head
 from pcamx.model.network import Network, batch_norm_by
 
@@ -59,6 +60,25 @@ def test_23_weighted_layers_and_the_last_has_128_filters(layout: Layout) -> None
 def test_number_of_weights(layout: Layout, count: int) -> None:
     network = Network(settings(layout), decoder=False)
     assert sum(p.numel() for p in network.parameters()) == count
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 36), (2, 2)])
+def test_an_image_that_learns_is_convolved_alike(size: tuple[int, int]) -> None:
+    """The stem by phases against PyTorch's own 7x7, its gradients too."""
+    conv = _Stem(8).double()
+    image = images(3, 1, *size).double().requires_grad_()
+    found = conv(image)
+    expected = F.conv2d(image, conv.weight, stride=2, padding=3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    back = images(*found.shape, seed=1).double()
+    for ours, theirs in zip(
+        torch.autograd.grad(found, (image, conv.weight), back),
+        torch.autograd.grad(expected, (image, conv.weight), back),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert torch.equal(conv(image.detach()), expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
