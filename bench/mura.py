@@ -133,7 +133,9 @@ def config_of(options: argparse.Namespace, folder: Folder, kind: str, threads: i
         run=replace(base.run, folder=str(folder.run)),
         data=data,
         stages=replace(base.stages, **stages, segmenter=None),
-        runtime=replace(base.runtime, batch_size=batch, precision=PRECISION[kind]),
+        runtime=replace(
+            base.runtime, batch_size=batch, precision=options.precision or PRECISION[kind]
+        ),
         objective=replace(base.objective, marked_per_batch=max(1, batch // 16)),
     )
 
@@ -170,7 +172,8 @@ def run(options: argparse.Namespace) -> None:
     films = sum(split["films"] for split in report["data"]["splits"].values())
     case = (
         f"{films:,} films of {options.size} px > {options.canvas} px, epochs a stage "
-        f"{options.epochs}, batches of {config.runtime.batch_size}, ranks {ranks}"
+        f"{options.epochs}, batches of {config.runtime.batch_size}, ranks {ranks}, "
+        f"{config.runtime.precision}"
     )
     found.rows.extend(time_rows(case, seconds, films))
     found.rows.extend(stage_rows(case, report, config))
@@ -220,4 +223,5 @@ if __name__ == "__main__":
     made.add_argument("--canvas", type=int, default=320, help="side in pixels (%(default)s)")
     made.add_argument("--epochs", type=int, default=10, help="of each stage (%(default)s)")
     made.add_argument("--batch", type=int, help="of all ranks (default: 256; on a CPU 32)")
+    made.add_argument("--precision", choices=["bf16", "fp32"], help="default: bf16; on a CPU fp32")
     sys.exit(command.main(made, run))

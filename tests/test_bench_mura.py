@@ -14,7 +14,7 @@ from pcamx.data.mura import read_mura
 from pcamx.data.phantom.write import MARKED, MARKER_FOLLOWS, draw_plans
 from pcamx.errors import PcamxError
 
-OPTIONS = argparse.Namespace(share=1.0, size=512, canvas=320, epochs=10, batch=None)
+OPTIONS = argparse.Namespace(share=1.0, size=512, canvas=320, epochs=10, batch=None, precision=None)
 
 
 def test_the_numbers_are_muras() -> None:
@@ -74,9 +74,10 @@ def stage(seconds: float) -> dict[str, object]:
 
 
 def test_rows_by_hand(tmp_path: Path) -> None:
-    options = argparse.Namespace(canvas=320, epochs=2, batch=32)
+    options = argparse.Namespace(canvas=320, epochs=2, batch=32, precision="bf16")
     config = mura.config_of(options, mura.Folder(tmp_path), "cpu", threads=1)
     assert config.objective.marked_per_batch == 2
+    assert config.runtime.precision == "bf16"  # on a CPU only where asked for
     report = {
         "data": {"splits": {"train": {"films": 95}}},
         "stages": {"1": stage(4.0), "3": stage(8.0)},
