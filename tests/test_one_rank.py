@@ -27,8 +27,9 @@ STEPS = 4
 def alone() -> Iterator[engine.Ranks]:
     """This process as the only rank."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("MASTER_PORT", str(processes.free_port())), ("WORLD_SIZE", "1")):
-            patch.setenv(name, value)
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setenv("MASTER_PORT", str(processes.free_port()))
+        patch.setenv("WORLD_SIZE", "1")
         for name in ("RANK", "LOCAL_RANK"):
             patch.setenv(name, "0")
         yield engine.start()
