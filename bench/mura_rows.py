@@ -6,8 +6,7 @@ from typing import Any
 from bench.record import Row
 from pcamx.config import Config
 from pcamx.data.order import steps_per_epoch
-
-MAPS = {"cam": "plain CAM", "positive_cam": "positive CAM", "decoder": "decoder"}
+from pcamx.report.rows import MAPS
 
 
 def time_rows(case: str, seconds: Mapping[str, float], films: int) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """The bench of MURA's size: its numbers by hand, its rows, and how a failed step is told."""
 
 import argparse
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.record import Row
 from pcamx.data.mura import read_mura
 from pcamx.data.phantom.write import MARKED, MARKER_FOLLOWS, draw_plans
 from pcamx.errors import PcamxError
+from pcamx.report.rows import MAPS
 
 OPTIONS = argparse.Namespace(share=1.0, size=512, canvas=320, epochs=10, batch=None, precision=None)
 
@@ -105,6 +107,18 @@ def test_rows_by_hand(tmp_path: Path) -> None:
         ("prepare", "rate", 50.0),
         ("training", "time", 3.0),
     ]
+
+
+def test_rows_of_a_real_report(evaluated_run: Path) -> None:
+    """Every map that `evaluate` measures has a name here."""
+    report = json.loads((evaluated_run / "report.json").read_text())
+    rows = list(mura_rows.learning_rows("c", report))
+    impls = {row.impl for row in rows if row.metric == "pointing"}
+    maps = {f"stage {n}, {name}" for n in (1, 2, 3) for name in MAPS.values()}
+    assert impls == maps - {f"stage {n}, decoder" for n in (1, 2)} | {
+        "untrained, positive CAM",
+        "centre",
+    }
 
 
 def test_settings_are_those_of_mura_yaml(tmp_path: Path) -> None:
