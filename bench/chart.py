@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.record import Record, Row, read_json
+from bench.lib.record import Record, Row, read_json
 from pcamx.errors import PcamxError
 from pcamx.output import write_bytes
 

@@ -17,19 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import command, record
-from bench.peers import GRAD_CAM, PACKAGES, TORCH_CAM, import_grad_cam
-from bench.record import Row
-from bench.timing import Call, time_calls
+from bench.lib import command, record
+from bench.lib.peers import GRAD_CAM, PACKAGES, TORCH_CAM, import_grad_cam
+from bench.lib.record import Row
+from bench.lib.timing import Call, time_calls
 from pcamx import PositiveCAM, metrics
 from pcamx.config import Attention, Model
 from pcamx.data.phantom import draw_phantoms
 from pcamx.errors import PcamxError
+from pcamx.evaluation.scoring import abnormal_probability
 from pcamx.kernels import reference
 from pcamx.model.network import Network
-from pcamx.pretrained import Pretrained, Threshold, save_pretrained
 from pcamx.report.console import track
-from pcamx.scoring import abnormal_probability
+from pcamx.run.pretrained import Pretrained, Threshold, save_pretrained
 from pcamx.types import ABNORMAL
 
 CANVAS, BATCH, FILMS, FILM_SIZE = 320, 16, 100, 1000

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from bench import chart, command, record
-from bench.attention import attend_case, class_activation_case
-from bench.case import EAGER, Case, Size
-from bench.check import check
-from bench.films import training_batch_case
-from bench.peers import PACKAGES
-from bench.record import Row
-from bench.timing import Timing, copy_bandwidth, peak_bytes, time_calls, time_graph
-from bench.tracing import kept_bytes, launches
+from bench import chart
+from bench.lib import command, record
+from bench.lib.attention import attend_case, class_activation_case
+from bench.lib.case import EAGER, Case, Size
+from bench.lib.check import check
+from bench.lib.films import training_batch_case
+from bench.lib.peers import PACKAGES
+from bench.lib.record import Row
+from bench.lib.timing import Timing, copy_bandwidth, peak_bytes, time_calls, time_graph
+from bench.lib.tracing import kept_bytes, launches
 from pcamx.report.console import track
 
 SIZES = {

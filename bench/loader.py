@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import command, record
-from bench.loaders import ALIKE, RESIDENT, Loader, loaders_of, uint8_batch
-from bench.record import Row
-from bench.stores import PNG, Stores, open_stores
-from bench.timing import Timing, quantiles
+from bench.lib import command, record
+from bench.lib.loaders import ALIKE, RESIDENT, Loader, loaders_of, uint8_batch
+from bench.lib.record import Row
+from bench.lib.stores import PNG, Stores, open_stores
+from bench.lib.timing import Timing, quantiles
 from pcamx.config import Config, Data, Objective, Run, Runtime, Stage, Stages
-from pcamx.data.canvases import Decoded
-from pcamx.data.decode import decode_batches
-from pcamx.data.feed import Feed, open_feed
-from pcamx.data.order import IntArray, epoch_order
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.canvas.provider import Decoded
+from pcamx.data.feed.batches import Feed, open_feed
+from pcamx.data.feed.order import IntArray, epoch_order
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.report.console import track

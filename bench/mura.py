@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import torch
 
-from bench import command, record
-from bench.mura_plan import plan_mura
-from bench.mura_rows import learning_rows, stage_rows, time_rows
+from bench.lib import command, record
+from bench.lib.mura_plan import plan_mura
+from bench.lib.mura_rows import learning_rows, stage_rows, time_rows
 from pcamx import config as configs
 from pcamx.config import Config
-from pcamx.data.canvases import Decoded
+from pcamx.data.canvas.provider import Decoded
 from pcamx.data.phantom.write import draw_plans
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError

@@ -15,13 +15,13 @@ import torch
 import torch._functorch.config
 from torch._inductor import compile_fx, metrics
 
-from bench import command, loops, record
-from bench.case import Size
-from bench.loops import Step, Work
-from bench.record import Row
-from bench.rounds import Paces, time_steps
-from bench.timing import copy_bandwidth, peak_bytes
-from bench.traffic import step_bytes
+from bench.lib import command, loops, record
+from bench.lib.case import Size
+from bench.lib.loops import Step, Work
+from bench.lib.record import Row
+from bench.lib.rounds import Paces, time_steps
+from bench.lib.timing import copy_bandwidth, peak_bytes
+from bench.lib.traffic import step_bytes
 from pcamx import engine
 from pcamx.errors import PcamxError
 

@@ -13,12 +13,7 @@ import triton
 from torch import Tensor
 
 from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
-from pcamx.kernels.class_activation import (
-    counters,
-    empty_gradients,
-    launch_backward,
-    map_arguments,
-)
+from pcamx.kernels.class_activation import counters, empty_gradients, launch_backward, map_arguments
 from pcamx.kernels.launch import contiguous, device_of, empty_map
 
 PIXELS, STEPS = 1024, 4  # a program masks STEPS times PIXELS of an image, 8 a thread at a time

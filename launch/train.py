@@ -38,8 +38,8 @@ def main() -> int:
     options = parse()
     try:
         config = configs.load(options.config)
-        from pcamx.stopping import Interrupted
-        from pcamx.trainer import train
+        from pcamx.training.stopping import Interrupted
+        from pcamx.training.trainer import train
 
         try:
             train(config, _stages(options.stage, config), resume=options.resume)

@@ -36,7 +36,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store_folder(phantoms: Path) -> Path:
     """The prepared store of ``phantoms``."""
-    from pcamx.data.prepare import prepare
+    from pcamx.data.prepare.store_builder import prepare
 
     out = phantoms.parent / "store"
     prepare(phantoms / "MURA-v1.1", out, table=None, marks=phantoms / "marks")
@@ -102,7 +102,7 @@ def finished_run(launched: tuple[Path, processes.Ended]) -> Path:
 @pytest.fixture(scope="session")
 def evaluated_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of that run, evaluated."""
-    from pcamx.evaluate import evaluate
+    from pcamx.evaluation.evaluate import evaluate
 
     copy = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(finished_run, copy)

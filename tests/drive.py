@@ -18,7 +18,7 @@ sys.path.insert(0, str(PROJECT))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pcamx.data.feed import Feed  # noqa: E402
+from pcamx.data.feed.batches import Feed  # noqa: E402
 from pcamx.types import Batch  # noqa: E402
 
 rank, at_epoch, at_step, name, *group = os.environ["PCAMX_TEST_STOP"].split()

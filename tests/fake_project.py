@@ -6,7 +6,7 @@ FAKE_TRAIN and FAKE_PCAMX run as programs of their own; PLAN, JSON beside them, 
 import json
 from pathlib import Path
 
-from pcamx.films import COLUMNS
+from pcamx.evaluation.film_table import COLUMNS
 
 FAKE_TRAIN = """
 import json, os, pathlib, signal, sys

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcamx import checkpoint
 from pcamx import config as configs
-from pcamx.checkpoint import Weights
 from pcamx.model.network import Network
+from pcamx.run import checkpoints
+from pcamx.run.checkpoints import Weights
 
 SECONDS = 12.34567890123
 
@@ -30,7 +30,7 @@ def random_run(folder: Path, config: Path, stages: tuple[int, ...] = (1, 2, 3)) 
                 nn.init.uniform_(layer.running_var, 0.5, 1.5)
         path = folder / f"stage{number}" / "weights.pt"
         path.parent.mkdir()
-        checkpoint.save_weights(
+        checkpoints.save_weights(
             path,
             Weights(
                 stage=number,
@@ -86,5 +86,5 @@ def write_report(run: Path, stages: tuple[int, ...] = (1, 2, 3)) -> dict[str, An
 def retrained(run: Path, stage: int) -> None:
     """As after another training of ``stage`` in the same folder."""
     path = run / f"stage{stage}" / "weights.pt"
-    weights = checkpoint.load_weights(path)
-    checkpoint.save_weights(path, dataclasses.replace(weights, seconds=99.5))
+    weights = checkpoints.load_weights(path)
+    checkpoints.save_weights(path, dataclasses.replace(weights, seconds=99.5))

@@ -15,29 +15,28 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx",  # names what it offers, and imports it on first use
     "launch bench tests pcamx.cli pcamx.__main__",
     "pcamx.compare",
-    "pcamx.evaluate pcamx.explain pcamx.export pcamx.marking pcamx.panels pcamx.trainer",
-    "pcamx.pretrained pcamx.open_run",
-    "pcamx.history pcamx.preflight pcamx.stopping pcamx.validation",
-    "pcamx.engine pcamx.checkpoint pcamx.report pcamx.scoring pcamx.figures pcamx.films",
-    "pcamx.stages",
-    "pcamx.losses pcamx.metrics pcamx.model pcamx.data pcamx.cam pcamx.locate",
+    "pcamx.training pcamx.evaluation pcamx.explain pcamx.export pcamx.marking",
+    "pcamx.run pcamx.report",
+    "pcamx.engine",
+    "pcamx.metrics pcamx.model pcamx.data pcamx.cam",
     "pcamx.ops",
-    "pcamx.config pcamx.types pcamx.errors pcamx.output pcamx.progress pcamx.provenance",
+    "pcamx.config pcamx.types pcamx.distributed pcamx.processes",
+    "pcamx.errors pcamx.output pcamx.progress pcamx.provenance",
     "pcamx.kernels",
 ]
 LEVEL = {name: -depth for depth, line in enumerate(ORDER) for name in line.split()}
 HOME = {  # everything else in pcamx, kernels and launch does without
     "triton": "pcamx.kernels",
-    "nvidia.dali": "pcamx.data",
+    "nvidia.dali": "pcamx.data.canvas",
     "nvidia.nvimgcodec": "pcamx.data",
-    "imagecodecs": "pcamx.data",
+    "imagecodecs": "pcamx.data.prepare",
     "deepspeed": "pcamx.engine",
     "yaml": "pcamx.config",
     "rich": "pcamx.report",
     "matplotlib": "pcamx.report",
-    "pydicom": "pcamx.data",
+    "pydicom": "pcamx.data.files",
     "highdicom": "pcamx.explain",
-    "safetensors": "pcamx.pretrained",
+    "safetensors": "pcamx.run",
     "onnx": "pcamx.export",
     "onnxruntime": "pcamx.export",
     "torchmetrics": "pcamx.metrics",
@@ -94,23 +93,31 @@ def modules() -> dict[str, str]:
 
 def test_the_tree_keeps_the_order() -> None:
     tree = modules()
-    assert {"pcamx.ops", "pcamx.kernels.reference", "launch.train", "pcamx.data.feed"} <= set(tree)
+    assert {
+        "pcamx.ops",
+        "pcamx.kernels.reference",
+        "launch.train",
+        "pcamx.data.feed.batches",
+    } <= set(tree)
     assert [line for module, source in tree.items() for line in offences(module, source)] == []
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("pcamx.data.feed", "from pcamx.report.console import track"),
-        ("pcamx.data.feed", "from pcamx import report"),
-        ("pcamx.stages", "def f():\n    import pcamx.trainer"),
-        ("pcamx.model.head", "from pcamx.kernels import reference\nfrom pcamx import stages"),
+        ("pcamx.data.feed.batches", "from pcamx.report.console import track"),
+        ("pcamx.data.feed.batches", "from pcamx import report"),
+        ("pcamx.training.stages", "def f():\n    import pcamx.training.trainer"),
+        (
+            "pcamx.model.head",
+            "from pcamx.kernels import reference\nfrom pcamx.training import stages",
+        ),
         ("pcamx.kernels.attend", "from pcamx import types"),
         ("pcamx.ops", "from pcamx.model.head import Head"),
         ("pcamx.config", "from . import ops"),
         ("pcamx.ops", "import triton.language as tl"),
-        ("pcamx.trainer", "def f():\n    from deepspeed import comm"),
-        ("pcamx.checkpoint", "import yaml"),
+        ("pcamx.training.trainer", "def f():\n    from deepspeed import comm"),
+        ("pcamx.run.checkpoints", "import yaml"),
         ("pcamx.cli", "from rich.console import Console"),
         ("pcamx.model.head", "from nvidia import dali"),
         ("pcamx.report.page", "import nvidia.nvimgcodec"),
@@ -126,9 +133,9 @@ def test_the_check_can_fail(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("pcamx.kernels.attend", "import triton\nfrom pcamx.kernels.reference import attend"),
-        ("pcamx.data.decode", "from nvidia import dali\nfrom pcamx.types import Batch"),
-        ("pcamx.evaluate", "from pcamx import __version__, checkpoint"),
-        ("launch.train", "from pcamx.trainer import train"),
+        ("pcamx.data.canvas.decode", "from nvidia import dali\nfrom pcamx.types import Batch"),
+        ("pcamx.evaluation.evaluate", "from pcamx import __version__, checkpoint"),
+        ("launch.train", "from pcamx.training.trainer import train"),
         ("pcamx.engine", "import deepspeed.ops, richer"),
     ],
 )

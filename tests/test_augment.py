@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pcamx.config import Augment
-from pcamx.data.augment import Warp, compose, draw, identity
+from pcamx.data.feed.augment import Warp, compose, draw, identity
 from pcamx.ops import gather_affine_normalise
 
 OFF = Augment(flip=False, rotate=0.0, scale=0.0, shift=0.0, brightness=0.0)

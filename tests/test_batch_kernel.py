@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from pcamx.config import Augment
-from pcamx.data.augment import Warp, draw, identity
+from pcamx.data.feed.augment import Warp, draw, identity
 from pcamx.ops import Impl, gather_affine_normalise
 
 MEAN, STD = 51.3, 47.7

@@ -15,10 +15,11 @@ import pytest
 import yaml
 from fake_project import write_project
 
-from bench import ablation, ablation_run
-from bench.ablation_grid import Cell, Job, jobs, read_grid, refuse_changed
-from bench.ablation_run import finished, run_jobs
-from bench.ablation_table import Gain
+from bench.ablation import __main__ as ablation
+from bench.ablation import runs as ablation_runs
+from bench.ablation.grid import Cell, Job, jobs, read_grid, refuse_changed
+from bench.ablation.runs import finished, run_jobs
+from bench.ablation.table import Gain
 from pcamx import config as configs
 from pcamx.config import ConfigError
 
@@ -58,7 +59,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(**plan: object) -> Any:
         root = write_project(tmp_path / "project", films=FILMS, **plan)
-        monkeypatch.setattr(ablation_run, "ROOT", root)
+        monkeypatch.setattr(ablation_runs, "ROOT", root)
         return lambda: (root / "calls.txt").read_text().splitlines()
 
     return make
@@ -116,7 +117,7 @@ def test_a_grid_that_cannot_be_used(grid: Path, path: Any, value: Any, message: 
 
 def test_the_grid_of_the_project_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(processes.PROJECT)
-    grid = read_grid(Path("bench/ablation.yaml"))
+    grid = read_grid(Path("bench/ablation/grid.yaml"))
     assert len(grid.cells) > 20 and grid.seeds == (0, 1, 2)
     changed = [job for job in jobs(grid, Path("out")) if job.cell.slug != "base"]
     base = grid.base
@@ -308,8 +309,8 @@ def test_killed_runner_and_its_heir(
     hold = tmp_path / "project/hold"
     os.mkfifo(hold)
     code = (
-        "import sys; from pathlib import Path; from bench import ablation_run as r\n"
-        "from bench.ablation_grid import jobs, read_grid\n"
+        "import sys; from pathlib import Path; from bench.ablation import runs as r\n"
+        "from bench.ablation.grid import jobs, read_grid\n"
         f"r.ROOT = Path({str(tmp_path / 'project')!r})\n"
         f"grid, out = Path({str(grid)!r}), Path({str(tmp_path / 'out')!r})\n"
         "r.run_jobs(jobs(read_grid(grid), out), 1, print)"

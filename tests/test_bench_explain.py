@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench import explain as bench
-from bench import peers
-from bench.peers import GRAD_CAM, TORCH_CAM
+from bench.lib import peers
+from bench.lib.peers import GRAD_CAM, TORCH_CAM
 from pcamx.errors import PcamxError
 
 CPU = torch.device("cpu")

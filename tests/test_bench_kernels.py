@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import attention, case, chart, films, kernels, peers, rivals, roofline, timing, tracing
-from bench.case import COMPILED, EAGER, OURS, REFERENCE, TWO_MATMULS, Case, Impl, Size
-from bench.check import SANE, check
-from bench.record import Record, Row
-from bench.roofline import Shape
+from bench import chart, kernels
+from bench.lib import attention, case, films, peers, rivals, roofline, timing, tracing
+from bench.lib.case import COMPILED, EAGER, OURS, REFERENCE, TWO_MATMULS, Case, Impl, Size
+from bench.lib.check import SANE, check
+from bench.lib.record import Record, Row
+from bench.lib.roofline import Shape
 from pcamx.errors import PcamxError
 from pcamx.kernels import reference
 

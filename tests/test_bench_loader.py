@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import loader, loaders, record
-from bench.loaders import FilmSet, Loader, Read, read_opencv, read_pillow, torch_dataloader
-from bench.stores import JPEG, PNG, Stores, open_stores
-from pcamx.data.canvases import Canvases, held
-from pcamx.data.order import IntArray
+from bench import loader
+from bench.lib import loaders, record
+from bench.lib.loaders import FilmSet, Loader, Read, read_opencv, read_pillow, torch_dataloader
+from bench.lib.stores import JPEG, PNG, Stores, open_stores
+from pcamx.data.canvas.provider import Canvases, held
+from pcamx.data.feed.order import IntArray
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 

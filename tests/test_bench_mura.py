@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import mura, mura_rows
-from bench.mura_plan import plan_mura
-from bench.record import Row
-from pcamx.data.mura import read_mura
+from bench import mura
+from bench.lib import mura_rows
+from bench.lib.mura_plan import plan_mura
+from bench.lib.record import Row
 from pcamx.data.phantom.write import MARKED, MARKER_FOLLOWS, draw_plans
+from pcamx.data.sets.mura import read_mura
 from pcamx.errors import PcamxError
 from pcamx.report.rows import MAPS
 

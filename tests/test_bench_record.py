@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import command, record, timing
-from bench.record import Record, Row
-from bench.timing import Timing
+from bench.lib import command, record, timing
+from bench.lib.record import Record, Row
+from bench.lib.timing import Timing
 from pcamx import provenance
 from pcamx.errors import PcamxError
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from bench import step
-from bench.case import Size
-from bench.loops import Films, Work
-from bench.rounds import Paces
+from bench.lib.case import Size
+from bench.lib.loops import Films, Work
+from bench.lib.rounds import Paces
+from bench.lib.traffic import _elements, step_bytes
 from bench.step import PLAIN, open_loops
-from bench.traffic import _elements, step_bytes
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 

@@ -16,11 +16,11 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from pcamx.config import Data
-from pcamx.data import cache, canvases
-from pcamx.data.canvases import Decoded, gathered, held, stream
-from pcamx.data.decode import decode_batches, who_decodes
-from pcamx.data.peers import Peers
+from pcamx.data.canvas import cache, provider
+from pcamx.data.canvas.decode import decode_batches, who_decodes
+from pcamx.data.canvas.provider import Decoded, gathered, held, stream
 from pcamx.data.store import Film, Store
+from pcamx.distributed import HostRanks
 from pcamx.errors import PcamxError
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def refuse(*_: object, **__: object) -> Iterator[torch.Tensor]:
         raise AssertionError("a film is decoded")
 
-    return lambda: monkeypatch.setattr(canvases, "decode_batches", refuse)
+    return lambda: monkeypatch.setattr(provider, "decode_batches", refuse)
 
 
 def test_the_second_run_decodes_nothing(store: Store, no_decoding: Callable[[], None]) -> None:
@@ -278,7 +278,7 @@ def test_gathered_in_advance_is_the_same(store: Store) -> None:
 def test_too_large_for_the_gpu_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     device, said, found = torch.device("cuda", 0), list[str](), []
     for room in (10**9, 0):
-        monkeypatch.setattr(canvases, "_room", lambda device, room=room: room)
+        monkeypatch.setattr(provider, "_room", lambda device, room=room: room)
         ready = Decoded(data(), store, device, say=said.append).split("train")
         found.append([canvas[row] for canvas, row in ready([np.arange(9), np.arange(5, 8)])])
     assert all(torch.equal(a, b) and a.is_cuda for a, b in zip(*found, strict=True))
@@ -317,9 +317,9 @@ def two_hosts(rank: int, folder: str, store: Store, expected: torch.Tensor) -> N
     """First with one cache for both, then with one each, of which one is there already."""
     name, said = socket.gethostname, list[str]()
     socket.gethostname = lambda: f"host {rank}"
-    peers = Peers()
-    assert (peers.leader, peers.leads, peers.leaders) == (rank, True, [0, 1])
-    assert peers.share(FILMS) == range(FILMS)
+    host = HostRanks()
+    assert (host.leader, host.leads, host.leaders) == (rank, True, [0, 1])
+    assert host.share(FILMS) == range(FILMS)
     assert torch.equal(read(store, say=said.append), expected)
     dist.barrier()
     assert "decoded once" in said[0] and len(said) == len(files(store)) == 1
@@ -334,9 +334,9 @@ def two_hosts(rank: int, folder: str, store: Store, expected: torch.Tensor) -> N
 
 def one_host(rank: int, store: Store, expected: torch.Tensor) -> None:
     """Each decodes a half; what one cannot decode stops both."""
-    peers = Peers()
-    assert (peers.leader, peers.leads, peers.leaders) == (0, rank == 0, [0])
-    assert (peers.share(FILMS), peers.share(1)) == (
+    host = HostRanks()
+    assert (host.leader, host.leads, host.leaders) == (0, rank == 0, [0])
+    assert (host.share(FILMS), host.share(1)) == (
         (range(75), range(0)) if rank == 0 else (range(75, FILMS), range(1))
     )
     ready = Decoded(data(), store, CPU).split("train")

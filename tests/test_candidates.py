@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pcamx.data.geometry import Fit
+from pcamx.data.canvas.placement import Fit
 from pcamx.explain.candidates import Candidate, as_stored, find_candidates
 from pcamx.explain.dicom_seg import label_map
 

@@ -16,12 +16,12 @@ import processes
 import pytest
 import torch
 
-from pcamx import checkpoint
 from pcamx import config as configs
-from pcamx.checkpoint import Progress, Weights
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
 from pcamx.output import write_text
+from pcamx.run import checkpoints
+from pcamx.run.checkpoints import Progress, Weights
 
 
 def steps_of(run: Path, stage: int) -> list[int]:
@@ -35,7 +35,7 @@ def losses_of(run: Path, stage: int) -> list[float]:
 
 
 def weights_of(run: Path, stage: int) -> Weights:
-    return checkpoint.load_weights(run / f"stage{stage}/weights.pt")
+    return checkpoints.load_weights(run / f"stage{stage}/weights.pt")
 
 
 def assert_same_bits(ours: Weights, theirs: Weights) -> None:
@@ -194,14 +194,14 @@ TAG = "step00000002"
 
 
 def test_whole_checkpoint(saved: Path) -> None:
-    tag, progress, world = checkpoint.latest(saved) or pytest.fail("not found")
+    tag, progress, world = checkpoints.latest(saved) or pytest.fail("not found")
     assert (tag, world) == (TAG, 2)
     assert (progress.epoch, progress.step, progress.done) == (0, 2, 2)
     assert progress.seconds > 0
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
+    assert checkpoints.latest(tmp_path) is None
 
 
 @pytest.mark.parametrize("pattern", ["rank_1.pt", "mp_rank_00_model_states.pt", "*_1_*optim*"])
@@ -209,7 +209,7 @@ def test_missing_file_is_named(saved: Path, pattern: str) -> None:
     (lost,) = (saved / "checkpoints" / TAG).glob(pattern)
     lost.unlink()
     with pytest.raises(PcamxError, match=f"{TAG}: {lost.name} is missing; remove .*checkpoints"):
-        checkpoint.latest(saved)
+        checkpoints.latest(saved)
 
 
 @pytest.mark.parametrize("pattern", ["rank_1.pt", "mp_rank_00_model_states.pt", "*_1_*optim*"])
@@ -219,20 +219,20 @@ def test_one_changed_byte_is_found(saved: Path, pattern: str) -> None:
     content[len(content) // 2] ^= 1
     hurt.write_bytes(content)
     with pytest.raises(PcamxError, match=f"{TAG}: {hurt.name} is damaged"):
-        checkpoint.latest(saved)
+        checkpoints.latest(saved)
 
 
 def test_latest_that_points_nowhere_names_another(saved: Path) -> None:
     (saved / "checkpoints/latest").write_text("step00000009")
     with pytest.raises(PcamxError, match=f"step00000009: .* cannot be read; write {TAG} into"):
-        checkpoint.latest(saved)
+        checkpoints.latest(saved)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b"[1]", b'{"world": 2, "files": 3}'])
 def test_damaged_progress(saved: Path, content: bytes) -> None:
     (saved / "checkpoints" / TAG / "progress.json").write_bytes(content)
     with pytest.raises(PcamxError, match=f"{TAG}: its progress.json cannot be read"):
-        checkpoint.latest(saved)
+        checkpoints.latest(saved)
 
 
 class _Trap:
@@ -251,7 +251,7 @@ def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(pickle.dumps(_Trap(mark), protocol=2))
     for name in ("a.pt", "b.pt"):
         with pytest.raises(PcamxError, match=f"{name}: not a stage's weights"):
-            checkpoint.load_weights(tmp_path / name)
+            checkpoints.load_weights(tmp_path / name)
     assert not mark.exists()
 
 
@@ -260,27 +260,27 @@ def test_weights_that_are_something_else(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(PcamxError, match="not a stage's weights .*; expected a weights.pt"):
-        checkpoint.load_weights(path)
+        checkpoints.load_weights(path)
 
 
 def test_weights_of_another_layout(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
     config = configs.load(write_config(tmp_path, {"model.layout": "basic"}))
     path = finished_run / "stage1/weights.pt"
     with pytest.raises(PcamxError, match="weights of the bottleneck layout, .* set model.layout"):
-        checkpoint.load_start(path, config, 2)
+        checkpoints.load_start(path, config, 2)
     with pytest.raises(PcamxError, match="weights of the bottleneck layout, .* set model.layout"):
         network = Network(config, decoder=False)
-        checkpoint.fill(network, checkpoint.load_weights(path), path, layout="basic")
+        checkpoints.fill(network, checkpoints.load_weights(path), path, layout="basic")
 
 
 def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
     config = configs.load(write_config(tmp_path))
     path = finished_run / "stage1/weights.pt"
-    weights = checkpoint.load_weights(path)
+    weights = checkpoints.load_weights(path)
     name = next(iter(weights.state))
     changed = dataclasses.replace(weights, state=weights.state | {name: torch.zeros(2)})
     with pytest.raises(PcamxError, match="weights of another model"):
-        checkpoint.fill(Network(config, decoder=False), changed, path, layout="bottleneck")
+        checkpoints.fill(Network(config, decoder=False), changed, path, layout="bottleneck")
 
 
 def test_write_text_leaves_the_old_file_when_it_cannot(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import processes
 import pytest
 
-from pcamx import cli, preflight
+from pcamx import cli
 from pcamx import config as configs
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
+from pcamx.training import preflight
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_ctrl_c(pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pcamx.evaluate.evaluate", interrupted)
+    monkeypatch.setattr("pcamx.evaluation.evaluate.evaluate", interrupted)
     code, text = pcamx("evaluate", tmp_path)
     assert code == 130
     assert "Traceback" not in text and text.startswith("pcamx: stopped")
@@ -269,7 +270,7 @@ def test_resume_with_a_damaged_checkpoint(check: Any, tmp_path: Path) -> None:
 @pytest.fixture
 def own_films(phantoms: Path, tmp_path: Path) -> Path:
     """A prepared store of a copy of the films, to be damaged."""
-    from pcamx.data.prepare import prepare
+    from pcamx.data.prepare.store_builder import prepare
 
     shutil.copytree(phantoms / "MURA-v1.1", tmp_path / "films")
     prepare(tmp_path / "films", tmp_path / "store", table=None, marks=phantoms / "marks")
@@ -291,7 +292,7 @@ def test_vanished_film(own_films: Path, write_config: Any, tmp_path: Path) -> No
 def test_film_damaged_while_streaming_ends_all_ranks(
     own_films: Path, write_config: Any, tmp_path: Path
 ) -> None:
-    from pcamx.data.order import epoch_order
+    from pcamx.data.feed.order import epoch_order
 
     store = read_store(own_films)
     # The film that rank 1 needs last in the first epoch.
@@ -310,14 +311,14 @@ def test_film_damaged_while_streaming_ends_all_ranks(
 FULL_DISK = """
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from pcamx import checkpoint
-original, saves = checkpoint.save, []
+from pcamx.run import checkpoints
+original, saves = checkpoints.save, []
 def save(*arguments):
     saves.append(1)
     if len(saves) == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     original(*arguments)
-checkpoint.save = save
+checkpoints.save = save
 sys.argv = [sys.argv[1], *sys.argv[2:]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -350,14 +351,14 @@ def test_folder_that_cannot_be_made(tmp_path: Path, write_config: Any) -> None:
 
 
 def test_full_disk_of_metrics(tmp_path: Path) -> None:
-    from pcamx.history import History
+    from pcamx.run.history import History
 
     with pytest.raises(PcamxError, match="cannot write .*metrics.jsonl: No such file"):
         History(tmp_path / "gone").add({"stage": 1})
 
 
 def test_cut_off_line_of_metrics_is_dropped(tmp_path: Path) -> None:
-    from pcamx.history import History
+    from pcamx.run.history import History
 
     history = History(tmp_path)
     for stage, step in ((1, 1), (1, 2), (2, 1), (2, 2)):

@@ -15,9 +15,9 @@ from pcamx.compare.differences import auroc_difference, difference
 from pcamx.compare.measured import names, read_run
 from pcamx.compare.pictures import FILMS, choose
 from pcamx.errors import PcamxError
-from pcamx.films import COLUMNS, read_films
-from pcamx.report import compared
-from pcamx.report.compared import Gap
+from pcamx.evaluation.film_table import COLUMNS, read_films
+from pcamx.report import comparison_rows
+from pcamx.report.comparison_rows import Gap
 
 
 def write_run(
@@ -141,7 +141,7 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     page = (tmp_path / "out/compare.html").read_text()
     assert page.count("<figure") == len(re.findall(r"data:image/png", page)) - 1 > 0
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing from outside
-    compared.print_comparison(found)
+    comparison_rows.print_comparison(found)
     text = capsys.readouterr().out
     assert "Differences to run" in text and "stage 3, decoder" in text
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageOps
 
 from pcamx.config import Augment
-from pcamx.data.augment import draw
-from pcamx.data.decode import decode_batches
-from pcamx.data.geometry import fit
-from pcamx.data.lesion import lesion_canvas
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.canvas.lesion_mask import lesion_canvas
+from pcamx.data.canvas.placement import fit
+from pcamx.data.feed.augment import draw
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.ops import gather_affine_normalise

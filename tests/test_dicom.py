@@ -15,11 +15,11 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
-from pcamx.data.decode import decode_batches
-from pcamx.data.dicom import read_dicom
-from pcamx.data.film_file import FilmFile, read_film
-from pcamx.data.image_file import UnfitError
-from pcamx.data.lay import lay_films
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.canvas.decode_pixels import lay_films
+from pcamx.data.files.dicom import read_dicom
+from pcamx.data.files.film import FilmFile, read_film
+from pcamx.data.files.image import UnfitError
 from pcamx.data.store import Film, Store
 
 CPU = torch.device("cpu")

@@ -19,13 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pcamx import config as configs
 from pcamx import engine
 from pcamx.config import Config
-from pcamx.data.canvases import Decoded
-from pcamx.data.feed import Feed, open_feed
+from pcamx.data.canvas.provider import Decoded
+from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.store import read_store
 from pcamx.engine import build
 from pcamx.engine.clip import clip
 from pcamx.errors import PcamxError
-from pcamx.stages import build_stage
+from pcamx.training.stages import build_stage
 
 STEPS = 5
 STAGES = (0, 1, 2, 3)

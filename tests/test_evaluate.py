@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pcamx import checkpoint
 from pcamx import config as configs
-from pcamx.data.decode import decode_batches
-from pcamx.data.lesion import lesion_canvas
-from pcamx.data.order import choose_marked
-from pcamx.data.prepare import prepare
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.canvas.lesion_mask import lesion_canvas
+from pcamx.data.feed.order import choose_marked
+from pcamx.data.prepare.store_builder import prepare
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluate import evaluate
+from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
+from pcamx.run import checkpoints
 
 STAGES = ("1", "2", "3")
 MEASURES = (
@@ -160,7 +160,7 @@ class ByHand:
         self.config = configs.load(run / "config.yaml")
         self.store: Store = read_store(Path(self.config.data.store))
         self.network = Network(self.config, decoder=True)
-        state = checkpoint.load_weights(run / "stage3/weights.pt").state
+        state = checkpoints.load_weights(run / "stage3/weights.pt").state
         self.network.load_state_dict(state)
         self.network.eval()
 

@@ -27,20 +27,20 @@ from pycocotools.coco import COCO
 from test_cli import assert_one_line
 
 from pcamx import config as configs
-from pcamx.data.canvases import stream
-from pcamx.data.feed import eval_batches
+from pcamx.data.canvas.provider import stream
+from pcamx.data.feed.batches import eval_batches
 from pcamx.data.marks import read_marks
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.evaluation.scoring import network_maps
 from pcamx.explain import work
 from pcamx.explain.folder import Explained, explain
 from pcamx.explain.inputs import find_films
 from pcamx.explain.job import Job, Settings
 from pcamx.explain.reading import read
 from pcamx.explain.results import finish
-from pcamx.pretrained import from_pretrained
-from pcamx.report.explained import Picture, draw
-from pcamx.scoring import network_maps
+from pcamx.report.explained_film import Picture, draw
+from pcamx.run.pretrained import from_pretrained
 
 CPU = torch.device("cpu")
 
@@ -403,12 +403,12 @@ def test_no_model(
 
 
 def test_a_network_that_answers_nan(films: Path, tmp_path: Path, write_config: Any) -> None:
-    from pcamx import checkpoint
+    from pcamx.run import checkpoints
 
     made = random_runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
-    weights = checkpoint.load_weights(made / "stage1/weights.pt")
+    weights = checkpoints.load_weights(made / "stage1/weights.pt")
     weights.state["head.weight"].fill_(float("nan"))
-    checkpoint.save_weights(made / "stage1/weights.pt", weights)
+    checkpoints.save_weights(made / "stage1/weights.pt", weights)
     with pytest.raises(PcamxError, match="answers NaN; train it again"):
         explain(made, [films], out=tmp_path / "out")
 
@@ -460,7 +460,7 @@ def test_a_process_ends_with_its_parent() -> None:
     """The pipe is closed by the last of them; a process that stayed would hold it open."""
     code = (
         "import os, time; from concurrent.futures import ProcessPoolExecutor as P; "
-        "import multiprocessing as m; from pcamx.data.processes import begin\n"
+        "import multiprocessing as m; from pcamx.processes import begin\n"
         "if __name__ == '__main__':\n"
         " pool = P(1, m.get_context('spawn'), initializer=begin)\n"
         " pool.submit(os.getpid).result(); os.kill(os.getpid(), 9)\n"
@@ -531,7 +531,7 @@ def test_reading_and_drawing_processes_do_without_torch() -> None:
     code = (
         "import pickle, sys; from pcamx.explain import reading, results, work; "
         "pickle.dumps((reading.read, results.finish, work._begin)); "
-        "print({'torch', 'nvidia.dali', 'pcamx.pretrained'} & set(sys.modules))"
+        "print({'torch', 'nvidia.dali', 'pcamx.run.pretrained'} & set(sys.modules))"
     )
     ended = processes.command(sys.executable, "-c", code, cwd=processes.PROJECT)
     assert ended.text.strip() == "set()"

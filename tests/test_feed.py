@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from pcamx.config import Attention, Config, Data, Objective, Run, Runtime, Stage, Stages
-from pcamx.data.canvases import Decoded, stream
-from pcamx.data.feed import Feed, eval_batches, open_feed
-from pcamx.data.lesion import lesion_canvas
+from pcamx.data.canvas.lesion_mask import lesion_canvas
+from pcamx.data.canvas.provider import Decoded, stream
+from pcamx.data.feed.batches import Feed, eval_batches, open_feed
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.types import Batch

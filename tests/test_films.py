@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pcamx.data.markers import Box
+from pcamx.data.canvas.side_markers import Box
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
-from pcamx.films import COLUMNS, MEASURED, write_films
+from pcamx.evaluation.film_table import COLUMNS, MEASURED, write_films
 from pcamx.metrics import paired
 
 STAGES = ("1", "2", "3")

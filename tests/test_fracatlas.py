@@ -18,12 +18,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from pcamx import cli, evaluate
-from pcamx.data import fracatlas
-from pcamx.data.fracatlas import read_fracatlas, split_of, test_blocks
-from pcamx.data.prepare import prepare
+from pcamx import cli
+from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.sets import fracatlas
+from pcamx.data.sets.fracatlas import read_fracatlas, split_of, test_blocks
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.evaluation import evaluate
 from pcamx.marking.check import check
 
 test_blocks.__test__ = False  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pcamx.data.geometry import Fit, fit
-from pcamx.data.lesion import lesion_canvas
+from pcamx.data.canvas.lesion_mask import lesion_canvas
+from pcamx.data.canvas.placement import Fit, fit
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 

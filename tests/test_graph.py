@@ -10,9 +10,9 @@ import torch
 import torch._dynamo
 from test_stages import films, make
 
-from pcamx import checkpoint
 from pcamx import config as configs
-from pcamx.stages import Stage
+from pcamx.run import checkpoints
+from pcamx.training.stages import Stage
 from pcamx.types import Batch
 
 CONFIG = torch._dynamo.config
@@ -82,7 +82,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, write_config: Any) ->
     assert processes.train(1, stopped, 1, stop="0 0 1 SIGTERM").code == 130
     processes.train(1, stopped, 1, "--resume", stop=never).ok()
     ours, theirs = (
-        checkpoint.load_weights(path.parent / "run/stage1/weights.pt")
+        checkpoints.load_weights(path.parent / "run/stage1/weights.pt")
         for path in (straight, stopped)
     )
     assert ours.accuracy == theirs.accuracy

@@ -13,7 +13,7 @@ import pytest
 import stores
 import torch
 
-from pcamx import checkpoint
+from pcamx.run import checkpoints
 
 
 def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> None:
@@ -22,10 +22,10 @@ def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> 
     assert ended.code == 0, ended.text
     assert "Traceback" not in ended.text and "Warning" not in ended.text
     for stage in (1, 2, 3):
-        weights = checkpoint.load_weights(folder / f"run/stage{stage}/weights.pt")
+        weights = checkpoints.load_weights(folder / f"run/stage{stage}/weights.pt")
         assert (weights.stage, weights.world) == (stage, 2)
         assert weights.seconds > 0
-    weights = checkpoint.load_weights(folder / "run/segmenter/weights.pt")
+    weights = checkpoints.load_weights(folder / "run/segmenter/weights.pt")
     assert (weights.stage, weights.world, weights.accuracy) == ("segmenter", 2, None)
     assert {name.partition(".")[0] for name in weights.state} == {"encoder", "decoder"}
     assert sorted(p.name for p in folder.iterdir()) == ["run", "run.yaml"]
@@ -37,11 +37,11 @@ def test_p_is_carried_into_the_next_stage(launched: tuple[Path, processes.Ended]
     steps = {n: [x for x in lines if (x["kind"], x["stage"]) == ("train", n)] for n in (1, 2, 3)}
     for stage in (1, 2, 3):
         # Nothing after the last step, validation least of all, has changed P.
-        weights = checkpoint.load_weights(run / f"stage{stage}/weights.pt")
+        weights = checkpoints.load_weights(run / f"stage{stage}/weights.pt")
         assert weights.accuracy == steps[stage][-1]["p"]
     for stage in (2, 3):
         # A batch of 8 of the 32 films moves P by a quarter of the way to the batch's accuracy.
-        before = checkpoint.load_weights(run / f"stage{stage - 1}/weights.pt").accuracy
+        before = checkpoints.load_weights(run / f"stage{stage - 1}/weights.pt").accuracy
         right = (steps[stage][0]["p"] - 0.75 * before) / 0.25 * 8
         assert abs(right - round(right)) < 1e-9
         assert 0 <= round(right) <= 8
@@ -80,7 +80,7 @@ def test_torchrun(tmp_path: Path, write_config: Any, store_folder: Path) -> None
         cwd=tmp_path,
     ).ok()
     assert "Traceback" not in ended.text
-    assert checkpoint.load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+    assert checkpoints.load_weights(tmp_path / "run/stage1/weights.pt").world == 2
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["kind"] == "valid" and "accuracy" in last and "auroc" not in last
 
@@ -108,7 +108,7 @@ def test_plain_python_alone_resumes_and_ends(tmp_path: Path, write_config: Any) 
 def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any) -> None:
     write_config(tmp_path)
     code = (
-        "import runpy, sys, pcamx.trainer as t\n"
+        "import runpy, sys, pcamx.training.trainer as t\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
         "t.open_feed = stop\n"
         "sys.argv = sys.argv[1:]\n"

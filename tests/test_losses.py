@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from pcamx.losses import RunningAccuracy, confidence, figures, lesion_loss, over_ranks
+from pcamx.distributed import sum_over_ranks
+from pcamx.training.losses import RunningAccuracy, confidence, figures, lesion_loss
 
 
 def number(value: float) -> Tensor:
@@ -194,7 +195,7 @@ def l3_gradient(part: slice) -> tuple[float, Tensor]:
     """L3 and its gradient to one weight per pixel, of some of the films."""
     image, lesion, marked = (t[part] for t in films())
     weight = torch.full((6, 6), 0.3, requires_grad=True)
-    (total,) = over_ranks(marked.sum())
+    (total,) = sum_over_ranks(marked.sum())
     loss = lesion_loss(image * weight, lesion, marked, share=0.5, marked_total=total)
     return loss.item(), torch.autograd.grad(loss, weight)[0]
 
@@ -205,7 +206,7 @@ def one_rank(rank: int, folder: str) -> None:
     accuracy = RunningAccuracy(window=20)
     trail = []
     for right in ((4, 1), (0, 3)):  # of each rank's four films, in two steps
-        correct, count = over_ranks(torch.tensor(right[rank]), torch.tensor(4))
+        correct, count = sum_over_ranks(torch.tensor(right[rank]), torch.tensor(4))
         accuracy.update(correct, count)
         trail.append(accuracy.value.item())
     loss, gradient = l3_gradient(slice(4 * rank, 4 * rank + 4))

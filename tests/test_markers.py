@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.markers import HEADER, Box, read_markers
+from pcamx.data.canvas.side_markers import HEADER, Box, read_markers
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 

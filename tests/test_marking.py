@@ -15,18 +15,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pcamx import checkpoint, cli
+from pcamx import cli
 from pcamx import config as configs
-from pcamx.data.decode import decode_batches
+from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.store import Film, Store, read_store, write_store
 from pcamx.errors import PcamxError
 from pcamx.marking.check import check, choose
-from pcamx.marking.signs import Signs, background_limit, measure
 from pcamx.marking.suggest import in_turn, suggest
+from pcamx.marking.wrong_attention import Signs, background_limit, measure
 from pcamx.model.network import Network
-from pcamx.pretrained import from_pretrained
-from pcamx.report.figure import Panel
-from pcamx.report.sheet import draw_sheet
+from pcamx.report.contact_sheet import draw_sheet
+from pcamx.report.film_figure import Panel
+from pcamx.run import checkpoints
+from pcamx.run.pretrained import from_pretrained
 
 
 @pytest.fixture
@@ -243,7 +244,7 @@ def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFact
     network = Network(configs.load(folder / "config.yaml"), decoder=False)
     (folder / "stage1").mkdir()
     facts: dict[str, Any] = {"accuracy": 0.5, "seconds": 1.0, "epochs": 1, "world": 1}
-    weights = checkpoint.Weights(
+    weights = checkpoints.Weights(
         stage=1,
         layout="bottleneck",
         canvas=32,
@@ -251,7 +252,7 @@ def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFact
         state={k: v.clone() for k, v in network.state_dict().items()},
         **facts,
     )
-    checkpoint.save_weights(folder / "stage1" / "weights.pt", weights)
+    checkpoints.save_weights(folder / "stage1" / "weights.pt", weights)
     return folder
 
 

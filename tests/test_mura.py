@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.mura import is_mura, read_mura
+from pcamx.data.sets.mura import is_mura, read_mura
 from pcamx.errors import PcamxError
 
 WRIST = "MURA-v1.1/train/XR_WRIST/patient00001/study1_positive/"

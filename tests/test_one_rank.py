@@ -13,12 +13,12 @@ from torch import Tensor
 from pcamx import config as configs
 from pcamx import engine
 from pcamx.config import Config
-from pcamx.data.canvases import Decoded
-from pcamx.data.feed import open_feed
+from pcamx.data.canvas.provider import Decoded
+from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
 from pcamx.engine import build
-from pcamx.stages import build_stage
-from pcamx.validation import validate
+from pcamx.training.stages import build_stage
+from pcamx.training.validation import validate
 
 STEPS = 4
 

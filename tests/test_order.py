@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from pcamx.data.order import by_class, choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.feed.order import by_class, choose_marked, epoch_order, steps_per_epoch
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 
@@ -117,6 +117,7 @@ def test_marked_films_are_spread_over_the_parts() -> None:
 
 def test_order_does_not_load_dali() -> None:
     code = (
-        "import sys, pcamx.data.order, pcamx.data.augment; sys.exit('nvidia.dali' in sys.modules)"
+        "import sys, pcamx.data.feed.order, pcamx.data.feed.augment; "
+        "sys.exit('nvidia.dali' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcamx.data.prepare import Summary, prepare
-from pcamx.data.replacing import replacing
+from pcamx.data.prepare.store_builder import Summary, prepare
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.output import replacing_folder
 
 ROWS = [
     ("a/n1.png", 0, "train", "p1"),
@@ -236,7 +236,7 @@ def test_what_is_to_be_known_of_the_marks(root: Path, tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from pcamx.data.prepare import prepare
+from pcamx.data.prepare.store_builder import prepare
 from pcamx.errors import PcamxError
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
@@ -265,7 +265,7 @@ def test_a_checking_process_that_dies(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where memory runs out the system kills a worker; the message says where it stood."""
-    monkeypatch.setattr("pcamx.data.processes.begin", _die)
+    monkeypatch.setattr("pcamx.processes.begin", _die)
     refused("n1.png: a checking process died", root, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
 
@@ -283,7 +283,7 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
         (tmp_path / f".out.{name}").mkdir()
     (tmp_path / f".out.{host}.{gone.pid}.old/file").write_text("kept")
     (tmp_path / f".out.else.{gone.pid}.draft").mkdir()
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "out", lambda folder: None):
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "out", lambda folder: None):
         raise KeyboardInterrupt
     assert (tmp_path / "out/file").read_text() == "kept"
     left = {path.name for path in tmp_path.iterdir()}

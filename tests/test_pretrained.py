@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pcamx
-from pcamx import checkpoint
 from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
-from pcamx.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
+from pcamx.run import checkpoints
+from pcamx.run.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_last_stage_of_a_run(run: Path, store_folder: Path, write_config: Any) -
     assert (model.mean, model.std) == (store.mean, store.std)
     assert not any(layer.training for layer in model.network.modules())
     network = Network(configs.load(run / "config.yaml"), decoder=True).eval()
-    network.load_state_dict(checkpoint.load_weights(run / "stage3/weights.pt").state)
+    network.load_state_dict(checkpoints.load_weights(run / "stage3/weights.pt").state)
     grey = torch.randint(0, 256, (3, 1, 32, 32), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         expected = network((grey.float() - store.mean) / store.std)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, curves, figure, pace, page, rows, style, tables
-from pcamx.report.figure import Panel
+from pcamx.report import console, curves, film_figure, pace, page, rows, style, tables
+from pcamx.report.film_figure import Panel
 
 MORE = ("relevance_rank", "pxap", "maxboxacc_v2", "dice", "miou_otsu", "false_activation")
 HOSTILE = 'hand/<script>alert("x")</script>&\'$_{1}.png'
@@ -271,7 +271,7 @@ def test_overlay_keeps_the_grey_where_the_map_is_zero() -> None:
     shown = panel()
     map_HW = shown.maps["CAM"].copy()
     map_HW[0, 0] = np.nan
-    blend_HW3 = figure.overlay(shown.image_HW, map_HW)
+    blend_HW3 = film_figure.overlay(shown.image_HW, map_HW)
     zero_HW = ~(map_HW > 0)
     assert (blend_HW3[zero_HW] == shown.image_HW[zero_HW][:, None]).all()
     # The highest value: 0.65 of inferno's last colour (252, 255, 164) over 0.35 of the grey.
@@ -282,13 +282,13 @@ def test_overlay_keeps_the_grey_where_the_map_is_zero() -> None:
 
 def test_overlay_refuses_another_size() -> None:
     with pytest.raises(PcamxError, match="resize"):
-        figure.overlay(panel().image_HW, np.zeros((20, 20), np.float32))
+        film_figure.overlay(panel().image_HW, np.zeros((20, 20), np.float32))
 
 
 def test_cross_lies_at_the_maximum() -> None:
     shown = panel()
-    assert figure.peak(shown.maps["CAM"]) == (7, 12)
-    assert figure.peak(shown.maps["decoder"]) is None
+    assert film_figure.peak(shown.maps["CAM"]) == (7, 12)
+    assert film_figure.peak(shown.maps["decoder"]) is None
     text = page.render({}, [], [shown])
     cross = re.findall(r'class="peak" d="([^"]*)"', text)[-1]  # the first is the legend's
     strokes = re.findall(r"M([\d.]+) ([\d.]+)([hv])([\d.]+)", cross)
@@ -303,7 +303,7 @@ def test_cross_lies_at_the_maximum() -> None:
 def test_outline_follows_the_mark_to_the_edge() -> None:
     lesion_HW = np.zeros((8, 8), np.uint8)
     lesion_HW[0:3, 4:8] = 255
-    (line,) = figure.outlines(lesion_HW)
+    (line,) = film_figure.outlines(lesion_HW)
     assert (line[0] == line[-1]).all()
     assert line.min(axis=0).tolist() == [3.5, -0.5] and line.max(axis=0).tolist() == [7.5, 2.5]
 
@@ -313,18 +313,18 @@ def test_films_with_misses_come_first() -> None:
     one = panel("one", hits={"CAM": True, "decoder": False})
     two = panel("two", hits={"CAM": False, "decoder": False})
     unmarked = panel("unmarked", hits={})
-    order = [p.title for p in figure.ordered([hit, unmarked, one, two])]
+    order = [p.title for p in film_figure.ordered([hit, unmarked, one, two])]
     assert order == ["two", "one", "hit", "unmarked"]
 
 
 def test_png_has_print_resolution(tmp_path: Path) -> None:
-    figure.save_png([panel("a $x_$ name")], tmp_path / "figure2.png", dpi=200)
+    film_figure.save_png([panel("a $x_$ name")], tmp_path / "figure2.png", dpi=200)
     with Image.open(tmp_path / "figure2.png") as image:
         assert round(image.info["dpi"][0]) == 200
         assert image.width > 900
     assert [p.name for p in tmp_path.iterdir()] == ["figure2.png"]
     with pytest.raises(PcamxError, match="no films"):
-        figure.save_png([], tmp_path / "none.png")
+        film_figure.save_png([], tmp_path / "none.png")
 
 
 # Curves

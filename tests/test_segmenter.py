@@ -17,17 +17,18 @@ from random_runs import random_run
 from test_checkpoint import assert_same_bits
 from test_stages import films, settings
 
-from pcamx import checkpoint, preflight
 from pcamx import config as configs
 from pcamx.config import ConfigError, Objective
-from pcamx.data.canvases import Decoded
-from pcamx.data.feed import open_feed
-from pcamx.data.order import choose_marked, marked_order
+from pcamx.data.canvas.provider import Decoded
+from pcamx.data.feed.batches import open_feed
+from pcamx.data.feed.order import choose_marked, marked_order
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluate import evaluate
+from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
-from pcamx.stages import SegmenterStage, build_stage
+from pcamx.run import checkpoints
+from pcamx.training import preflight
+from pcamx.training.stages import SegmenterStage, build_stage
 from pcamx.types import SEGMENTER, StageId
 
 CPU = torch.device("cpu")
@@ -115,7 +116,7 @@ def test_resume_gives_the_same_bits(tmp_path: Path, write_config: Any) -> None:
     ended = processes.train(2, stopped, SEGMENTER, "--resume").ok()
     assert "segmenter continues in epoch 1 after step 2" in ended.text
     runs = [path.parent / "run" for path in (straight, stopped)]
-    one, other = (checkpoint.load_weights(run / "segmenter/weights.pt") for run in runs)
+    one, other = (checkpoints.load_weights(run / "segmenter/weights.pt") for run in runs)
     assert_same_bits(one, other)
     logged = [list(map(json.loads, (r / "metrics.jsonl").read_text().splitlines())) for r in runs]
     for lines in logged:

@@ -15,7 +15,7 @@ from pcamx import config as configs
 from pcamx import ops
 from pcamx.config import Attention, Config, Objective
 from pcamx.model.network import batch_norm_by
-from pcamx.stages import Stage, build_stage
+from pcamx.training.stages import Stage, build_stage
 from pcamx.types import Batch
 
 

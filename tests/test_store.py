@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.replacing import replacing
+from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.data.store import Film, csv_rows, read_store, relative, write_store
 from pcamx.errors import PcamxError
+from pcamx.output import replacing_folder
 
 
 def film(path: str = "a/b, c.png", **other: object) -> Film:
@@ -30,7 +31,7 @@ def film(path: str = "a/b, c.png", **other: object) -> Film:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     films = [film(), film("é.png", label=0, split="valid", white=255, part="")]
-    with replacing(tmp_path / "store") as draft:
+    with replacing_folder(tmp_path / "store", refuse_foreign) as draft:
         write_store(draft, tmp_path, films, mean=40.5, std=1 / 3, quarantine=[("x.png", "empty")])
     return tmp_path / "store"
 
@@ -93,7 +94,7 @@ def test_no_store_no_folder_no_root(store: Path, tmp_path: Path) -> None:
 def test_replacing_keeps_the_old_store_when_the_block_fails(store: Path) -> None:
     before = {file.name: file.read_bytes() for file in store.iterdir()}
     with pytest.raises(PcamxError, match="No space left on device; nothing was written"):
-        with replacing(store) as draft:
+        with replacing_folder(store, refuse_foreign) as draft:
             (draft / "manifest.csv").write_text("half")
             raise OSError(28, "No space left on device")
     assert {file.name: file.read_bytes() for file in store.iterdir()} == before
@@ -112,8 +113,11 @@ def test_replacing_puts_the_old_store_back_when_the_swap_fails(
             raise OSError(5, "Input/output error")
         real(source, target)
 
-    monkeypatch.setattr("pcamx.data.replacing.os.replace", replace)
-    with pytest.raises(PcamxError, match="Input/output error"), replacing(store) as draft:
+    monkeypatch.setattr("pcamx.output.os.replace", replace)
+    with (
+        pytest.raises(PcamxError, match="Input/output error"),
+        replacing_folder(store, refuse_foreign) as draft,
+    ):
         write_store(draft, store.parent, [], mean=1, std=1)
     assert len(read_store(store).films) == 2
     assert [item.name for item in store.parent.iterdir()] == ["store"]
@@ -125,7 +129,10 @@ def test_replacing_touches_nothing_that_is_not_a_store(store: Path, tmp_path: Pa
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.csv").write_text("mine")
     for name, message in (("store", "holds notes.txt"), ("file", "is a file"), ("other", "not a")):
-        with pytest.raises(PcamxError, match=message), replacing(tmp_path / name):
+        with (
+            pytest.raises(PcamxError, match=message),
+            replacing_folder(tmp_path / name, refuse_foreign),
+        ):
             pass
     assert (store / "notes.txt").read_text() == "mine"
     assert (tmp_path / "other" / "manifest.csv").read_text() == "mine"

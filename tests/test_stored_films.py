@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pcamx.data.decode import decode_batches
-from pcamx.data.film_file import read_film
-from pcamx.data.lay import lay_films
-from pcamx.data.prepare import Summary, prepare
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.canvas.decode_pixels import lay_films
+from pcamx.data.files.film import read_film
+from pcamx.data.prepare.dicom_to_png import _names
+from pcamx.data.prepare.store_builder import Summary, prepare
+from pcamx.data.prepare.transcode import Kind
 from pcamx.data.store import read_store
-from pcamx.data.take_in import _names
-from pcamx.data.transcode import Kind
 
 CPU = torch.device("cpu")
 ROWS = [

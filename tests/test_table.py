@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.table import read_table
+from pcamx.data.sets.table import read_table
 from pcamx.errors import PcamxError
 
 

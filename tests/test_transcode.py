@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pcamx.data.decode import decode_batches
+from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.marks.names import Names
-from pcamx.data.parity import compare
-from pcamx.data.prepare import Summary, prepare
+from pcamx.data.prepare.parity import compare
+from pcamx.data.prepare.store_builder import Summary, prepare
+from pcamx.data.prepare.transcode import _names
 from pcamx.data.store import Film, Store, read_store
-from pcamx.data.transcode import _names
 from pcamx.errors import PcamxError
 from pcamx.progress import silent
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from pcamx.data.decode import decode_batches
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.store import Film, Store
-from pcamx.data.verify import Facts, verify
 
 WIDTH, HEIGHT = 64, 48
 Y, X = np.mgrid[0:HEIGHT, 0:WIDTH]

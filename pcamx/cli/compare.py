@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from pcamx.compare import FIGURE, PAGE, compare
-    from pcamx.report.compared import print_comparison
+    from pcamx.report.comparison_rows import print_comparison
 
     print_comparison(compare(options.run, options.out))
     print(f"{options.out / PAGE} is the comparison for people, {FIGURE} its films for print")

@@ -47,7 +47,7 @@ def _films(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.evaluate import evaluate, out_folder
+    from pcamx.evaluation.evaluate import evaluate, out_folder
     from pcamx.report.console import say, track
     from pcamx.report.tables import print_results
     from pcamx.types import title

@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.data.prepare import prepare
+    from pcamx.data.prepare.store_builder import prepare
     from pcamx.report.console import track
 
     found = prepare(

@@ -14,12 +14,12 @@ from pcamx import provenance
 from pcamx.compare import pictures
 from pcamx.compare.differences import KEYS, auroc_difference, difference, other_films
 from pcamx.compare.measured import Measured, read_runs
-from pcamx.data.replacing import replacing
 from pcamx.errors import PcamxError
 from pcamx.metrics import Difference
-from pcamx.report import compared_page
-from pcamx.report.compared import Comparison, Gap
-from pcamx.report.figure import save_png
+from pcamx.output import replacing_folder
+from pcamx.report import comparison_page
+from pcamx.report.comparison_rows import Comparison, Gap
+from pcamx.report.film_figure import save_png
 from pcamx.report.rows import MAPS
 
 PAGE, FACTS, FIGURE = "compare.html", "compare.json", "figure2.png"
@@ -43,10 +43,10 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
         remarks=[*remarks, *undrawn],
         settings={run.name: _settings(runs[0], run) for run in runs[1:]},
     )
-    with replacing(out, check_place) as draft:
+    with replacing_folder(out, check_place) as draft:
         facts = json.dumps(_facts(runs, found), indent=1, allow_nan=False)
         (draft / FACTS).write_text(facts + "\n", encoding="utf-8")
-        (draft / PAGE).write_text(compared_page.render(found, panels), encoding="utf-8")
+        (draft / PAGE).write_text(comparison_page.render(found, panels), encoding="utf-8")
         if panels:
             save_png(panels, draft / FIGURE, dpi=_DPI)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from pcamx import metrics
-from pcamx.films import FilmTable
+from pcamx.evaluation.film_table import FilmTable
 from pcamx.metrics import Difference
 
 KEYS = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}

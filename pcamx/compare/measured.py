@@ -8,7 +8,7 @@ from typing import Any
 
 from pcamx import __version__
 from pcamx.errors import PcamxError
-from pcamx.films import FilmTable, read_films
+from pcamx.evaluation.film_table import FilmTable, read_films
 
 FORMAT = 1
 """Of report.json."""

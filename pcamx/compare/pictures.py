@@ -9,13 +9,13 @@ import numpy as np
 
 from pcamx import config as configs
 from pcamx.compare.measured import Measured
-from pcamx.data.canvases import stream
-from pcamx.data.feed import eval_batches
+from pcamx.data.canvas.provider import stream
+from pcamx.data.feed.batches import eval_batches
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
-from pcamx.panels import draw_panels
-from pcamx.pretrained import from_pretrained
-from pcamx.report.figure import Panel
+from pcamx.evaluation.example_films import draw_panels
+from pcamx.report.film_figure import Panel
+from pcamx.run.pretrained import from_pretrained
 
 FILMS = 8
 _SHOWN = {

@@ -87,7 +87,7 @@ def relative(text: str) -> str:
     """A path from a data file, normalised to forward slashes.
 
     Raises PcamxError, without a location, if it is empty, absolute or climbs with `..`. Links
-    are another matter: `pcamx.data.prepare` looks at those.
+    are another matter: `pcamx.data.prepare.store_builder` looks at those.
     """
     path = PurePosixPath(text)
     if not text or not path.parts or "\0" in text:
@@ -135,7 +135,7 @@ def write_store(
     std: float,
     quarantine: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write the three files into an existing folder; `replacing` makes it atomic.
+    """Write the three files into an existing folder; `replacing_folder` makes it atomic.
 
     ``root`` is absolute, or relative to the store's folder.
     """

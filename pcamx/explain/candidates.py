@@ -11,7 +11,7 @@ import contourpy
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.geometry import Fit
+from pcamx.data.canvas.placement import Fit
 
 Points = NDArray[np.float64]
 

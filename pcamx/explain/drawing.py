@@ -1,4 +1,4 @@
-"""An explained film as `pcamx.report.explained` draws it.
+"""An explained film as `pcamx.report.explained_film` draws it.
 
 Shapes: H W the canvas, h w the film on it.
 """
@@ -11,7 +11,7 @@ from PIL import Image
 
 from pcamx.explain.candidates import Candidate
 from pcamx.explain.job import Job, Settings
-from pcamx.report.explained import Outline, Picture
+from pcamx.report.explained_film import Outline, Picture
 
 
 def picture(settings: Settings, job: Job, candidates: Sequence[Candidate]) -> Picture:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcamx import provenance
-from pcamx.data.replacing import replacing
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
@@ -27,8 +26,9 @@ from pcamx.explain.reading import Reading, read
 from pcamx.explain.results import FILMS, FORMAT, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.work import ahead, executor
-from pcamx.pretrained import Pretrained, from_pretrained
+from pcamx.output import replacing_folder
 from pcamx.progress import Track, silent
+from pcamx.run.pretrained import Pretrained, from_pretrained
 
 _BATCH = 8
 _DEFAULT = "explain"
@@ -71,7 +71,7 @@ def explain(
         check_installed()
     model = from_pretrained(run)
     settings = _settings(model, dicom_seg)
-    with replacing(out, _may_replace) as draft, executor(len(found), workers) as pool:
+    with replacing_folder(out, _may_replace) as draft, executor(len(found), workers) as pool:
         work = _rows(model, found, draft, settings, pool)
         rows = list(track(work, "explaining films", len(found)))
         if all(row.probability is None for row in rows):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.geometry import Fit, fit
+from pcamx.data.canvas.placement import Fit, fit
 from pcamx.explain.candidates import Candidate, find_candidates
 from pcamx.explain.reading import Reading
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcamx import metrics
-from pcamx.data.decode import decode_batches
-from pcamx.data.lay import lay_films
+from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.canvas.decode_pixels import lay_films
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
+from pcamx.evaluation.scoring import abnormal_probability
 from pcamx.explain.reading import Reading
-from pcamx.pretrained import Pretrained
-from pcamx.scoring import abnormal_probability
+from pcamx.run.pretrained import Pretrained
 
 
 class Answer(NamedTuple):

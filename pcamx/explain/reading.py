@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcamx.data.film_file import read_film
-from pcamx.data.image_file import UnfitError
+from pcamx.data.files.film import read_film
+from pcamx.data.files.image import UnfitError
 from pcamx.explain.inputs import FilmPath
-from pcamx.report.explained import LONG_SIDE
+from pcamx.report.explained_film import LONG_SIDE
 
 
 class Reading(NamedTuple):

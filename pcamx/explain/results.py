@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pcamx.data.image_file import UPRIGHT, one_line
+from pcamx.data.files.image import UPRIGHT, one_line
 from pcamx.explain.candidates import Points, as_stored
 from pcamx.explain.dicom_seg import MOST, write_segmentation
 from pcamx.explain.drawing import picture
 from pcamx.explain.job import CALLED, Job, Row, Scored, Settings
 from pcamx.explain.reading import Reading
-from pcamx.report.explained import draw
+from pcamx.report.explained_film import draw
 
 FORMAT = 1
 FILMS = "films"

@@ -9,8 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pcamx.data.processes import begin, started
 from pcamx.errors import PcamxError
+from pcamx.processes import begin, started
 
 T = TypeVar("T")
 R = TypeVar("R")

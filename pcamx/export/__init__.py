@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pcamx import checkpoint
-from pcamx.data.replacing import replacing
+from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.errors import PcamxError
 from pcamx.export.card import model_card
 from pcamx.export.graph import ONNX, require_packages, write_onnx
-from pcamx.pretrained import from_pretrained, read_report, save_pretrained
+from pcamx.output import replacing_folder
+from pcamx.run import checkpoints
+from pcamx.run.pretrained import from_pretrained, read_report, save_pretrained
 
 
 def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
@@ -29,9 +30,9 @@ def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
         raise PcamxError(f"{run}: not a run's folder, config.yaml is not there")
     require_packages()
     model = from_pretrained(run, stage=stage, device="cpu")
-    weights = checkpoint.load_weights(run / f"stage{model.stage}" / "weights.pt")
+    weights = checkpoints.load_weights(run / f"stage{model.stage}" / "weights.pt")
     report = read_report(run, weights)
-    with replacing(out) as draft:
+    with replacing_folder(out, refuse_foreign) as draft:
         save_pretrained(model, draft)
         onnx = write_onnx(model, draft / ONNX)
         (draft / "onnx.json").write_text(json.dumps(onnx, indent=1) + "\n", encoding="utf-8")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pcamx import __version__
-from pcamx.checkpoint import Weights
-from pcamx.pretrained import Pretrained
 from pcamx.report import rows
+from pcamx.run.checkpoints import Weights
+from pcamx.run.pretrained import Pretrained
 
 _HEAD = """\
 ---

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pcamx import ops
 from pcamx.errors import PcamxError
-from pcamx.pretrained import Pretrained
+from pcamx.run.pretrained import Pretrained
 from pcamx.types import ABNORMAL
 
 ONNX = "model.onnx"

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from PIL import ExifTags, Image
 
-from pcamx.data.lesion import lay_lesion
+from pcamx.data.canvas.lesion_mask import lay_lesion
 from pcamx.data.marks import Marks, read_marks
 from pcamx.data.marks.parse import line
 from pcamx.data.store import QUARANTINE, SPLITS, Film, Store, csv_rows, read_store
-from pcamx.marking import tiles
+from pcamx.marking import film_tiles
 from pcamx.progress import Track, silent
-from pcamx.report.figure import Panel
-from pcamx.report.sheet import FILMS, check_place, save_sheet
+from pcamx.report.contact_sheet import FILMS, check_place, save_sheet
+from pcamx.report.film_figure import Panel
 from pcamx.types import NORMAL
 
 CANVAS = 320
@@ -132,7 +132,7 @@ def _draw(found: Checked, store: Store, films: Sequence[Film], sheet: Path, trac
     films = choose(films, odd, FILMS)
     panels: list[Panel] = []
     cpu = torch.device("cpu")
-    for batch, canvas_B1HW in tiles.batches(store, films, CANVAS, cpu, track, "drawing films"):
+    for batch, canvas_B1HW in film_tiles.batches(store, films, CANVAS, cpu, track, "drawing films"):
         for film, canvas_1HW in zip(batch, canvas_B1HW, strict=True):
             make = found.marks.masks[film.path]
             assert make is not None
@@ -141,9 +141,9 @@ def _draw(found: Checked, store: Store, films: Sequence[Film], sheet: Path, trac
                 Panel(
                     title=film.path,
                     caption=_caption(film, found),
-                    image_HW=tiles.on_film(canvas_1HW[0], film).numpy(),
+                    image_HW=film_tiles.on_film(canvas_1HW[0], film).numpy(),
                     maps={},
-                    lesion_HW=tiles.on_film(lesion_HW, film).numpy(),
+                    lesion_HW=film_tiles.on_film(lesion_HW, film).numpy(),
                 )
             )
     what = f"{found.marks.kind}: {len(films)} of {len(found.share)} marked films"

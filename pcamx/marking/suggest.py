@@ -1,7 +1,7 @@
 """`pcamx marks suggest`: which abnormal training films are worth marking next.
 
-The score is that of `pcamx.marking.signs`. Body parts take turns, each giving its highest score
-first; ties go by path.
+The score is that of `pcamx.marking.wrong_attention`. Body parts take turns, each giving its
+highest score first; ties go by path.
 
 Shapes: B batch, H W the canvas.
 """
@@ -18,14 +18,14 @@ from pcamx import config as configs
 from pcamx import metrics
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
-from pcamx.marking import tiles
-from pcamx.marking.signs import Signs, measure
+from pcamx.evaluation.scoring import network_maps
+from pcamx.marking import film_tiles
+from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.output import write_text
-from pcamx.pretrained import Pretrained, from_pretrained
 from pcamx.progress import Track, silent
-from pcamx.report.figure import Panel
-from pcamx.report.sheet import FILMS, check_place, save_sheet
-from pcamx.scoring import network_maps
+from pcamx.report.contact_sheet import FILMS, check_place, save_sheet
+from pcamx.report.film_figure import Panel
+from pcamx.run.pretrained import Pretrained, from_pretrained
 from pcamx.types import ABNORMAL
 
 SHEET = ".png"
@@ -98,7 +98,7 @@ def _panels(
     panels: list[Panel] = []
     explain = network_maps(model.network)
     films = [one.film for one in chosen]
-    for batch, canvas_B1HW in tiles.batches(
+    for batch, canvas_B1HW in film_tiles.batches(
         store, films, model.canvas, model.device, track, "drawing films"
     ):
         _, maps = explain(model.standardise(canvas_B1HW))
@@ -109,8 +109,8 @@ def _panels(
                 Panel(
                     title=film.path,
                     caption=", ".join(filter(None, (film.part, one.reason))),
-                    image_HW=tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
-                    maps={"positive CAM": tiles.on_film(map_BHW[k], film).cpu().numpy()},
+                    image_HW=film_tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
+                    maps={"positive CAM": film_tiles.on_film(map_BHW[k], film).cpu().numpy()},
                 )
             )
     return panels

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.output import write_text
-from pcamx.report import figure, rows, words
+from pcamx.report import film_figure, rows, words
 from pcamx.report.curves import Curve, stage_curves
-from pcamx.report.figure import Panel
+from pcamx.report.film_figure import Panel
 from pcamx.report.style import STYLE
 from pcamx.report.template import PAGE
 from pcamx.types import TRAINABLE, title
@@ -85,7 +85,7 @@ def render(
             more_classes=more_classes if rows.measured(more_classes) else (),
             part_titles=titles,
             parts=parts,
-            films=[film(panel) for panel in figure.ordered(panels)],
+            films=[film(panel) for panel in film_figure.ordered(panels)],
             legend=legend(),
             curves=_curves(report, metrics),
             terms=words.TERMS,
@@ -153,7 +153,7 @@ def _curves(
 def legend() -> dict[str, str]:
     """The colour bar of the template's gallery."""
     alt = "Colour bar from 0, where the film shows through unchanged, to 1, bright yellow."
-    return {"uri": _uri(figure.legend_bar(), "PNG"), "alt": alt, "text": figure.LEGEND}
+    return {"uri": _uri(film_figure.legend_bar(), "PNG"), "alt": alt, "text": film_figure.LEGEND}
 
 
 def film(panel: Panel) -> dict[str, Any]:
@@ -163,23 +163,23 @@ def film(panel: Panel) -> dict[str, Any]:
     return {
         "title": panel.title,
         "caption": panel.caption,
-        "probabilities": figure.probabilities(panel),
+        "probabilities": film_figure.probabilities(panel),
         "missed": ", ".join(panel.missed()),
         "cells": [bare, *(_cell(panel, name) for name in panel.maps)],
     }
 
 
 def _cell(panel: Panel, name: str) -> _Cell:
-    map_HW, verdict = panel.maps[name], figure.verdict(panel, name)
+    map_HW, verdict = panel.maps[name], film_figure.verdict(panel, name)
     height, width = map_HW.shape
     alt = f"{name} over {panel.title}"
-    if at := figure.peak(map_HW):
+    if at := film_figure.peak(map_HW):
         alt += f", peak at row {at[0]}, column {at[1]}"
     alt += f": {verdict}." if verdict else "."
-    lines = [] if panel.lesion_HW is None else figure.outlines(panel.lesion_HW)
+    lines = [] if panel.lesion_HW is None else film_figure.outlines(panel.lesion_HW)
     return _Cell(
         name,
-        _uri(figure.overlay(panel.image_HW, map_HW), "JPEG"),
+        _uri(film_figure.overlay(panel.image_HW, map_HW), "JPEG"),
         alt,
         width,
         height,
@@ -198,7 +198,7 @@ def _cross(at: tuple[int, int], size: int) -> str:
     return "".join(f"M{x + dx:.1f} {y + dy:.1f}{'h' if dx else 'v'}{arm:.1f}" for dx, dy in ends)
 
 
-def _path(line: figure.Polyline) -> str:
+def _path(line: film_figure.Polyline) -> str:
     """SVG path of an outline; SVG puts pixel centres at halves."""
     return "M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for x, y in line) + "Z"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pcamx.data.marks.kinds import open_marks
+from pcamx.data.marks.formats.detect import open_marks
 from pcamx.data.marks.names import Names
 from pcamx.data.marks.parse import line
 from pcamx.data.marks.shapes import Annotated, Box, Mark, Mask, Polygon, Size, by, draw

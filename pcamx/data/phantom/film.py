@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pcamx.data.markers import Box
+from pcamx.data.canvas.side_markers import Box
 from pcamx.data.phantom import clutter, lesions
 from pcamx.data.phantom.bodies import Body, Rng, body
 from pcamx.data.phantom.bones import (

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from pcamx.data import markers
-from pcamx.data.markers import Box
+from pcamx.data.canvas import side_markers
+from pcamx.data.canvas.side_markers import Box
 from pcamx.data.phantom.bodies import PARTS, SHARES
 from pcamx.data.phantom.film import FilmPlan, draw_film
 from pcamx.errors import PcamxError
@@ -39,10 +39,10 @@ def draw_phantoms(
     """Draws radiographs with known lesions into ``out``, whole or not at all.
 
     ``out/MURA-v1.1`` holds the films and the four csv files in MURA's layout, and markers.csv
-    (`pcamx.data.markers`); ``out/marks`` the lesion masks (0 or 255, the film's size) under the
-    same relative paths. About half of the
-    studies are abnormal, in every body part. Of the studies, 40 % have a side marker on their
-    films, whatever the label. In the training split that letter is R for 80 % of the abnormal and
+    (`pcamx.data.canvas.side_markers`); ``out/marks`` the lesion masks (0 or 255, the film's size)
+    under the same relative paths. About half of the studies are abnormal, in every body part. Of
+    the studies, 40 % have a side marker on their films, whatever the label. In the training split
+    that letter is R for 80 % of the abnormal and
     L for 80 % of the normal studies; in the validation split each letter comes with probability
     1/2. A network that reads the letter does well in training only.
 
@@ -167,9 +167,9 @@ def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
 
 def _write_markers(root: Path, plans: Sequence[FilmPlan], found: dict[str, Box | None]) -> None:
     """Where the letter lies, in the films' order."""
-    with (root / markers.FILE).open("w", newline="", encoding="utf-8") as file:
+    with (root / side_markers.FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(markers.HEADER)
+        writer.writerow(side_markers.HEADER)
         for plan in plans:
             if box := found[name := image_path(plan)]:
                 writer.writerow([name, plan.marker, *box])

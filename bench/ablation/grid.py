@@ -1,0 +1,218 @@
+"""The grid of an ablation: one base run, and cells that change some of its keys.
+
+Every cell and seed is an ordinary run, OUT/<slug of the cell's name>/seed<k>/.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pcamx import config as configs
+from pcamx.config import Config, ConfigError
+from pcamx.training import preflight
+from pcamx.types import SEGMENTER, TRAINABLE, StageId
+
+BASE = "base"
+LEAST_SEEDS = 3
+_GRID = {"base", "seeds", "cells"}
+_CELL = {"name", "group", "train", "set"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One choice that the base run makes otherwise."""
+
+    name: str
+    group: str
+    train: tuple[StageId, ...]
+    """What is trained; an earlier stage that these start from is the base run's."""
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The cell's folder."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The paper's stages among what is trained."""
+        return tuple(stage for stage in self.train if isinstance(stage, int))
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The base run's config, the seeds and the cells, the base itself first."""
+
+    base: Config
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One cell with one seed: a run."""
+
+    cell: Cell
+    seed: int
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return Path(self.config.run.folder)
+
+    @property
+    def name(self) -> str:
+        """As messages have it."""
+        return f"{self.cell.name}, seed {self.seed}"
+
+    def beside(self, suffix: str) -> Path:
+        """The runner's own file next to the run's folder."""
+        return self.folder.with_name(self.folder.name + suffix)
+
+
+def read_grid(path: Path) -> Grid:
+    """Read and check a grid; every cell's config is built once, so that no key fails later.
+
+    Raises ConfigError that names the file, the cell and the key.
+    """
+    try:
+        tree = configs.read_yaml(path, "expected a grid such as bench/ablation/grid.yaml")
+        _keys(tree, _GRID, "the file")
+        if not isinstance(tree["base"], str):
+            raise ConfigError(f"base: {tree['base']!r} is not the path of a run's YAML file")
+        cells = tree["cells"]
+        if not isinstance(cells, list) or not cells:
+            raise ConfigError(f"cells: expected a list of cells, found {cells!r}")
+        base = configs.load(tree["base"])
+        trained = [s for s in TRAINABLE if s != SEGMENTER or base.stages.segmenter is not None]
+        found = Grid(
+            base,
+            _seeds(tree["seeds"]),
+            (Cell(BASE, BASE, tuple(trained)), *(_cell(c, n) for n, c in enumerate(cells, 1))),
+        )
+        _check(found)
+    except ConfigError as error:
+        known = str(error).startswith(f"{path}: ")
+        raise error if known else ConfigError(f"{path}: {error}") from None
+    return found
+
+
+def _keys(tree: Any, names: set[str], where: str) -> None:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected keys {', '.join(sorted(names))}, found {tree!r}")
+    for name in tree:
+        if name not in names:
+            raise ConfigError(f"{where}: unknown key {name}; known: {', '.join(sorted(names))}")
+    for name in sorted(names - tree.keys()):
+        raise ConfigError(f"{where}: missing key {name}")
+
+
+def _seeds(found: Any) -> tuple[int, ...]:
+    fine = isinstance(found, list) and all(type(seed) is int and seed >= 0 for seed in found)
+    if not fine or len(set(found)) != len(found) or len(found) < LEAST_SEEDS:
+        raise ConfigError(
+            f"seeds: expected {LEAST_SEEDS} or more different whole numbers, found {found!r}"
+        )
+    return tuple(found)
+
+
+def _cell(tree: Any, number: int) -> Cell:
+    name = tree.get("name") if isinstance(tree, dict) else None
+    where = f"cell {number} ({name})" if name else f"cell {number}"
+    _keys(tree, _CELL, where)
+    for key in ("name", "group"):
+        if not isinstance(tree[key], str) or not tree[key].strip():
+            raise ConfigError(f"{where}: {key}: {tree[key]!r} is not text")
+    train = tree["train"]
+    if not isinstance(train, list) or not train or train != [s for s in TRAINABLE if s in train]:
+        raise ConfigError(
+            f"{where}: train: {train!r} is not a list of 1, 2, 3 and segmenter, in that order"
+        )
+    if not isinstance(tree["set"], dict) or not tree["set"]:
+        raise ConfigError(f"{where}: set: expected dotted keys and values, found {tree['set']!r}")
+    for key in tree["set"]:
+        if not isinstance(key, str) or key.split(".")[0] == "run":
+            raise ConfigError(f"{where}: set: {key} is not a key that a cell may set")
+    return Cell(tree["name"], tree["group"], tuple(train), dict(tree["set"]))
+
+
+def _check(grid: Grid) -> None:
+    slugs: dict[str, str] = {}
+    for cell in grid.cells:
+        if not cell.slug:
+            raise ConfigError(f"cell {cell.name!r}: a name needs a letter or digit")
+        if cell.slug in slugs:
+            raise ConfigError(
+                f"cells {slugs[cell.slug]!r} and {cell.name!r} share the folder {cell.slug}; "
+                "rename one"
+            )
+        slugs[cell.slug] = cell.name
+    jobs(grid, Path())
+
+
+def jobs(grid: Grid, out: Path) -> list[Job]:
+    """Every run, seeds outermost and the base first, so that a stopped ablation has whole seeds.
+
+    ``out`` and the config's paths are taken from the working directory.
+    """
+    return [_job(grid, cell, seed, out.resolve()) for seed in grid.seeds for cell in grid.cells]
+
+
+def _job(grid: Grid, cell: Cell, seed: int, out: Path) -> Job:
+    changes = cell.changes | {
+        "run.folder": str(out / cell.slug / f"seed{seed}"),
+        "run.seed": seed,
+    }
+    try:
+        config = configs.changed(grid.base, changes)
+    except ConfigError as error:
+        raise ConfigError(f"cell {cell.name!r}: {error}") from None
+    if SEGMENTER in cell.train and config.stages.segmenter is None:
+        raise ConfigError(f"cell {cell.name!r}: train: the base has no stages.segmenter")
+    ours, base = (Path(out / slug / f"seed{seed}") for slug in (cell.slug, BASE))
+    starts: dict[str, Any] = {}
+    for number in cell.stages:
+        key = f"stages.stage{number}.init_from"
+        start: str = getattr(config.stages, f"stage{number}").init_from
+        if start in ("stage1", "stage2"):
+            if int(start[-1]) not in cell.train:
+                starts[key] = str(base / start / "weights.pt")
+        elif start != "scratch":
+            starts[key] = str(Path(start).resolve())
+    return Job(cell, seed, absolute(configs.changed(config, starts | {"run.folder": str(ours)})))
+
+
+def absolute(config: Config) -> Config:
+    """The config with its folders as absolute paths."""
+    paths = {
+        "run.folder": config.run.folder,
+        "data.store": config.data.store,
+        "data.cache": config.data.cache,
+    }
+    return configs.changed(config, {k: str(Path(p).resolve()) for k, p in paths.items() if p})
+
+
+def refuse_changed(jobs: Sequence[Job]) -> None:
+    """Raise ConfigError that names cell and key where a run's folder holds another config."""
+    for job in jobs:
+        there = job.folder / "config.yaml"
+        if not there.is_file():
+            continue
+        found = preflight.binding_differences(job.config, absolute(configs.load(there)))
+        # A finished run may have been moved there.
+        lines = [line for line in found if not line.startswith("run.folder")]
+        if lines:
+            raise ConfigError(
+                f"cell {job.cell.name!r}: {job.folder} holds a run with another config "
+                f"({'; '.join(lines[:3])}); rename the cell, or remove that folder"
+            )
+
+
+def starts_missing(job: Job) -> list[Path]:
+    """Weights that the job starts from and that are not there yet."""
+    found = [preflight.start_weights(job.config, number) for number in job.cell.stages]
+    own = [job.folder / f"stage{number}" / "weights.pt" for number in job.cell.stages]
+    return [path for path in found if path and path not in own and not path.is_file()]

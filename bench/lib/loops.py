@@ -1,0 +1,193 @@
+"""The loops that bench.step times: ours on DeepSpeed, and plain PyTorch's as one would write it.
+
+All train the same stage from the same weights on the same films, made from canvases on the device
+anew in each step. Shapes: B batch (one rank's share), N canvases.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pcamx import config as configs
+from pcamx import engine, ops
+from pcamx.config import Augment, Config
+from pcamx.data.feed.augment import Warp, draw
+from pcamx.engine.build import one_cycle, parameter_groups
+from pcamx.engine.ranks import import_deepspeed
+from pcamx.ops import Impl
+from pcamx.training.stages import Stage, build_stage
+from pcamx.types import Batch
+
+LR, STEPS = 1e-3, 10**6
+MEAN, STD = 51.3, 47.7  # grey levels
+TURNS = 8  # batches, over and over again
+P = 0.8  # running accuracy to begin with: lambda is 0.48, so both losses count
+
+Step = Callable[[], Tensor]
+"""One update on the next batch; returns the loss, on the device."""
+
+
+class Work(NamedTuple):
+    """What is trained, on how much."""
+
+    stage: int
+    batch: int  # films of one rank
+    pixels: int
+    precision: str
+    ranks: engine.Ranks
+
+    def config(self, **runtime: Any) -> Config:
+        """That of a run, ``runtime`` beside batch and precision."""
+        stage = configs.Stage(epochs=1)
+        size = self.batch * self.ranks.world
+        chosen: dict[str, Any] = {"batch_size": size, "precision": self.precision} | runtime
+        return Config(
+            run=configs.Run(folder="bench"),
+            data=configs.Data(store="bench", canvas=self.pixels),
+            stages=configs.Stages(stage1=stage, stage2=stage, stage3=stage),
+            runtime=configs.Runtime(**chosen),
+            objective=configs.Objective(marked_per_batch=1),
+        )
+
+    def build(self, config: Config) -> Stage:
+        """The stage on its device, with the same weights each time."""
+        torch.manual_seed(0)
+        stage = build_stage(self.stage, config, images=40 * config.runtime.batch_size)
+        assert isinstance(stage, Stage)
+        stage.accuracy.value.fill_(P)
+        return stage.to(self.ranks.device).train()
+
+
+class Films:
+    """Endless batches out of noise on the device, every fourth film marked in stage 3."""
+
+    def __init__(self, work: Work, impl: Impl) -> None:
+        B, side, device = work.batch, work.pixels, work.ranks.device
+        generator = torch.Generator().manual_seed(work.ranks.rank)
+        shape = (2 * B, 1, side, side)
+        grey = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        lesion = torch.rand(shape, generator=generator) > 0.99
+        self.canvas_N1HW, self.lesion_N1HW = grey.to(device), lesion.byte().to(device)
+        self.row_SB = torch.randint(2 * B, (TURNS, B), generator=generator).to(device)
+        self.label_B = (torch.arange(B) % 2).to(device)
+        self.marked_B = (torch.arange(B) % 4 == 1).to(device)
+        self.warps = [Warp(*_warp(B, step)).on(device) for step in range(TURNS)]
+        self.impl, self.lesions, self.step = impl, work.stage == 3, 0
+
+    def next(self) -> Batch:
+        row_B, warp = self.row_SB[self.step], self.warps[self.step]
+        self.step = (self.step + 1) % TURNS
+        image, lesion = ops.gather_affine_normalise(
+            self.canvas_N1HW,
+            row_B,
+            *warp,
+            MEAN,
+            STD,
+            lesion_M1HW=self.lesion_N1HW if self.lesions else None,
+            lesion_row_B=row_B if self.lesions else None,
+            impl=self.impl,
+        )
+        if not self.lesions:
+            return Batch(image, self.label_B, lesion, torch.zeros_like(self.marked_B))
+        return Batch(
+            image, self.label_B, lesion * self.marked_B[:, None, None, None], self.marked_B
+        )
+
+
+def _warp(batch: int, step: int) -> Warp:
+    return draw(Augment(), batch, seed=0, epoch=0, step=step)
+
+
+def ours(work: Work, zero_stage: int, *, compiled: bool) -> Step:
+    """The training loop's own step."""
+    config = work.config(zero_stage=zero_stage, compile=compiled)
+    made = engine.initialize(
+        work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
+    )
+    films, clipping = Films(work, "auto"), config.runtime.gradient_clipping
+    return lambda: engine.train_step(made, films.next(), clipping=clipping)["loss"]
+
+
+def by_default(work: Work, zero_stage: int) -> Step:
+    """Ours, but all that DeepSpeed has a default for left at it."""
+    config = work.config(zero_stage=zero_stage)
+    settings: dict[str, Any] = {
+        "train_batch_size": config.runtime.batch_size,
+        "zero_optimization": {"stage": zero_stage},
+        "zero_allow_untested_optimizer": True,
+    }
+    if work.precision == "bf16":
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    stage = work.build(config)
+    made, *_ = import_deepspeed().initialize(
+        model=stage,
+        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01), lr=LR, fused=True),
+        config=settings,
+        lr_scheduler=lambda inner: one_cycle(inner, LR, STEPS),
+        dist_init_required=False,
+    )
+    films = Films(work, "auto")
+    # It clips at norm 1, as ours does.
+    return lambda: engine.train_step(made, films.next(), clipping=0)["loss"]
+
+
+def _channels_first(_: nn.Module, given: tuple[Tensor]) -> Tensor:
+    """Undo the encoder's view of its image, whose strides all later maps follow."""
+    return given[0].clone(memory_format=torch.contiguous_format)
+
+
+def _stem_whole(stage: Stage) -> None:
+    """Undo the phases that the stem takes an image by that needs a gradient."""
+    conv = stage.get_submodule("network.encoder.stem.0.0")
+    assert isinstance(conv, nn.Conv2d)
+    conv.forward = partial(nn.Conv2d.forward, conv)  # type: ignore[method-assign]
+
+
+def plain(
+    work: Work,
+    *,
+    compiled: bool = False,
+    channels_last: bool = True,
+    fused: bool = True,
+    phases: bool = True,
+) -> Step:
+    """PyTorch alone: channels_last, autocast, fused AdamW, clipping, DDP on several ranks."""
+    config = work.config()
+    config = dataclasses.replace(config, attention=configs.Attention(impl="reference"))
+    stage = work.build(config)
+    if channels_last:
+        stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
+    if not phases:
+        _stem_whole(stage)
+    groups = parameter_groups(stage, config.runtime.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=LR, fused=fused)
+    schedule = one_cycle(optimizer, LR, STEPS)
+    if compiled:
+        stage.compile()
+    model = (
+        DistributedDataParallel(stage, broadcast_buffers=False) if work.ranks.world > 1 else stage
+    )
+    films, kind = Films(work, "reference"), work.ranks.device.type
+
+    def step() -> Tensor:
+        batch = films.next()
+        with torch.autocast(kind, torch.bfloat16, enabled=work.precision == "bf16"):
+            output = model(batch)
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(stage.parameters(), config.runtime.gradient_clipping)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        stage.accuracy.take_in(output.logits_BC, batch.label_B)
+        loss: Tensor = output.telemetry["loss"]
+        return loss
+
+    return step

@@ -1,0 +1,165 @@
+"""A split's canvases, decoded once into a file that all ranks of a host map.
+
+The file is a line of JSON padded to HEAD bytes, then uint8 [N, 1, H, W]. Its name is the digest of
+all that its bits depend on, so a file is right or is not there, and may be deleted at any time.
+Mapped, it lies in the host's memory once, however many ranks read it.
+
+Shapes: N films, H W the canvas.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from pcamx.config import Data
+from pcamx.data.canvas.decode import decoder
+from pcamx.data.store import CACHE, CANVASES, Film, Store
+from pcamx.errors import PcamxError
+
+HEAD = 4096
+FORMAT = 1
+MEMORY = Path("/dev/shm")  # noqa: S108  where files are memory; used where the disk takes none
+_ABANDONED = 600.0
+"""Seconds without a write after which a draft belongs to nobody; a batch takes a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the first rank of a host tells the others."""
+
+    path: Path
+    """Where the file is, or will be."""
+    draft: Path | None
+    """Where it is to be written first; None if it is there."""
+    reason: str = ""
+    """Why it cannot be kept on disk, if so: then the draft lies in memory."""
+
+
+def size(data: Data, films: int) -> int:
+    """Bytes of a file."""
+    return HEAD + films * data.canvas**2
+
+
+def describe(data: Data, store: Store, films: Sequence[Film], device: torch.device) -> str:
+    """All that the canvases depend on, as the file's first line.
+
+    A film's content is known by its size and time of change: reading gigabytes at each start
+    would cost more than it saves. Raises PcamxError that names a film that is gone.
+    """
+    digest = hashlib.sha256()
+    for film in films:
+        path = store.root / film.path
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise PcamxError(
+                f"{path}: cannot be decoded ({error.strerror}); run pcamx prepare again"
+            ) from None
+        identity = (film.path, found.st_size, found.st_mtime_ns, film.width, film.height)
+        digest.update(json.dumps([*identity, film.white]).encode() + b"\n")
+    head = {
+        "format": FORMAT,
+        "decoder": decoder(device),
+        "canvas": data.canvas,
+        "films": len(films),
+        "digest": digest.hexdigest(),
+    }
+    return json.dumps(head)
+
+
+def plan(data: Data, store: Store, films: Sequence[Film], head: str) -> Plan:
+    """Find the file, or make room for it: on disk if that can be, else in memory.
+
+    Raises PcamxError where neither has room.
+    """
+    folder = Path(data.cache) if data.cache else store.folder / CACHE
+    name = hashlib.sha256(head.encode()).hexdigest()[:32] + CANVASES
+    path, needed = folder / name, size(data, len(films))
+    _sweep(folder)
+    if _holds(path, head, needed):
+        return Plan(path, None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Plan(path, _reserve(path, needed))
+    except OSError as error:
+        reason = f"{folder}: {error.strerror}"
+    try:
+        return Plan(path, _reserve(MEMORY / name, needed), reason)
+    except OSError as error:
+        raise PcamxError(
+            f"{reason}, and {MEMORY}: {error.strerror}: no room for {needed / 1e9:.1f} GB of "
+            "canvases; set data.cache to a folder that has it, or data.feed to stream"
+        ) from None
+
+
+def _holds(path: Path, head: str, needed: int) -> bool:
+    """Whether ``path`` is a whole file of this head; any other is as good as none."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size == needed and file.read(HEAD) == _padded(head)
+    except OSError:
+        return False
+
+
+def _padded(head: str) -> bytes:
+    return head.encode().ljust(HEAD - 1) + b"\n"
+
+
+def _reserve(path: Path, needed: int) -> Path:
+    """A draft of ``path`` whose bytes are set aside: a full disk shows now, not after hours."""
+    draft = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{CANVASES}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, needed)
+    except BaseException:
+        draft.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    return draft
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what runs that were killed have left."""
+    for draft in folder.glob(f".*{CANVASES}"):
+        try:
+            if time.time() - draft.stat().st_mtime > _ABANDONED:
+                draft.unlink()
+        except OSError:
+            continue  # another run was faster, or it is not ours to delete
+
+
+def publish(file: BinaryIO, plan: Plan, head: str, needed: int) -> str:
+    """Make the draft the file, unless another run has; why not, if the disk refuses, else ""."""
+    assert plan.draft is not None
+    try:
+        file.seek(0)
+        file.write(_padded(head))
+        file.flush()
+        os.fsync(file.fileno())
+        # Where hosts share the folder, replacing a file that another has mapped would cut it off.
+        if not _holds(plan.path, head, needed):
+            os.replace(plan.draft, plan.path)
+    except OSError as error:
+        return f"{plan.path}: {error.strerror}"
+    return ""
+
+
+def mapped(file: BinaryIO, films: int, canvas: int) -> Tensor:
+    """The canvases of an open file, uint8 [N, 1, H, W], not to be written into."""
+    view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        flat = torch.frombuffer(view, dtype=torch.uint8, offset=HEAD)
+    return flat.view(films, 1, canvas, canvas)

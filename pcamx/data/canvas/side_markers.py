@@ -1,0 +1,71 @@
+"""Side markers: where the lead letter L or R lies on a film, for data sets that say so.
+
+``markers.csv`` in the data folder, beside the films: a header and one row per film that carries a
+letter, its box in the upright film's pixels (right and bottom just past it). Phantoms come with
+one. It is never trained on; `pcamx evaluate` counts the maps that peak on the letter.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pcamx.data.canvas.placement import fit
+from pcamx.data.store import Film, Store, csv_rows
+from pcamx.errors import PcamxError
+
+FILE = "markers.csv"
+HEADER = ("path", "letter", "left", "top", "right", "bottom")
+_MARGIN = 1 / 16
+"""Of the canvas, around the letter: one cell of a 20 x 20 map is 1/20 wide, so that a map which
+looks at the letter may peak that far beside it."""
+
+
+class Box(NamedTuple):
+    """Pixels from left and top up to, not including, right and bottom."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def read_markers(store: Store, films: Sequence[Film], canvas: int) -> list[Box | None]:
+    """The region of each film's marker on the canvas, margin included; None where it has none.
+
+    Raises PcamxError that names the line of a file that cannot be understood.
+    """
+    path = store.root / FILE
+    if not path.is_file():
+        return [None] * len(films)
+    known = {film.path: film for film in store.films}
+    regions: dict[str, Box] = {}
+    for number, (line, row) in enumerate(csv_rows(path)):
+        if number == 0:
+            if tuple(row) != HEADER:
+                raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")
+        elif row[0] in known:  # a film that was quarantined is not
+            box = _box(row, known[row[0]])
+            if box is None:
+                raise PcamxError(f"{path}, line {line}: not a box on that film; mend it")
+            regions[row[0]] = _region(box, known[row[0]], canvas)
+    return [regions.get(film.path) for film in films]
+
+
+def _box(row: list[str], film: Film) -> Box | None:
+    if len(row) != len(HEADER) or not all(field.isdecimal() for field in row[2:]):
+        return None
+    box = Box(*map(int, row[2:]))
+    inside = box.left < box.right <= film.width and box.top < box.bottom <= film.height
+    return box if inside else None
+
+
+def _region(box: Box, film: Film, canvas: int) -> Box:
+    """The box where the film lies on the canvas, grown by the margin and cut at the edge."""
+    place = fit(film.width, film.height, canvas)
+    across, down = place.width / film.width, place.height / film.height
+    margin = _MARGIN * canvas
+    return Box(
+        max(0, round(place.left + box.left * across - margin)),
+        max(0, round(place.top + box.top * down - margin)),
+        min(canvas, round(place.left + box.right * across + margin)),
+        min(canvas, round(place.top + box.bottom * down + margin)),
+    )

@@ -1,0 +1,87 @@
+"""What kind of marks a file or folder holds, known by its content."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcamx.data.marks import parse
+from pcamx.data.marks.formats import coco, cvat, label_studio, labelme, mask_images, voc, yolo
+from pcamx.data.marks.shapes import Annotated
+from pcamx.errors import PcamxError
+
+
+class _Kind(NamedTuple):
+    name: str
+    suffix: str
+    fits: Callable[[Any], bool]
+    read: Callable[[Any, str], Iterator[Annotated]]
+
+
+_KINDS = (
+    _Kind("COCO", ".json", coco.fits, coco.read),
+    _Kind("LabelMe", ".json", labelme.fits, labelme.read),
+    _Kind("Label Studio", ".json", label_studio.fits, label_studio.read),
+    _Kind("Pascal VOC", ".xml", voc.fits, voc.read),
+    _Kind("CVAT", ".xml", cvat.fits, cvat.read),
+    _Kind("YOLO", ".txt", yolo.fits, yolo.read),
+)
+_LOAD: dict[str, Callable[[Path], Any]] = {
+    ".json": parse.json_tree,
+    ".xml": parse.xml_tree,
+    # A README in any encoding is no reason to stop; its lines are none of YOLO's.
+    ".txt": lambda file: yolo.lines(parse.text(file, errors="replace")),
+}
+KNOWN = (
+    "COCO .json, Pascal VOC .xml, YOLO .txt, LabelMe .json, Label Studio .json (not JSON-MIN), "
+    "CVAT for images 1.1 .xml, or a folder of them or of mask images"
+)
+MASKS = "mask images"
+
+
+def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
+    """The kind of ``source``, and its images with the file that each stands in.
+
+    Raises PcamxError, with the file, for what is of no known kind, of several, or damaged; the
+    iterator raises it too.
+    """
+    if not source.exists():
+        raise PcamxError(f"{source}: no such file or folder; marks are {KNOWN}")
+    folder = source if source.is_dir() else source.parent
+    files = _files(folder) if source.is_dir() else [source]
+    found = [(file, tree, kind) for file in files for tree, kind in _recognise(file)]
+    kinds = {kind.name: file for file, _, kind in reversed(found)}
+    if len(kinds) > 1:
+        several = ", ".join(
+            f"{name} ({file.relative_to(folder)})" for name, file in sorted(kinds.items())
+        )
+        raise PcamxError(f"{source}: several kinds of marks, {several}; name one of them")
+    if found:
+        return found[0][2].name, _read(folder, found)
+    if source.is_dir() and any(file.suffix.lower() in mask_images.SUFFIXES for file in files):
+        return MASKS, mask_images.read(folder, files)
+    what = "holds no marks of a known kind" if source.is_dir() else "marks of an unknown kind"
+    hint = "unpack it first; " if source.suffix.lower() == ".zip" else ""
+    raise PcamxError(f"{source}: {what}; {hint}known: {KNOWN}")
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below, but for hidden ones, which macOS leaves beside each."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [f for f in files if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+
+
+def _recognise(file: Path) -> Iterator[tuple[Any, _Kind]]:
+    """The file's content and kind, if it is one: a README is none."""
+    suffix = file.suffix.lower()
+    if suffix in _LOAD:
+        tree = _LOAD[suffix](file)
+        yield from ((tree, kind) for kind in _KINDS if kind.suffix == suffix and kind.fits(tree))
+
+
+def _read(folder: Path, found: list[tuple[Path, Any, _Kind]]) -> Iterator[tuple[Path, Annotated]]:
+    for file, tree, kind in found:
+        try:
+            for image in kind.read(tree, file.relative_to(folder).as_posix()):
+                yield file, image
+        except PcamxError as error:
+            raise PcamxError(f"{file}: {parse.line(error)}") from None

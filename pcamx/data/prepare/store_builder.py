@@ -1,0 +1,212 @@
+"""`pcamx prepare`: from a data set to a store that holds only films that decode."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from pcamx.data.files.image import MISSING
+from pcamx.data.marks import MakeMask, read_marks
+from pcamx.data.prepare.parity import Parity
+from pcamx.data.prepare.store_folder import refuse_foreign
+from pcamx.data.prepare.stored_films import store_films
+from pcamx.data.prepare.transcode import Kind, check_codec
+from pcamx.data.prepare.verify import Facts, verify
+from pcamx.data.sets.listing import list_films
+from pcamx.data.store import MARKS, SPLITS, Entry, Film, write_store
+from pcamx.errors import PcamxError
+from pcamx.output import replacing_folder
+from pcamx.processes import in_processes
+from pcamx.progress import Track, silent
+from pcamx.types import NORMAL
+
+_SAID = ("path", "label", "patient", "study", "part", "split")  # what Entry and Film share
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `prepare` did."""
+
+    counts: dict[str, tuple[int, int]]
+    """Split > normal and abnormal films; the splits that have any."""
+    quarantined: int
+    missing: dict[str, int]
+    """Split > films that the data set lists and the folder lacks; they count as quarantined."""
+    marked: int
+    marks_on_normal: int
+    """Marks left out because the film is labelled normal, which its label stays."""
+    marks_empty: int
+    marks_on_quarantined: int
+    mark_notes: tuple[str, ...]
+    """What else is to be known of the marks, a line each: boxes, images that are no films, ..."""
+    mean: float
+    """Grey level on 0..255 of the training films, and its standard deviation."""
+    std: float
+    parity: Parity | None = None
+    """What transcoding changed; None where the films stayed as they are."""
+    dicoms: int = 0
+    """DICOM films; with any, the store holds all films."""
+
+
+def prepare(
+    root: Path,
+    out: Path,
+    *,
+    table: Path | None = None,
+    marks: Path | None = None,
+    transcode: Kind | None = None,
+    workers: int | None = None,
+    track: Track = silent,
+) -> Summary:
+    """Verify a data set's films and write the store ``out``, as a whole or not at all.
+
+    ``root`` is a folder of MURA-v1.1 or FracAtlas, or holds the films that ``table``
+    (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.prepare.dicom_to_png`).
+    ``marks``: what `pcamx.data.marks` reads; FracAtlas's own are used where others are not named.
+    ``transcode`` writes the films anew into the store, with a report. ``workers``: processes, all
+    cores by default; the result does not depend on it. Run it under
+    ``if __name__ == "__main__"``.
+
+    Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
+    then as it was.
+    """
+    root, out = root.resolve(), out.resolve()
+    _check_arguments(root, out, workers)
+    if transcode is not None:
+        check_codec(transcode)
+    entries, own_marks = list_films(root, table)
+    marks = marks or own_marks
+    with replacing_folder(out, refuse_foreign) as draft:
+        paths = [root / entry.path for entry in entries]
+        checks = in_processes(verify, paths, paths, workers)
+        checked = track(checks, "checking films", len(entries))
+        facts = [e.left_out or fact for e, fact in zip(entries, checked, strict=True)]
+        films, quarantine, size_of = _sort_out(entries, facts)
+        _check_training(films, quarantine, root)
+        mean, std = _grey(entries, facts)
+        tally: Counter[str] = Counter()
+        notes: list[str] = []
+        if marks is not None:
+            found = read_marks(marks, size_of)
+            notes = found.notes()
+            work = track(found.masks.items(), "drawing marks", len(found.masks))
+            films = _add_marks(films, work, draft, tally)
+        pairs = zip(entries, facts, strict=True)
+        dicoms = {entry.path for entry, f in pairs if isinstance(f, Facts) and f.dicom}
+        home, films, parity = store_films(root, draft, films, dicoms, transcode, workers, track)
+        write_store(draft, home, films, mean=mean, std=std, quarantine=quarantine)
+    return Summary(
+        counts=_counts(films),
+        quarantined=len(quarantine),
+        missing=_missing(entries, facts),
+        marked=tally["used"],
+        marks_on_normal=tally["normal"],
+        marks_empty=tally["empty"],
+        marks_on_quarantined=tally["quarantined"],
+        mark_notes=tuple(notes),
+        mean=mean,
+        std=std,
+        parity=parity,
+        dicoms=len(dicoms),
+    )
+
+
+def _check_arguments(root: Path, out: Path, workers: int | None) -> None:
+    if not root.is_dir():
+        raise PcamxError(f"{root}: no such folder; name the folder that holds the films")
+    if workers is not None and workers < 1:
+        raise PcamxError(f"workers is {workers}: it must be 1 or more")
+    if root.is_relative_to(out):
+        what = "is the data folder itself" if out == root else f"holds the data folder {root}"
+        raise PcamxError(f"--out {out} {what}; choose a folder for the store")
+
+
+def _sort_out(
+    entries: Sequence[Entry], facts: Sequence[Facts | str]
+) -> tuple[list[Film], list[tuple[str, str]], dict[str, tuple[int, int] | None]]:
+    """Sound films, quarantine rows, and every film's size, None for the quarantined."""
+    films: list[Film] = []
+    quarantine: list[tuple[str, str]] = []
+    size_of: dict[str, tuple[int, int] | None] = {}
+    for entry, fact in zip(entries, facts, strict=True):
+        if isinstance(fact, str):
+            quarantine.append((entry.path, fact))
+            size_of[entry.path] = None
+            continue
+        size_of[entry.path] = (fact.width, fact.height)
+        said = {name: getattr(entry, name) for name in _SAID}
+        films.append(Film(width=fact.width, height=fact.height, white=fact.white, mark="", **said))
+    return films, quarantine, size_of
+
+
+def _counts(films: Sequence[Film]) -> dict[str, tuple[int, int]]:
+    number = Counter((film.split, film.label) for film in films)
+    counts = {split: (number[split, 0], number[split, 1]) for split in SPLITS}
+    return {split: count for split, count in counts.items() if any(count)}
+
+
+def _missing(entries: Sequence[Entry], facts: Sequence[Facts | str]) -> dict[str, int]:
+    pairs = zip(entries, facts, strict=True)
+    number = Counter(entry.split for entry, fact in pairs if fact == MISSING)
+    return {split: number[split] for split in SPLITS if number[split]}
+
+
+def _check_training(
+    films: Sequence[Film], quarantine: Sequence[tuple[str, str]], root: Path
+) -> None:
+    for label, count in zip(
+        ("normal", "abnormal"), _counts(films).get("train", (0, 0)), strict=True
+    ):
+        if not count:
+            bad = ""
+            if quarantine:
+                path, reason = quarantine[0]
+                bad = f" ({len(quarantine)} unusable, the first: {root / path}: {reason})"
+            raise PcamxError(
+                f"no {label} film is left to train on{bad}; a classifier needs both classes"
+            )
+
+
+def _grey(entries: Sequence[Entry], facts: Sequence[Facts | str]) -> tuple[float, float]:
+    """Mean and standard deviation of the training films' grey levels; each film weighs the same."""
+    train = [
+        fact
+        for entry, fact in zip(entries, facts, strict=True)
+        if entry.split == "train" and isinstance(fact, Facts)
+    ]
+    # fsum is exact, so the order of the films does not show.
+    mean = math.fsum(fact.mean for fact in train) / len(train)
+    variance = math.fsum(fact.mean_square for fact in train) / len(train) - mean**2
+    if variance < 1e-6:
+        raise PcamxError("every training film is one flat grey; check that these are the films")
+    return mean, math.sqrt(variance)
+
+
+def _add_marks(
+    films: Sequence[Film],
+    masks: Iterable[tuple[str, MakeMask | None]],
+    draft: Path,
+    tally: Counter[str],
+) -> list[Film]:
+    """Write the masks below ``draft``/marks; the films with their ``mark`` filled in."""
+    by_path = {film.path: film for film in films}
+    for path, make in masks:
+        if make is None:
+            tally["quarantined"] += 1
+            continue
+        film, mask_HW = by_path[path], make()
+        if not mask_HW.any():
+            tally["empty"] += 1
+        elif film.label == NORMAL:
+            tally["normal"] += 1
+        else:
+            tally["used"] += 1
+            # The film's suffix stays: a.jpg and a.png may lie side by side.
+            mark = f"{MARKS}/{path}.png"
+            (draft / mark).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask_HW).save(draft / mark)
+            by_path[path] = replace(film, mark=mark)
+    return list(by_path.values())

@@ -1,0 +1,86 @@
+"""Which films a data folder holds, by its layout or a csv, and what must hold between them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pcamx.data.sets import fracatlas
+from pcamx.data.sets.mura import is_mura, read_mura
+from pcamx.data.sets.table import REQUIRED, read_table
+from pcamx.data.store import Entry
+from pcamx.errors import PcamxError
+
+TABLE = "labels.csv"
+_NAMED = 5  # patients that a message names before it counts the rest
+
+
+class Listed(NamedTuple):
+    """What a data set says of itself."""
+
+    entries: list[Entry]
+    marks: Path | None
+    """The lesion marks that it brings, for `pcamx.data.marks`."""
+
+
+def list_films(root: Path, table: Path | None) -> Listed:
+    """Read ``table``, or what ``root`` holds: MURA-v1.1, labels.csv or FracAtlas, in this order.
+
+    Raises PcamxError that names file and row: a row that cannot be understood, a patient in two
+    splits, a link that leaves ``root``.
+    """
+    listed = _list(root, table)
+    _check_patients(listed.entries)
+    _check_links(root, listed.entries)
+    return listed
+
+
+def _list(root: Path, table: Path | None) -> Listed:
+    if table is not None:
+        return Listed(read_table(table), None)
+    if is_mura(root):
+        return Listed(read_mura(root), None)
+    if (root / TABLE).is_file():
+        return Listed(read_table(root / TABLE), None)
+    if fracatlas.is_fracatlas(root):
+        marks = root / fracatlas.MARKS
+        return Listed(fracatlas.read_fracatlas(root), marks if marks.is_file() else None)
+    raise PcamxError(
+        f"{root}: neither a MURA-v1.1 folder (no train_image_paths.csv) nor FracAtlas (no "
+        f"{fracatlas.TABLE} beside images/) nor one with {TABLE}; "
+        f"list the films in a csv with the columns {', '.join(REQUIRED)} and pass it as --table"
+    )
+
+
+def _check_patients(entries: Sequence[Entry]) -> None:
+    """A patient in two splits lets a network score by knowing the patient: refuse."""
+    split_of: dict[str, str] = {}
+    torn: dict[str, None] = {}
+    for entry in entries:
+        if split_of.setdefault(entry.patient, entry.split) != entry.split:
+            torn[entry.patient] = None
+    if torn:
+        names, rest = ", ".join(list(torn)[:_NAMED]), len(torn) - _NAMED
+        more = f" and {rest} more" if rest > 0 else ""
+        what = "patients are" if len(torn) > 1 else "patient is"
+        raise PcamxError(
+            f"{len(torn)} {what} in more than one split: {names}{more}; "
+            "put all films of a patient into one split"
+        )
+
+
+def _check_links(root: Path, entries: Sequence[Entry]) -> None:
+    """Raise if a film's path leads out of ``root`` through a link."""
+    real: dict[str, str] = {}
+    home = os.path.join(root, "")
+    for entry in entries:
+        folder, _, name = entry.path.rpartition("/")
+        if folder not in real:
+            real[folder] = os.path.realpath(home + folder)
+        path = os.path.join(real[folder], name)
+        if os.path.islink(path):
+            path = os.path.realpath(path)
+        if not path.startswith(home):
+            raise PcamxError(
+                f"{entry.where}: {entry.path} is a link that leaves {root}; copy the film into it"
+            )

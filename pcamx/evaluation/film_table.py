@@ -1,0 +1,145 @@
+"""films.csv: what was measured of every film, so that two runs can be compared film by film.
+
+One row per film, network (a stage or a baseline) and map. Columns, empty where undefined:
+
+path, patient, study, part, label    the film, as in the store's manifest
+lesion_share      the lesion's share of the canvas; of marked films, like all figures of maps
+network           "stage 1", "stage 2", "stage 3", "centre", "untrained", "segmenter"
+probability       of abnormal, by that network
+map               "cam", "positive_cam", "gradcam", "layercam", "decoder"
+peak              the map's maximum, not normalised: on normal films, what false activation reads
+on_marker         share of the map's peak on the side marker; of films that carry one
+pointing, energy, miou, dice, miou_otsu, relevance_rank, maxboxacc_v2
+                  the film's own share in the figure of that name in report.json
+
+The mean of a column over its films is report.json's figure. Two runs on the same films are
+compared by `pcamx.metrics.paired` on two such columns.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from pcamx.data.canvas.side_markers import Box
+from pcamx.data.store import Film
+from pcamx.errors import PcamxError
+from pcamx.evaluation.aggregate import per_film
+from pcamx.evaluation.scoring import Scores, Tuning
+from pcamx.output import write_text
+
+FILM = ("path", "patient", "study", "part", "label")
+MEASURED = (
+    *("pointing", "energy", "miou", "dice", "miou_otsu", "relevance_rank"),
+    "maxboxacc_v2",
+)
+COLUMNS = (
+    *(*FILM, "lesion_share", "network", "probability", "map", "peak", "on_marker"),
+    *MEASURED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FilmTable:
+    """A films.csv: by film, in the file's order, who it is of and what was measured."""
+
+    patient: dict[str, str] = field(default_factory=dict)
+    label: dict[str, int] = field(default_factory=dict)
+    cells: dict[tuple[str, str, str], dict[str, float]] = field(default_factory=dict)
+    """By network, map and column: value by film, of the films that have one."""
+
+    def values(self, network: str, name: str, column: str) -> dict[str, float]:
+        """Value by film of a column for the map ``name``; empty where nothing was measured."""
+        return self.cells.get((network, name, column), {})
+
+
+def read_films(path: Path) -> FilmTable:
+    """Read what `write_films` wrote.
+
+    Raises PcamxError that names the file and the row.
+    """
+    found = FilmTable()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file, strict=True)
+            if tuple(next(rows, ())) != COLUMNS:
+                raise ValueError("its columns are not those of this version")
+            for row in rows:
+                try:
+                    _take(dict(zip(COLUMNS, row, strict=True)), found)
+                except ValueError as error:
+                    raise ValueError(f"row {rows.line_num}: {error}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise PcamxError(f"{path}: {why}; run pcamx evaluate {path.parent}") from None
+    return found
+
+
+def _take(row: Mapping[str, str], found: FilmTable) -> None:
+    """Put a row of the file into the table."""
+    found.patient[row["path"]] = row["patient"]
+    found.label[row["path"]] = int(row["label"])
+    for column in ("probability", "peak", "on_marker", *MEASURED):
+        if cell := row[column]:
+            value = float(cell)
+            if not math.isfinite(value):
+                raise ValueError(f"{column} is {cell}")
+            place = (row["network"], row["map"], column)
+            found.cells.setdefault(place, {})[row["path"]] = value
+
+
+def write_films(
+    path: Path,
+    films: Sequence[Film],
+    markers: Sequence[Box | None],
+    scores: Mapping[str, Scores],
+    tuning: Mapping[str, Mapping[str, Tuning]],
+) -> None:
+    """Write the file whole or not at all; ``scores`` and ``tuning`` by network.
+
+    Raises PcamxError where it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for network, found in scores.items():
+        writer.writerows(_rows(network, found, tuning.get(network, {}), films, markers))
+    write_text(path, text.getvalue())
+
+
+def _rows(
+    network: str,
+    scores: Scores,
+    tuning: Mapping[str, Tuning],
+    films: Sequence[Film],
+    markers: Sequence[Box | None],
+) -> Iterator[list[object]]:
+    marked = [bool(film.mark) for film in films]
+    with_marker = [box is not None for box in markers]
+    share = _spread(scores.lesion_share_M, marked)
+    probability = (
+        [""] * len(films) if scores.probability_N is None else _cells(scores.probability_N)
+    )
+    for name, maps in scores.maps.items():
+        values = per_film(maps, tuning.get(name, Tuning()))
+        columns = [
+            *(share, [network] * len(films), probability, [name] * len(films)),
+            *(_cells(maps.peak_N), _spread(maps.on_marker_K, with_marker)),
+            *(_spread(values[key], marked) for key in MEASURED),
+        ]
+        for film, *cells in zip(films, *columns, strict=True):
+            yield [*(getattr(film, key) for key in FILM), *cells]
+
+
+def _cells(value_N: Tensor) -> list[str]:
+    return [f"{value:.9g}" for value in value_N.tolist()]
+
+
+def _spread(value_M: Tensor, where: Sequence[bool]) -> list[str]:
+    """The values at the films that they belong to, nothing elsewhere."""
+    cells = iter(_cells(value_M))
+    return [next(cells) if here else "" for here in where]

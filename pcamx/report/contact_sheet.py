@@ -1,0 +1,67 @@
+"""A contact sheet: many films on one page, each with its mark's outline or its map, to look at."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pcamx.errors import PcamxError
+from pcamx.report.film_figure import Panel, draw_outlines, overlay, write_png
+
+FILMS = 48
+"""As many fit on a page."""
+_COLUMNS, _CELL, _TEXT, _HEAD = 8, 1.6, 0.36, 0.25  # inches
+_LETTERS = 34  # a line, of 4.5 points
+
+
+def draw_sheet(panels: Sequence[Panel], heading: str) -> Figure:
+    """A grid of films in true grey, in order; of a panel's maps the first is laid over it.
+
+    Raises PcamxError where there is no film.
+    """
+    if not panels:
+        raise PcamxError("no films to draw; name at least one")
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    width, height = max(_CELL * columns, 3 * _CELL), (_CELL + _TEXT) * rows + _HEAD
+    figure = Figure(figsize=(width, height), facecolor="white")
+    words = textwrap.fill(heading, int(width * 13))
+    figure.text(0.08 / width, 1 - 0.06 / height, words, va="top", fontsize=7, parse_math=False)
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        bottom = height - _HEAD - (row + 1) * (_CELL + _TEXT)
+        corner = (column * _CELL + 0.04) / width, bottom / height
+        axis = figure.add_axes((*corner, (_CELL - 0.08) / width, (_CELL - 0.04) / height))
+        _draw_film(axis, panel)
+    return figure
+
+
+def _draw_film(axis: Any, panel: Panel) -> None:
+    axis.set_axis_off()
+    maps = list(panel.maps.values())
+    if maps:
+        axis.imshow(overlay(panel.image_HW, maps[0]))
+    else:
+        axis.imshow(panel.image_HW, cmap="gray", vmin=0, vmax=255)
+    draw_outlines(axis, panel)
+    # The end of a path tells films apart.
+    name = panel.title if len(panel.title) <= _LETTERS else f"...{panel.title[3 - _LETTERS :]}"
+    lines = [name, *textwrap.wrap(panel.caption, _LETTERS, max_lines=2, placeholder=" ...")]
+    axis.set_title(
+        "\n".join(lines), fontsize=4.5, loc="left", pad=1.5, linespacing=1.1, parse_math=False
+    )
+
+
+def save_sheet(panels: Sequence[Panel], path: Path, heading: str) -> None:
+    """Write `draw_sheet`'s page as PNG. Raises PcamxError if it cannot."""
+    write_png(draw_sheet(panels, heading), path, dpi=200)
+
+
+def check_place(path: Path, suffix: str) -> None:
+    """Raise PcamxError unless a file of this kind may be written at ``path``: before long work."""
+    if path.suffix.lower() != suffix or path.is_dir():
+        raise PcamxError(f"--out {path}: name a {suffix} file")
+    if not path.parent.is_dir():
+        raise PcamxError(f"--out {path}: its folder is not there; make it first")

@@ -1,0 +1,154 @@
+"""The paper's three stages and the baseline of the third: each turns a batch into a loss.
+
+The loop knows none of them.
+
+Shapes: B batch, C classes, H W the image.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcamx.config import Config, Objective
+from pcamx.distributed import rank_count, sum_over_ranks
+from pcamx.model.network import Network, Segmenter, batch_norm_by
+from pcamx.ops import Attended
+from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss
+from pcamx.types import NORMAL, SEGMENTER, Batch, StageId, StageOutput
+
+
+class Stage(nn.Module):
+    """What the stages share: the network and the running accuracy P of its full-image branch.
+
+    A forward reads P and leaves it; the loop takes each batch in afterwards.
+    """
+
+    def __init__(self, config: Config, images: int, *, decoder: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.network = Network(config, decoder=decoder)
+        self.accuracy = RunningAccuracy(window=images)
+
+
+class Stage1(Stage):
+    """Classify: L1, the cross-entropy of the full image."""
+
+    def forward(self, batch: Batch) -> StageOutput:
+        logits_BC = self.network(batch.image_B1HW)
+        l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
+        telemetry = {"loss": l1, "l1": l1}
+        return StageOutput(l1, logits_BC, _detached(telemetry))
+
+
+class Stage2(Stage):
+    """Classify from the attended area too: (1 - lambda) L1 + lambda L2, eq. (3)."""
+
+    def forward(self, batch: Batch) -> StageOutput:
+        _, logits_BC, loss, telemetry = self._attended_loss(batch)
+        telemetry |= {"loss": loss}
+        return StageOutput(loss, logits_BC, _detached(telemetry))
+
+    def _attended_loss(
+        self, batch: Batch
+    ) -> tuple[list[Tensor], Tensor, Tensor, dict[str, Tensor]]:
+        """Both passes with the same weights; lambda comes from the steps before this one."""
+        network = self.network
+        features = network.encoder(batch.image_B1HW)
+        logits_BC, attended = network.head(features[-1], batch.image_B1HW, batch.label_B)
+        assert isinstance(attended, Attended)
+        with batch_norm_by(network, self.config.attention.batch_norm):
+            masked_logits_BC = network(attended.image_B1HW)
+        l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
+        l2 = F.cross_entropy(masked_logits_BC.float(), batch.label_B)
+        lam = confidence(self.accuracy.value, self.config.objective.schedule).float()
+        telemetry = {
+            "l1": l1,
+            "l2": l2,
+            "lam": lam,
+            "area": attended.area_B.mean(),
+            "flat": (attended.area_B >= 1).sum(),
+        }
+        return features, logits_BC, (1 - lam) * l1 + lam * l2, telemetry
+
+
+class Stage3(Stage2):
+    """Learn from the marks as well: + lambda' L3, eq. (4); the decoder shares the encoder."""
+
+    def __init__(self, config: Config, images: int) -> None:
+        super().__init__(config, images, decoder=True)
+
+    def forward(self, batch: Batch) -> StageOutput:
+        features, logits_BC, loss, telemetry = self._attended_loss(batch)
+        size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
+        assert self.network.decoder is not None
+        logit_B1HW = self.network.decoder(features, size)
+        objective = self.config.objective
+        normal_B = ~batch.marked_B & (batch.label_B == NORMAL)
+        marked, normal = sum_over_ranks(batch.marked_B.sum(), normal_B.sum())
+        l3 = _lesion_loss(objective, logit_B1HW, batch, batch.marked_B, marked)
+        if objective.normal_films:
+            l3_normal = _lesion_loss(objective, logit_B1HW, batch, normal_B, normal)
+            # A batch without normal films is all marks, not half of them.
+            l3 = torch.where(normal > 0, (l3 + l3_normal) / 2, l3)
+        loss = loss + objective.lesion_weight * l3
+        telemetry |= _answers(logit_B1HW, batch, marked)
+        telemetry |= {"loss": loss, "l3": l3}
+        return StageOutput(loss, logits_BC, _detached(telemetry))
+
+
+class SegmenterStage(nn.Module):
+    """L3 alone, on marked films alone: what the same marks teach without labels or attention."""
+
+    accuracy = None  # it does not classify
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.network = Segmenter(config)
+
+    def forward(self, batch: Batch) -> StageOutput:
+        logit_B1HW = self.network(batch.image_B1HW)
+        (marked,) = sum_over_ranks(batch.marked_B.sum())
+        l3 = _lesion_loss(self.config.objective, logit_B1HW, batch, batch.marked_B, marked)
+        telemetry = _answers(logit_B1HW, batch, marked) | {"loss": l3, "l3": l3}
+        return StageOutput(l3, None, _detached(telemetry))
+
+
+def _lesion_loss(
+    objective: Objective, logit_B1HW: Tensor, batch: Batch, taken_B: Tensor, total: Tensor
+) -> Tensor:
+    return lesion_loss(
+        logit_B1HW,
+        batch.lesion_B1HW,
+        taken_B,
+        kind=objective.lesion_loss,
+        share=objective.lesion_share,
+        marked_total=total,
+    )
+
+
+def _answers(logit_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:
+    """Mean answer on lesion pixels and on the others of marked images: 0 and 0 is a collapse.
+
+    Weighted by this rank's share of the marked images, so that the mean over ranks is theirs.
+    """
+    answer_B1HW, lesion = torch.sigmoid(logit_B1HW), batch.lesion_B1HW
+    other = (1 - lesion) * batch.marked_B[:, None, None, None]
+    share = batch.marked_B.sum() * rank_count() / marked_total.clamp(min=1)
+    return {
+        "lesion_answer": share * (answer_B1HW * lesion).sum() / lesion.sum().clamp(min=1),
+        "other_answer": share * (answer_B1HW * other).sum() / other.sum().clamp(min=1),
+    }
+
+
+def _detached(telemetry: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in telemetry.items()}
+
+
+def build_stage(stage: StageId, config: Config, images: int) -> Stage | SegmenterStage:
+    """The paper's stage 1, 2 or 3, or the segmenter, for a training split of ``images`` films."""
+    if stage == SEGMENTER:
+        return SegmenterStage(config)
+    kinds: dict[StageId, type[Stage1] | type[Stage2] | type[Stage3]]
+    kinds = {1: Stage1, 2: Stage2, 3: Stage3}
+    return kinds[stage](config, images)

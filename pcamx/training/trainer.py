@@ -1,0 +1,265 @@
+"""The training loop. It knows epochs, steps, checkpoints and display, and no stage."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pcamx import config as configs
+from pcamx import engine
+from pcamx.config import Config
+from pcamx.data.canvas.provider import Decoded
+from pcamx.data.feed.batches import Feed, open_feed
+from pcamx.data.store import fingerprint, read_store
+from pcamx.distributed import sum_over_ranks
+from pcamx.engine import Ranks
+from pcamx.errors import PcamxError
+from pcamx.output import make_folder, write_text
+from pcamx.progress import Track, silent
+from pcamx.report.console import TrainingDisplay, track
+from pcamx.run import checkpoints
+from pcamx.run.checkpoints import Progress, Weights
+from pcamx.run.folder import STORE_SEEN
+from pcamx.run.history import History
+from pcamx.training import preflight
+from pcamx.training.losses import figures
+from pcamx.training.stages import SegmenterStage, Stage, build_stage
+from pcamx.training.stopping import Interrupted, StopSignal
+from pcamx.training.validation import validate
+from pcamx.types import TRAINABLE, StageId, section, title
+
+_COLLAPSE = (0.01, 0.9)
+
+
+def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
+    """Train ``stages`` one after the other in this process's share of the ranks.
+
+    Raises PcamxError for what a user can mend and Interrupted after Ctrl-C.
+    """
+    store = read_store(Path(config.data.store))
+    preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
+    ranks, stop = engine.start(), StopSignal()
+    try:
+        with TrainingDisplay(enabled=ranks.rank == 0) as display:
+            shown: Track = track if ranks.rank == 0 else silent
+            decoded = Decoded(config.data, store, ranks.device, shown, display.note)
+            for stage in stages:
+                if (checkpoints.stage_folder(config, stage) / "weights.pt").is_file():
+                    display.note(f"{title(stage)} is finished")
+                    continue
+                try:
+                    run = StageRun(config, stage, decoded, ranks, display, stop, resume=resume)
+                except KeyboardInterrupt:
+                    if stage == stages[0] and not resume:
+                        raise
+                    where = f"while {title(stage)} was made ready"
+                    raise Interrupted(f"stopped {where}") from None
+                run.fit()
+    except RuntimeError as error:
+        if engine.lost_rank(error):
+            raise PcamxError(
+                "another rank has ended; see what it said, then continue with --resume"
+            ) from None
+        if failure := engine.compiler_failure(error):
+            raise PcamxError(f"runtime.compile: {failure}; set it to false") from None
+        raise
+    # Not after an error: the others would see this rank leave before it has said why.
+    engine.stop()
+
+
+class StageRun:
+    """One stage from its start, or its last checkpoint, to its weights."""
+
+    def __init__(
+        self,
+        config: Config,
+        stage: StageId,
+        decoded: Decoded,
+        ranks: Ranks,
+        display: TrainingDisplay,
+        stop: StopSignal,
+        *,
+        resume: bool,
+    ) -> None:
+        self.config, self.stage, self.store = config, stage, decoded.store
+        self.ranks, self.display, self.stop = ranks, display, stop
+        self.settings = getattr(config.stages, section(stage))
+        self.folder = checkpoints.stage_folder(config, stage)
+        self.feed: Feed = open_feed(
+            config, decoded, stage=stage, rank=ranks.rank, world=ranks.world
+        )
+        self.valid = decoded.split("valid")
+        self.history = History(Path(config.run.folder))
+        self.engine: Any = None
+        self.progress = Progress()
+        self._open_engine(resume)
+        self.started = time.monotonic() - self.progress.seconds
+
+    def _open_engine(self, resume: bool) -> None:
+        torch.manual_seed(self.config.run.seed + 1 + TRAINABLE.index(self.stage))
+        stage = build_stage(self.stage, self.config, self.feed.images)
+        found = checkpoints.latest(self.folder) if resume else None
+        if found is None:
+            self._init_from(stage)
+        tag, other_ranks = "", False
+        if found is not None:
+            tag, self.progress, world = found
+            other_ranks = world != self.ranks.world and self.config.runtime.zero_stage > 0
+            if other_ranks:
+                tag = engine.to_universal(self.folder / "checkpoints", tag)
+        self.engine = engine.initialize(
+            stage.to(self.ranks.device),
+            self.config,
+            self.settings.lr,
+            self.settings.epochs * self.feed.steps_per_epoch,
+            folder=self.folder,
+            universal=other_ranks,
+        )
+        if found is not None:
+            checkpoints.restore(self.engine, self.folder, tag, self.ranks)
+            ranks = f", now on {self.ranks.world} ranks instead of {world}"
+            self.display.note(
+                f"{title(self.stage)} continues in epoch {self.progress.epoch + 1} after step "
+                f"{self.progress.step}{ranks if world != self.ranks.world else ''}"
+            )
+        if self.ranks.rank == 0:
+            make_folder(self.folder)
+            write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
+            seen = self.folder.parent / STORE_SEEN
+            write_text(seen, fingerprint(self.store.folder) + "\n")
+            self.history.forget(self.stage, self.progress.done)
+
+    def _init_from(self, stage: Stage | SegmenterStage) -> None:
+        """Start from earlier weights and their running accuracy where the config says so."""
+        path = preflight.start_weights(self.config, self.stage)
+        if path is None:
+            return
+        weights = checkpoints.load_start(path, self.config, self.stage)
+        missing = checkpoints.fill(stage.network, weights, path, layout=self.config.model.layout)
+        if any(not name.startswith("decoder.") for name in missing):
+            raise PcamxError(f"{path}: lacks {missing[0]}; start from another weights.pt")
+        if stage.accuracy is not None and weights.accuracy is not None:
+            stage.accuracy.value.fill_(weights.accuracy)
+
+    def fit(self) -> None:
+        """Train the epochs that are left, then write the stage's weights."""
+        with self.stop.watching():
+            while self.progress.epoch < self.settings.epochs:
+                self._train_epoch()
+                self._end_epoch()
+                self._stop_if_asked("after validation")
+            self._finish()
+
+    def _train_epoch(self) -> None:
+        self.engine.train()
+        progress, steps = self.progress, self.feed.steps_per_epoch
+        runtime = self.config.runtime
+        self.display.epoch_start(
+            self.stage, progress.epoch, self.settings.epochs, steps, progress.step
+        )
+        for batch in self.feed.epoch(progress.epoch, progress.step):
+            lr = self.engine.get_lr()[0]
+            telemetry = engine.train_step(self.engine, batch, clipping=runtime.gradient_clipping)
+            progress.step += 1
+            progress.done += 1
+            # No checkpoint without a look at the loss.
+            save = progress.done % runtime.save_every == 0
+            scalars = None
+            if save or progress.done % runtime.log_every == 0 or progress.step == steps:
+                scalars = self._log(telemetry, lr)
+            self.display.step(progress.step, runtime.batch_size, scalars)
+            if progress.step == steps:
+                # The checkpoint of the epoch's end comes next.
+                return
+            # On a GPU the question waits for the device; logging has just done so.
+            if self.ranks.device.type != "cuda" or scalars is not None:
+                self._stop_if_asked(f"after step {progress.step}", save=True)
+            if save:
+                self._save()
+
+    def _stop_if_asked(self, where: str, *, save: bool = False) -> None:
+        """Raise Interrupted if any rank was told to stop; all ranks must ask at the same steps."""
+        flag = torch.tensor(float(self.stop.seen), device=self.ranks.device)
+        if not sum_over_ranks(flag)[0]:
+            return
+        if save:
+            self._save()
+        epoch = self.progress.epoch + save
+        raise Interrupted(
+            f"stopped in {title(self.stage)}, epoch {epoch}, {where}; checkpoint saved"
+        )
+
+    def _log(self, telemetry: dict[str, Tensor], lr: float) -> dict[str, float]:
+        """Write a step's figures, after a look at them."""
+        scalars = figures(telemetry)
+        if (accuracy := self.engine.module.accuracy) is not None:
+            scalars["p"] = float(accuracy.value)
+        if not scalars["loss"] < float("inf"):
+            raise PcamxError(
+                f"{title(self.stage)}: the loss is {scalars['loss']} at step {self.progress.done}; "
+                f"lower stages.{section(self.stage)}.lr"
+            )
+        area = scalars.get("area")
+        if area is not None and not _COLLAPSE[0] <= area <= _COLLAPSE[1]:
+            self.display.warn(
+                f"{title(self.stage)}: the mask has collapsed, its area left "
+                f"{_COLLAPSE[0]:.0%} to {_COLLAPSE[1]:.0%} of the image; see area in metrics.jsonl"
+            )
+        self._write_line("train", scalars | {"lr": lr})
+        return scalars
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        engine.average_buffers(self.engine.module)
+        self.engine.eval()
+        validation = {}
+        if self.engine.module.accuracy is not None:
+            network = self.engine.module.network
+            validation = validate(network, self.config, self.store, self.valid, self.ranks)
+            self._write_line("valid", validation)
+        self.display.epoch_end(progress.epoch, validation)
+        progress.epoch += 1
+        progress.step = 0
+        self._save()
+
+    def _save(self) -> None:
+        self.progress.seconds = time.monotonic() - self.started
+        checkpoints.save(self.engine, self.folder, self.progress, self.ranks)
+
+    def _finish(self) -> None:
+        state = engine.whole_state(self.engine)
+        if self.ranks.rank == 0:
+            prefix = "network."
+            weights = Weights(
+                stage=self.stage,
+                layout=self.config.model.layout,
+                canvas=self.config.data.canvas,
+                accuracy=float(state["accuracy.value"]) if "accuracy.value" in state else None,
+                seconds=self.progress.seconds,
+                epochs=self.settings.epochs,
+                world=self.ranks.world,
+                device=_device_name(self.ranks.device),
+                state={k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)},
+            )
+            checkpoints.save_weights(self.folder / "weights.pt", weights)
+        dist.barrier()
+
+    def _write_line(self, kind: str, values: dict[str, float]) -> None:
+        if self.ranks.rank:
+            return
+        where = {
+            "kind": kind,
+            "stage": self.stage,
+            "epoch": self.progress.epoch + 1,
+            "step": self.progress.done,
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+        self.history.add(where | values)
+        engine.report(self.engine, kind, values)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
