@@ -22,12 +22,15 @@ from bench.lib.peers import GRAD_CAM, PACKAGES, TORCH_CAM, import_grad_cam
 from bench.lib.record import Row
 from bench.lib.timing import Call, time_calls
 from pcamx import PositiveCAM, metrics
+from pcamx.catalogue import STAGE_2, STAGE_3, best_map, maps_of
 from pcamx.config import Attention, Model
 from pcamx.data.phantom import draw_phantoms
 from pcamx.errors import PcamxError
-from pcamx.evaluation.scoring import abnormal_probability
+from pcamx.evaluation.explainers import abnormal_probability
 from pcamx.kernels import reference
+from pcamx.model.maps import explain
 from pcamx.model.network import Network
+from pcamx.ops import Impl
 from pcamx.report.console import track
 from pcamx.run.pretrained import Pretrained, Threshold, save_pretrained
 from pcamx.types import ABNORMAL
@@ -50,6 +53,7 @@ class Architecture:
 
     model = Model()
     attention = Attention()
+    impl: Impl = "auto"
 
 
 class Classifier(nn.Module):
@@ -134,11 +138,14 @@ def _check(name: str, result: object, truth_BHW: Tensor) -> None:
 
 
 def _ours(net: Network, image_B1HW: Tensor) -> Call:
+    kind = best_map(STAGE_2 if net.decoder is None else STAGE_3)
+
     def call() -> Tensor:
         with torch.inference_mode():
-            logits_BC, map_BHW = net.best_map(image_B1HW)
+            logits_BC, maps = explain(net, image_B1HW, [kind])
+            assert logits_BC is not None
             abnormal_probability(logits_BC)
-            return map_BHW
+            return maps[kind.key]
 
     return call
 
@@ -227,7 +234,7 @@ def measure_folder(films: Path, device: torch.device, canvas: int, folder: Path)
 
 def _export(folder: Path, device: torch.device, canvas: int) -> None:
     """A network with random weights and a decoder, as `pcamx explain` loads it."""
-    thresholds = dict.fromkeys(("cam", "positive_cam", "decoder"), Threshold(0.9, False))
+    thresholds = {kind.key: Threshold(0.9, False) for kind in maps_of(STAGE_3, gradient=False)}
     (folder / "export").mkdir()
     model = Pretrained(
         folder=folder,

@@ -21,7 +21,8 @@ from bench.lib.loaders import ALIKE, RESIDENT, Loader, loaders_of, uint8_batch
 from bench.lib.record import Row
 from bench.lib.stores import PNG, Stores, open_stores
 from bench.lib.timing import Timing, quantiles
-from pcamx.config import Config, Data, Objective, Run, Runtime, Stage, Stages
+from pcamx.catalogue import classifiers
+from pcamx.config import Config, Data, Objective, Run, Runtime, Stage
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
@@ -63,7 +64,7 @@ def config_of(store: Store, folder: Path, canvas: int, batch: int, threads: int)
     return Config(
         run=Run(folder=str(folder)),
         data=Data(store=str(store.folder), canvas=canvas, cache=str(folder), threads=threads),
-        stages=Stages(stage1=stage, stage2=stage, stage3=stage),
+        stages={entry.section: stage for entry in classifiers()},
         runtime=Runtime(batch_size=batch),
         objective=Objective(marked_per_batch=1),
     )

@@ -23,6 +23,7 @@ from bench.lib import command, record
 from bench.lib.mura_plan import plan_mura
 from bench.lib.mura_rows import learning_rows, stage_rows, time_rows
 from pcamx import config as configs
+from pcamx.catalogue import classifiers
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.phantom.write import draw_plans
@@ -117,9 +118,9 @@ def config_of(options: argparse.Namespace, folder: Folder, kind: str, threads: i
     """configs/mura.yaml at the sizes asked for; ``kind`` of device is cuda or cpu."""
     base = configs.load(BASE)
     batch = options.batch or BATCH[kind]
-    stages = {
-        name: replace(getattr(base.stages, name), epochs=options.epochs)
-        for name in ("stage1", "stage2", "stage3")
+    stages: dict[str, configs.Stage | None] = {
+        entry.section: replace(base.stage(entry.key), epochs=options.epochs)
+        for entry in classifiers()
     }
     data = replace(
         base.data,
@@ -132,7 +133,7 @@ def config_of(options: argparse.Namespace, folder: Folder, kind: str, threads: i
         base,
         run=replace(base.run, folder=str(folder.run)),
         data=data,
-        stages=replace(base.stages, **stages, segmenter=None),
+        stages=stages,
         runtime=replace(
             base.runtime, batch_size=batch, precision=options.precision or PRECISION[kind]
         ),

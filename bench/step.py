@@ -23,6 +23,7 @@ from bench.lib.rounds import Paces, time_steps
 from bench.lib.timing import copy_bandwidth, peak_bytes
 from bench.lib.traffic import step_bytes
 from pcamx import engine
+from pcamx.catalogue import trainable
 from pcamx.errors import PcamxError
 
 PLAIN, COMPILED, COPY = "plain PyTorch", ", torch.compile", "copy"
@@ -129,7 +130,7 @@ def measure(
     work: Work, zero: list[int], copy: float, notes: list[str], *, compiled: bool
 ) -> list[Row]:
     """All figures of a stage; ``copy`` is the device's bandwidth in GB/s."""
-    case = f"stage {work.stage}, B {work.batch}, {work.pixels} px, {work.precision}"
+    case = f"{trainable(work.stage).title}, B {work.batch}, {work.pixels} px, {work.precision}"
     case += f", {work.ranks.world} ranks" if work.ranks.world > 1 else ""
     steps, counted = open_loops(case, work, rivals(work, zero, compiled=compiled), notes)
     paces = time_steps(steps, work.ranks)
@@ -171,7 +172,10 @@ def run(options: argparse.Namespace) -> None:
     for one, precision, stage in dict.fromkeys(cases):
         work = Work(stage, one.batch, one.pixels, precision, ranks)
         if first:
-            print(f"stage {stage}, {one.batch} films of {one.pixels} px, {precision}", flush=True)
+            print(
+                f"{trainable(stage).title}, {one.batch} films of {one.pixels} px, {precision}",
+                flush=True,
+            )
         found.rows.extend(
             measure(work, sorted(set(options.zero)), copy, notes, compiled=not options.eager)
         )

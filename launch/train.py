@@ -12,8 +12,11 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pcamx import config as configs
+from pcamx.catalogue import TRAINABLES, StageId
 from pcamx.errors import PcamxError
 
+_KEYS = [entry.key for entry in TRAINABLES]
+_ALL = "all"
 _PATIENCE = 5.0
 """Seconds; a launcher ends the other ranks within one or two of the first failure."""
 
@@ -26,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = _Parser(description=__doc__, epilog="Everything else is set in the config file.")
-    parser.add_argument("--stage", required=True, choices=["1", "2", "3", "segmenter", "all"])
+    parser.add_argument("--stage", required=True, choices=[*map(str, _KEYS), _ALL])
     parser.add_argument("--config", required=True, metavar="YAML", help="e.g. configs/demo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher passes it
@@ -54,13 +57,9 @@ def main() -> int:
     return 0
 
 
-def _stages(asked: str, config: configs.Config) -> list[int | str]:
-    """What ``--stage`` names; the segmenter is among "all" where the config has it."""
-    from pcamx.types import SEGMENTER, TRAINABLE
-
-    if asked == "all":
-        return [s for s in TRAINABLE if s != SEGMENTER or config.stages.segmenter is not None]
-    return [int(asked) if asked.isdecimal() else asked]
+def _stages(asked: str, config: configs.Config) -> list[StageId]:
+    """What ``--stage`` names; "all" is what the config has settings for."""
+    return config.trained() if asked == _ALL else [stage for stage in _KEYS if str(stage) == asked]
 
 
 def _stopped(message: str) -> int:

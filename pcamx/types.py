@@ -8,22 +8,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 NORMAL, ABNORMAL = 0, 1
-StageId = int | str
-"""The paper's stage 1, 2 or 3, or SEGMENTER."""
-SEGMENTER: StageId = "segmenter"
-"""The baseline of stage 3: its encoder and decoder, trained on the marked films alone."""
-TRAINABLE: tuple[StageId, ...] = (1, 2, 3, SEGMENTER)
-"""In the order in which they are trained."""
-
-
-def section(stage: StageId) -> str:
-    """What a stage's settings and its folder are called: ``stage1``, ``segmenter``."""
-    return str(stage) if stage == SEGMENTER else f"stage{stage}"
-
-
-def title(stage: StageId) -> str:
-    """What people read: ``stage 1``, ``segmenter``."""
-    return str(stage) if stage == SEGMENTER else f"stage {stage}"
 
 
 class Batch(NamedTuple):

@@ -6,7 +6,7 @@ FAKE_TRAIN and FAKE_PCAMX run as programs of their own; PLAN, JSON beside them, 
 import json
 from pathlib import Path
 
-from pcamx.evaluation.film_table import COLUMNS
+from pcamx.evaluation.film_table import columns
 
 FAKE_TRAIN = """
 import json, os, pathlib, signal, sys
@@ -86,6 +86,6 @@ def write_project(root: Path, **plan: object) -> Path:
         (root / name).parent.mkdir(parents=True)
         (root / name).write_text(text)
     (root / "pcamx/__init__.py").write_text("")
-    nothing: dict[str, object] = {"fail": [], "interrupt": [], "hold": [], "columns": COLUMNS}
+    nothing: dict[str, object] = {"fail": [], "interrupt": [], "hold": [], "columns": columns()}
     (root / "plan.json").write_text(json.dumps(nothing | plan))
     return root

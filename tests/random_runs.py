@@ -10,8 +10,7 @@ from torch import nn
 
 from pcamx import config as configs
 from pcamx.model.network import Network
-from pcamx.run import checkpoints
-from pcamx.run.checkpoints import Weights
+from pcamx.run.weights import Weights, load_weights, save_weights
 
 SECONDS = 12.34567890123
 
@@ -30,7 +29,7 @@ def random_run(folder: Path, config: Path, stages: tuple[int, ...] = (1, 2, 3)) 
                 nn.init.uniform_(layer.running_var, 0.5, 1.5)
         path = folder / f"stage{number}" / "weights.pt"
         path.parent.mkdir()
-        checkpoints.save_weights(
+        save_weights(
             path,
             Weights(
                 stage=number,
@@ -86,5 +85,5 @@ def write_report(run: Path, stages: tuple[int, ...] = (1, 2, 3)) -> dict[str, An
 def retrained(run: Path, stage: int) -> None:
     """As after another training of ``stage`` in the same folder."""
     path = run / f"stage{stage}" / "weights.pt"
-    weights = checkpoints.load_weights(path)
-    checkpoints.save_weights(path, dataclasses.replace(weights, seconds=99.5))
+    weights = load_weights(path)
+    save_weights(path, dataclasses.replace(weights, seconds=99.5))

@@ -20,8 +20,8 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx.engine",
     "pcamx.metrics pcamx.model pcamx.data pcamx.cam",
     "pcamx.ops",
-    "pcamx.config pcamx.types pcamx.distributed pcamx.processes",
-    "pcamx.errors pcamx.output pcamx.progress pcamx.provenance",
+    "pcamx.config pcamx.distributed pcamx.processes",
+    "pcamx.catalogue pcamx.types pcamx.errors pcamx.output pcamx.progress pcamx.provenance",
     "pcamx.kernels",
 ]
 LEVEL = {name: -depth for depth, line in enumerate(ORDER) for name in line.split()}
@@ -107,7 +107,7 @@ def test_the_tree_keeps_the_order() -> None:
     [
         ("pcamx.data.feed.batches", "from pcamx.report.console import track"),
         ("pcamx.data.feed.batches", "from pcamx import report"),
-        ("pcamx.training.stages", "def f():\n    import pcamx.training.trainer"),
+        ("pcamx.run.folder", "def f():\n    import pcamx.training.trainer"),
         (
             "pcamx.model.head",
             "from pcamx.kernels import reference\nfrom pcamx.training import stages",

@@ -138,8 +138,8 @@ def test_what_a_run_is(grid: Path) -> None:
     config = every[3].config
     assert config.run.folder == str(out / "paper-s-schedule/seed1") and config.run.seed == 1
     assert config.objective.schedule == "paper"
-    assert config.stages.stage2.init_from == str(out / "base/seed1/stage1/weights.pt")
-    assert every[2].config.stages.stage2.init_from == "stage1"
+    assert config.stage(2).init_from == str(out / "base/seed1/stage1/weights.pt")
+    assert every[2].config.stage(2).init_from == "stage1"
 
 
 def test_own_earlier_stages_are_started_from(grid: Path) -> None:

@@ -126,8 +126,8 @@ def test_settings_are_those_of_mura_yaml(tmp_path: Path) -> None:
     config = mura.config_of(OPTIONS, mura.Folder(tmp_path), "cuda", threads=4)
     base = mura.configs.load(mura.BASE)
     assert config.runtime == base.runtime and config.objective == base.objective
-    assert config.stages.stage3.epochs == 10
-    assert config.stages.stage3.init_from == "stage2"
+    assert config.stage(3).epochs == 10
+    assert config.stage(3).init_from == "stage2"
     assert config.data.store == str(tmp_path / "store")
 
 

@@ -21,7 +21,8 @@ from pcamx.errors import PcamxError
 from pcamx.model.network import Network
 from pcamx.output import write_text
 from pcamx.run import checkpoints
-from pcamx.run.checkpoints import Progress, Weights
+from pcamx.run.checkpoints import Progress
+from pcamx.run.weights import Weights, fill, load_start, load_weights
 
 
 def steps_of(run: Path, stage: int) -> list[int]:
@@ -35,7 +36,7 @@ def losses_of(run: Path, stage: int) -> list[float]:
 
 
 def weights_of(run: Path, stage: int) -> Weights:
-    return checkpoints.load_weights(run / f"stage{stage}/weights.pt")
+    return load_weights(run / f"stage{stage}/weights.pt")
 
 
 def assert_same_bits(ours: Weights, theirs: Weights) -> None:
@@ -251,7 +252,7 @@ def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(pickle.dumps(_Trap(mark), protocol=2))
     for name in ("a.pt", "b.pt"):
         with pytest.raises(PcamxError, match=f"{name}: not a stage's weights"):
-            checkpoints.load_weights(tmp_path / name)
+            load_weights(tmp_path / name)
     assert not mark.exists()
 
 
@@ -260,27 +261,27 @@ def test_weights_that_are_something_else(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(PcamxError, match="not a stage's weights .*; expected a weights.pt"):
-        checkpoints.load_weights(path)
+        load_weights(path)
 
 
 def test_weights_of_another_layout(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
     config = configs.load(write_config(tmp_path, {"model.layout": "basic"}))
     path = finished_run / "stage1/weights.pt"
     with pytest.raises(PcamxError, match="weights of the bottleneck layout, .* set model.layout"):
-        checkpoints.load_start(path, config, 2)
+        load_start(path, config, 2)
     with pytest.raises(PcamxError, match="weights of the bottleneck layout, .* set model.layout"):
         network = Network(config, decoder=False)
-        checkpoints.fill(network, checkpoints.load_weights(path), path, layout="basic")
+        fill(network, load_weights(path), path, layout="basic")
 
 
 def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
     config = configs.load(write_config(tmp_path))
     path = finished_run / "stage1/weights.pt"
-    weights = checkpoints.load_weights(path)
+    weights = load_weights(path)
     name = next(iter(weights.state))
     changed = dataclasses.replace(weights, state=weights.state | {name: torch.zeros(2)})
     with pytest.raises(PcamxError, match="weights of another model"):
-        checkpoints.fill(Network(config, decoder=False), changed, path, layout="bottleneck")
+        fill(Network(config, decoder=False), changed, path, layout="bottleneck")
 
 
 def test_write_text_leaves_the_old_file_when_it_cannot(tmp_path: Path) -> None:

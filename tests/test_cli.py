@@ -351,16 +351,18 @@ def test_folder_that_cannot_be_made(tmp_path: Path, write_config: Any) -> None:
 
 
 def test_full_disk_of_metrics(tmp_path: Path) -> None:
+    from pcamx.run.folder import RunFolder
     from pcamx.run.history import History
 
     with pytest.raises(PcamxError, match="cannot write .*metrics.jsonl: No such file"):
-        History(tmp_path / "gone").add({"stage": 1})
+        History(RunFolder(tmp_path / "gone")).add({"stage": 1})
 
 
 def test_cut_off_line_of_metrics_is_dropped(tmp_path: Path) -> None:
+    from pcamx.run.folder import RunFolder
     from pcamx.run.history import History
 
-    history = History(tmp_path)
+    history = History(RunFolder(tmp_path))
     for stage, step in ((1, 1), (1, 2), (2, 1), (2, 2)):
         history.add({"stage": stage, "step": step})
     with history.path.open("a") as file:

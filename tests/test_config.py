@@ -43,9 +43,9 @@ def refusal(path: Path) -> str:
 
 def test_a_good_file(tmp_path: Path) -> None:
     config = load(written(tmp_path, GOOD))
-    assert config.run.folder == "runs/test" and config.stages.stage1.epochs == 3
-    assert type(config.stages.stage2.lr) is float and config.stages.stage2.lr == 2
-    assert config.stages.stage2.init_from == "stage1"
+    assert config.run.folder == "runs/test" and config.stage(1).epochs == 3
+    assert type(config.stage(2).lr) is float and config.stage(2).lr == 2
+    assert config.stage(2).init_from == "stage1"
     assert config.data.canvas == 320 and config.attention.mask_class == "abnormal"
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.run.folder = "other"  # type: ignore[misc]
@@ -89,7 +89,7 @@ ADDED = [  # a line at the end
     ("attention: {mask_grad: 1}", "attention.mask_grad: 1 is not true or false"),
     ("attention: {sigma: 1.5}", "attention.sigma: 1.5 is outside [0, 1]"),
     ("attention: {omega: 0}", "attention.omega: 0.0 is outside"),
-    ("attention: {impl: cuda}", "attention.impl: 'cuda' is not one of auto, triton, reference"),
+    ("attention: {impl: cuda}", "runtime.impl: 'cuda' is not one of auto, triton, reference"),
     ("attention: {mask_clas: label}", "unknown key attention.mask_clas;", "attention.mask_class?"),
     ("model: bottleneck", "model: expected keys below it, found 'bottleneck'"),
     ("model: {layout: [basic]}", "model.layout: ['basic'] is not one of"),
@@ -160,7 +160,7 @@ def test_dump_reads_back(tmp_path: Path) -> None:
 
 def test_dump_reads_back_with_small_numbers(tmp_path: Path) -> None:
     config = load(written(tmp_path, GOOD.replace("lr: 2,", "lr: 1.0e-7,")))
-    assert load(written(tmp_path, dump(config))).stages.stage2.lr == 1e-7
+    assert load(written(tmp_path, dump(config))).stage(2).lr == 1e-7
 
 
 def test_differences(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
-from pcamx.run import checkpoints
+from pcamx.run.weights import load_weights
 
 STAGES = ("1", "2", "3")
 MEASURES = (
@@ -160,7 +160,7 @@ class ByHand:
         self.config = configs.load(run / "config.yaml")
         self.store: Store = read_store(Path(self.config.data.store))
         self.network = Network(self.config, decoder=True)
-        state = checkpoints.load_weights(run / "stage3/weights.pt").state
+        state = load_weights(run / "stage3/weights.pt").state
         self.network.load_state_dict(state)
         self.network.eval()
 

@@ -41,6 +41,7 @@ from pcamx.explain.reading import read
 from pcamx.explain.results import finish
 from pcamx.report.explained_film import Picture, draw
 from pcamx.run.pretrained import from_pretrained
+from pcamx.run.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 
@@ -403,12 +404,11 @@ def test_no_model(
 
 
 def test_a_network_that_answers_nan(films: Path, tmp_path: Path, write_config: Any) -> None:
-    from pcamx.run import checkpoints
 
     made = random_runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
-    weights = checkpoints.load_weights(made / "stage1/weights.pt")
+    weights = load_weights(made / "stage1/weights.pt")
     weights.state["head.weight"].fill_(float("nan"))
-    checkpoints.save_weights(made / "stage1/weights.pt", weights)
+    save_weights(made / "stage1/weights.pt", weights)
     with pytest.raises(PcamxError, match="answers NaN; train it again"):
         explain(made, [films], out=tmp_path / "out")
 

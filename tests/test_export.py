@@ -22,8 +22,8 @@ from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.export import export, graph
 from pcamx.export.card import model_card
-from pcamx.run import checkpoints
 from pcamx.run.pretrained import from_pretrained
+from pcamx.run.weights import load_weights
 
 FILES = {"config.json", "model.safetensors", "model.onnx", "onnx.json", "README.md"}
 
@@ -161,7 +161,7 @@ def test_a_stage_that_nobody_measured(run: Path, tmp_path: Path) -> None:
 def test_card_of_a_stage_without_a_decoder(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     report = random_runs.write_report(copy)
-    weights = checkpoints.load_weights(copy / "stage2/weights.pt")
+    weights = load_weights(copy / "stage2/weights.pt")
     onnx_facts = {"opset": 20, "versions": {}, "max_abs_diff": {"probability": 0.0, "map": 1e-6}}
     model = from_pretrained(copy, stage=2, device="cpu")
     card = model_card(model, weights, report, onnx_facts)

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pcamx.config import Attention, Config, Data, Objective, Run, Runtime, Stage, Stages
+from pcamx.catalogue import classifiers
+from pcamx.config import Config, Data, Objective, Run, Runtime, Stage
 from pcamx.data.canvas.lesion_mask import lesion_canvas
 from pcamx.data.canvas.provider import Decoded, stream
 from pcamx.data.feed.batches import Feed, eval_batches, open_feed
@@ -57,7 +59,7 @@ def config(
     return Config(
         run=Run(folder="run", seed=4),
         data=Data(store="store", canvas=CANVAS, feed=feed, marked=marked, threads=2),  # type: ignore[arg-type]
-        stages=Stages(stage1=one, stage2=one, stage3=one),
+        stages={entry.section: one for entry in classifiers()},
         runtime=Runtime(batch_size=batch_size),
         objective=Objective(marked_per_batch=per_batch),
     )
@@ -99,6 +101,10 @@ def test_same_batches_resident_streamed_resumed_and_shared(store: Store, stage: 
     assert same(whole, joined)
 
 
+def with_impl(config: Config, impl: Any) -> Config:
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, impl=impl))
+
+
 @pytest.mark.parametrize("kind", ["stream", "resident"])
 def test_batches_by_the_kernel(store: Store, kind: str) -> None:
     """Its last bits differ from the reference's, which shows who ran."""
@@ -106,7 +112,7 @@ def test_batches_by_the_kernel(store: Store, kind: str) -> None:
     ours, reference = (
         next(
             opened(
-                dataclasses.replace(config(kind), attention=Attention(impl=impl)),  # type: ignore[arg-type]
+                with_impl(config(kind), impl),
                 store,
                 3,
                 device=device,

@@ -12,10 +12,11 @@ import pytest
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
-from pcamx.evaluation.film_table import COLUMNS, MEASURED, write_films
+from pcamx.evaluation.film_table import columns, measured, write_films
 from pcamx.metrics import paired
 
 STAGES = ("1", "2", "3")
+MARKED = [measure.column for measure in measured() if measure.films == "marked"]
 
 
 @pytest.fixture(name="report")
@@ -35,13 +36,13 @@ def column(rows: list[dict[str, str]], name: str, network: str, map_: str) -> li
 
 def test_figures_are_the_means_of_films_csv(evaluated_run: Path, report: Any) -> None:
     rows = rows_of(evaluated_run)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == columns()
     networks = {f"stage {n}": report["stages"][n] for n in STAGES} | report["baselines"]
     assert len(rows) == 14 * sum(len(found["localization"]) for found in networks.values())
     compared = 0
     for network, found in networks.items():
         for name, maps in found["localization"].items():
-            for key in (*MEASURED, "on_marker"):
+            for key in (measure.column for measure in measured()):
                 values = column(rows, key, network, name)
                 assert len(values) == maps[key]["n"] > 0
                 assert np.mean(values) == pytest.approx(maps[key]["value"], abs=1e-7)
@@ -75,7 +76,7 @@ def test_stages_compared_film_by_film(evaluated_run: Path, report: Any) -> None:
 def test_cells_without_a_value_are_empty(evaluated_run: Path) -> None:
     for row in rows_of(evaluated_run):
         marked = row["label"] == "1"  # every abnormal phantom is
-        assert all((row[key] != "") == marked for key in (*MEASURED, "lesion_share"))
+        assert all((row[key] != "") == marked for key in (*MARKED, "lesion_share"))
         assert (row["probability"] == "") == (row["network"] in ("centre", "segmenter"))
         assert row["peak"] and row["path"] and row["patient"] and row["part"]
 

@@ -11,8 +11,10 @@ from test_model import gradient_field, images, settings
 from torch import Tensor, nn
 
 from pcamx import metrics
+from pcamx.catalogue import GRADCAM, LAYERCAM, STAGE_3, maps_of
 from pcamx.model.encoder import Encoder
 from pcamx.model.gradient_maps import gradcam, layercam, to_image
+from pcamx.model.maps import explain
 from pcamx.model.network import Network
 
 Layout = Literal["bottleneck", "basic", "bottleneck_stride8"]
@@ -74,24 +76,28 @@ def test_agree_with_torchcam(layout: Layout, group: int) -> None:
         torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-9)
         assert found.amax() > 0
         if group == 1:
-            maps = network.explain_with_gradients(image)[2]
-            placed = maps.gradcam_BHW if name == "GradCAM" else maps.layercam_BHW
+            kind = GRADCAM if name == "GradCAM" else LAYERCAM
+            placed = explain(network, image, [kind])[1][kind.key]
             at_cells = placed[:, ::8, ::8]
             atol = 1e-6 * float(expected.detach().amax())
             torch.testing.assert_close(at_cells, expected.detach().float(), rtol=1e-5, atol=atol)
 
 
-def test_beside_the_maps_of_explain() -> None:
+def test_beside_the_maps_without_gradients() -> None:
     network, image = made().float(), films().float()
-    logits, maps, gradient = network.explain_with_gradients(image)
-    expected_logits, expected = network.explain(image)
-    assert torch.equal(logits, expected_logits) and all(map(torch.equal, maps, expected))
-    for found in gradient:
+    gradients = [GRADCAM, LAYERCAM]
+    logits, maps = explain(network, image, maps_of(STAGE_3))
+    expected_logits, expected = explain(network, image, maps_of(STAGE_3, gradient=False))
+    assert logits is not None and expected_logits is not None
+    assert torch.equal(logits, expected_logits)
+    assert all(torch.equal(maps[key], found) for key, found in expected.items())
+    for found in (maps[kind.key] for kind in gradients):
         assert found.shape == (3, 64, 64) and found.dtype == torch.float32
         assert not found.requires_grad and found.amin() >= 0
     # No film's map depends on the films beside it, and no gradient stays behind.
-    alone = network.explain_with_gradients(image[1:2])[2]
-    for one, many in zip(alone, gradient, strict=True):
+    alone = explain(network, image[1:2], gradients)[1]
+    for key, one in alone.items():
+        many = maps[key]
         torch.testing.assert_close(one[0], many[1], rtol=1e-4, atol=1e-6 * float(many.amax()))
     assert all(parameter.grad is None for parameter in network.parameters())
 
@@ -128,4 +134,5 @@ def test_maps_that_the_encoder_has_centred_are_painted_as_those_of_explain() -> 
     (grad,) = torch.autograd.grad(logits[:, 1].sum(), features)
     small = layercam(features.detach(), grad).float()[:, None]
     expected = nn.functional.interpolate(small, size=(64, 64), mode="bilinear")[:, 0]
-    torch.testing.assert_close(network.explain_with_gradients(image)[2].layercam_BHW, expected)
+    found = explain(network, image, [LAYERCAM])[1][LAYERCAM.key]
+    torch.testing.assert_close(found, expected)

@@ -11,7 +11,7 @@ import torch._dynamo
 from test_stages import films, make
 
 from pcamx import config as configs
-from pcamx.run import checkpoints
+from pcamx.run.weights import load_weights
 from pcamx.training.stages import Stage
 from pcamx.types import Batch
 
@@ -82,8 +82,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, write_config: Any) ->
     assert processes.train(1, stopped, 1, stop="0 0 1 SIGTERM").code == 130
     processes.train(1, stopped, 1, "--resume", stop=never).ok()
     ours, theirs = (
-        checkpoints.load_weights(path.parent / "run/stage1/weights.pt")
-        for path in (straight, stopped)
+        load_weights(path.parent / "run/stage1/weights.pt") for path in (straight, stopped)
     )
     assert ours.accuracy == theirs.accuracy
     assert all(torch.equal(value, theirs.state[name]) for name, value in ours.state.items())

@@ -15,7 +15,7 @@ import torch
 from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
-from pcamx.run import checkpoints
+from pcamx.run.weights import load_weights
 from pcamx.training import preflight
 
 ON = {
@@ -80,7 +80,7 @@ def test_flops_profiler_counts_both_passes(run: Path) -> None:
 
 def test_training_is_the_same_with_them(run: Path) -> None:
     ours, theirs = (
-        checkpoints.load_weights(folder / "stage2/weights.pt")
+        load_weights(folder / "stage2/weights.pt")
         for folder in (run, run.parents[1] / "without/run")
     )
     assert all(torch.equal(value, theirs.state[name]) for name, value in ours.state.items())

@@ -13,7 +13,7 @@ import pytest
 import stores
 import torch
 
-from pcamx.run import checkpoints
+from pcamx.run.weights import load_weights
 
 
 def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> None:
@@ -22,10 +22,10 @@ def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> 
     assert ended.code == 0, ended.text
     assert "Traceback" not in ended.text and "Warning" not in ended.text
     for stage in (1, 2, 3):
-        weights = checkpoints.load_weights(folder / f"run/stage{stage}/weights.pt")
+        weights = load_weights(folder / f"run/stage{stage}/weights.pt")
         assert (weights.stage, weights.world) == (stage, 2)
         assert weights.seconds > 0
-    weights = checkpoints.load_weights(folder / "run/segmenter/weights.pt")
+    weights = load_weights(folder / "run/segmenter/weights.pt")
     assert (weights.stage, weights.world, weights.accuracy) == ("segmenter", 2, None)
     assert {name.partition(".")[0] for name in weights.state} == {"encoder", "decoder"}
     assert sorted(p.name for p in folder.iterdir()) == ["run", "run.yaml"]
@@ -37,11 +37,11 @@ def test_p_is_carried_into_the_next_stage(launched: tuple[Path, processes.Ended]
     steps = {n: [x for x in lines if (x["kind"], x["stage"]) == ("train", n)] for n in (1, 2, 3)}
     for stage in (1, 2, 3):
         # Nothing after the last step, validation least of all, has changed P.
-        weights = checkpoints.load_weights(run / f"stage{stage}/weights.pt")
+        weights = load_weights(run / f"stage{stage}/weights.pt")
         assert weights.accuracy == steps[stage][-1]["p"]
     for stage in (2, 3):
         # A batch of 8 of the 32 films moves P by a quarter of the way to the batch's accuracy.
-        before = checkpoints.load_weights(run / f"stage{stage - 1}/weights.pt").accuracy
+        before = load_weights(run / f"stage{stage - 1}/weights.pt").accuracy
         right = (steps[stage][0]["p"] - 0.75 * before) / 0.25 * 8
         assert abs(right - round(right)) < 1e-9
         assert 0 <= round(right) <= 8
@@ -80,7 +80,7 @@ def test_torchrun(tmp_path: Path, write_config: Any, store_folder: Path) -> None
         cwd=tmp_path,
     ).ok()
     assert "Traceback" not in ended.text
-    assert checkpoints.load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+    assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["kind"] == "valid" and "accuracy" in last and "auroc" not in last
 
@@ -161,6 +161,6 @@ def test_zero_3_validates_where_the_ranks_have_unequal_shares(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_triton_without_a_gpu_is_said_before_stage_1(tmp_path: Path, write_config: Any) -> None:
-    ended = processes.train(1, write_config(tmp_path, {"attention.impl": "triton"}), "all")
+    ended = processes.train(1, write_config(tmp_path, {"runtime.impl": "triton"}), "all")
     assert ended.code == 2 and not (tmp_path / "run").exists()
-    assert "pcamx: error: attention.impl: triton needs an NVIDIA GPU" in ended.text
+    assert "pcamx: error: runtime.impl: triton needs an NVIDIA GPU" in ended.text

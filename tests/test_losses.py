@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from pcamx.distributed import sum_over_ranks
-from pcamx.training.losses import RunningAccuracy, confidence, figures, lesion_loss
+from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss, telemetry_on_host
 
 
 def number(value: float) -> Tensor:
@@ -59,7 +59,7 @@ def test_running_accuracy_takes_a_batch_in() -> None:
 
 def test_figures_of_one_rank() -> None:
     told = {"l1": torch.tensor(0.25), "flat": torch.tensor(3), "lam": number(0.5)}
-    assert figures(told) == {"l1": 0.25, "flat": 3.0, "lam": 0.5}
+    assert telemetry_on_host(told) == {"l1": 0.25, "flat": 3.0, "lam": 0.5}
 
 
 def test_running_accuracy_is_in_the_checkpoint() -> None:
@@ -85,11 +85,11 @@ MARKED = torch.tensor([True, False])
     ],
 )
 def test_l3_by_hand(share: float, loss: float) -> None:
-    ours = lesion_loss(ANSWER, LESION, MARKED, share=share, marked_total=number(1))
+    ours = lesion_loss(ANSWER, LESION, MARKED, kind="mse", share=share, marked_total=number(1))
     assert ours.item() == pytest.approx(loss, rel=1e-6)
     # A second marked film halves the weight of each: the mean over marked films.
     both = torch.tensor([True, True])
-    pair = lesion_loss(ANSWER, LESION, both, share=share, marked_total=number(2))
+    pair = lesion_loss(ANSWER, LESION, both, kind="mse", share=share, marked_total=number(2))
     clean = (1 - share) * 0.81 if share else 0.81
     assert pair.item() == pytest.approx((loss + clean) / 2, rel=1e-6)
 
@@ -130,8 +130,10 @@ def test_unmarked_films_have_no_influence(share: float) -> None:
     answer = ANSWER.clone().requires_grad_()
     other_answer, other_lesion = ANSWER.clone(), LESION.clone()
     other_answer[1], other_lesion[1] = -2.0, 1.0
-    loss = lesion_loss(answer, LESION, MARKED, share=share, marked_total=number(1))
-    other = lesion_loss(other_answer, other_lesion, MARKED, share=share, marked_total=number(1))
+    loss = lesion_loss(answer, LESION, MARKED, kind="mse", share=share, marked_total=number(1))
+    other = lesion_loss(
+        other_answer, other_lesion, MARKED, kind="mse", share=share, marked_total=number(1)
+    )
     assert loss.item() == other.item()
     (gradient,) = torch.autograd.grad(loss, answer)
     assert gradient[0].any() and not gradient[1].any()
@@ -141,7 +143,7 @@ def test_unmarked_films_have_no_influence(share: float) -> None:
 def test_no_marked_film_is_zero_with_a_zero_gradient(share: float) -> None:
     answer = ANSWER.clone().requires_grad_()
     nobody = torch.tensor([False, False])
-    loss = lesion_loss(answer, LESION, nobody, share=share, marked_total=number(0))
+    loss = lesion_loss(answer, LESION, nobody, kind="mse", share=share, marked_total=number(0))
     (gradient,) = torch.autograd.grad(loss, answer)
     assert loss.item() == 0 and not gradient.any()
 
@@ -159,6 +161,7 @@ def test_the_share_keeps_zero_everywhere_from_being_a_good_answer() -> None:
                     c.logit().expand(lesion.shape),
                     lesion,
                     torch.tensor([True]),
+                    kind="mse",
                     share=share,
                     marked_total=number(1),
                 )
@@ -177,7 +180,7 @@ def test_the_share_keeps_zero_everywhere_from_being_a_good_answer() -> None:
     for share, pull in ((0.0, -0.25 * 0.01), (0.5, -0.25 * 0.5)):
         answer = torch.zeros_like(lesion, requires_grad=True)
         loss = lesion_loss(
-            answer, lesion, torch.tensor([True]), share=share, marked_total=number(1)
+            answer, lesion, torch.tensor([True]), kind="mse", share=share, marked_total=number(1)
         )
         (gradient,) = torch.autograd.grad(loss, answer)
         assert (gradient * lesion).sum().item() == pytest.approx(pull)
@@ -196,7 +199,7 @@ def l3_gradient(part: slice) -> tuple[float, Tensor]:
     image, lesion, marked = (t[part] for t in films())
     weight = torch.full((6, 6), 0.3, requires_grad=True)
     (total,) = sum_over_ranks(marked.sum())
-    loss = lesion_loss(image * weight, lesion, marked, share=0.5, marked_total=total)
+    loss = lesion_loss(image * weight, lesion, marked, kind="mse", share=0.5, marked_total=total)
     return loss.item(), torch.autograd.grad(loss, weight)[0]
 
 

@@ -26,8 +26,8 @@ from pcamx.marking.wrong_attention import Signs, background_limit, measure
 from pcamx.model.network import Network
 from pcamx.report.contact_sheet import draw_sheet
 from pcamx.report.film_figure import Panel
-from pcamx.run import checkpoints
 from pcamx.run.pretrained import from_pretrained
+from pcamx.run.weights import Weights, save_weights
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFact
     network = Network(configs.load(folder / "config.yaml"), decoder=False)
     (folder / "stage1").mkdir()
     facts: dict[str, Any] = {"accuracy": 0.5, "seconds": 1.0, "epochs": 1, "world": 1}
-    weights = checkpoints.Weights(
+    weights = Weights(
         stage=1,
         layout="bottleneck",
         canvas=32,
@@ -252,7 +252,7 @@ def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFact
         state={k: v.clone() for k, v in network.state_dict().items()},
         **facts,
     )
-    checkpoints.save_weights(folder / "stage1" / "weights.pt", weights)
+    save_weights(folder / "stage1" / "weights.pt", weights)
     return folder
 
 

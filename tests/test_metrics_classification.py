@@ -221,19 +221,22 @@ def test_all_figures_together() -> None:
     films = many_films()
     score, label, patients = films["score_N"], films["label_N"], films["patients"]
     result = classification_figures(**films, replicates=100, seed=3)
-    assert result.auroc == figure(auroc(score, label), patients, replicates=100, seed=3)
-    assert result.accuracy.value == pytest.approx(np.mean((score > 0.5) == label))
-    assert result.auroc.n == result.accuracy.n == len(score)
-    assert result.kappa.n == 80
+    assert result.figures["auroc"] == figure(auroc(score, label), patients, replicates=100, seed=3)
+    assert result.figures["accuracy"].value == pytest.approx(np.mean((score > 0.5) == label))
+    assert result.figures["auroc"].n == result.figures["accuracy"].n == len(score)
+    assert result.figures["kappa"].n == 80
     study = gather_studies(score, label, patients, films["studies"])
-    assert result.sensitivity.n == int(study.label_S.sum())
-    assert result.sensitivity.n + result.specificity.n == 80
+    assert result.figures["sensitivity"].n == int(study.label_S.sum())
+    assert result.figures["sensitivity"].n + result.figures["specificity"].n == 80
     called, truth = study.score_S > 0.5, study.label_S == 1
-    assert result.sensitivity.value == pytest.approx(called[truth].mean())
-    assert result.specificity.value == pytest.approx((~called[~truth]).mean())
-    assert result.specificity.low is not None and result.specificity.high is not None
-    assert result.specificity.low < result.specificity.high
-    assert result.brier.value == pytest.approx(np.mean((score - label) ** 2))
+    assert result.figures["sensitivity"].value == pytest.approx(called[truth].mean())
+    assert result.figures["specificity"].value == pytest.approx((~called[~truth]).mean())
+    assert (
+        result.figures["specificity"].low is not None
+        and result.figures["specificity"].high is not None
+    )
+    assert result.figures["specificity"].low < result.figures["specificity"].high
+    assert result.figures["brier"].value == pytest.approx(np.mean((score - label) ** 2))
     assert list(result.kappa_by_part) == ["XR_ELBOW", "XR_HAND", "XR_WRIST"]
     for part, kappa in result.kappa_by_part.items():
         mean_by_study: dict[str, list[float]] = {}
@@ -285,4 +288,4 @@ def test_a_part_with_one_class_is_undefined_and_the_rest_stands() -> None:
     )
     assert result.kappa_by_part["XR_HAND"] == Figure(None, None, None, 2)
     assert result.kappa_by_part["XR_WRIST"].value == 1
-    assert result.auroc.value == 1
+    assert result.figures["auroc"].value == 1

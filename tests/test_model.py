@@ -8,11 +8,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcamx import config as configs
+from pcamx.catalogue import (
+    CAM,
+    DECODER,
+    POSITIVE_CAM,
+    STAGE_2,
+    STAGE_3,
+    Trainable,
+    best_map,
+    classifiers,
+    maps_of,
+)
 from pcamx.config import Config
 from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import CHANNELS, Encoder, Layout, _Stem
 from pcamx.model.head import Head
-from pcamx.model.network import Network, batch_norm_by
+from pcamx.model.maps import explain
+from pcamx.model.network import Network, batch_norm_by, build_network
 
 LAYOUTS: list[Layout] = ["bottleneck", "basic", "bottleneck_stride8"]
 STRIDE = {"bottleneck": 16, "basic": 16, "bottleneck_stride8": 8}
@@ -23,7 +35,7 @@ def settings(layout: Layout = "bottleneck") -> Config:
     return Config(
         run=configs.Run(folder="run"),
         data=configs.Data(store="store"),
-        stages=configs.Stages(stage1=stage, stage2=stage, stage3=stage),
+        stages={entry.section: stage for entry in classifiers()},
         runtime=configs.Runtime(batch_size=8),
         model=configs.Model(layout=layout),
     )
@@ -148,43 +160,44 @@ def test_decoder_gives_a_float32_logit_at_the_size_of_the_image(
     assert logit.std() > 0
 
 
-@pytest.mark.parametrize("decoder", [False, True])
-def test_the_best_map_alone_is_the_same(decoder: bool) -> None:
-    network = Network(settings(), decoder=decoder).eval()
+@pytest.mark.parametrize("entry", [STAGE_2, STAGE_3])
+def test_the_best_map_alone_is_the_same(entry: Trainable) -> None:
+    network = build_network(entry, settings()).eval()
     image = images(2, 1, 64, 64)
-    logits, maps = network.explain(image)
-    alone = network.best_map(image)
-    best = maps.decoder_BHW if decoder else maps.positive_cam_BHW
-    assert best is not None and torch.equal(alone[1], best) and torch.equal(alone[0], logits)
+    logits, maps = explain(network, image, maps_of(entry))
+    kind = best_map(entry)
+    alone_logits, alone = explain(network, image, [kind])
+    assert logits is not None and alone_logits is not None and list(alone) == [kind.key]
+    assert torch.equal(alone[kind.key], maps[kind.key]) and torch.equal(alone_logits, logits)
 
 
 def test_explain_gives_both_maps_of_the_abnormal_class() -> None:
     network = Network(settings(), decoder=True).eval()
     network.head.bias.data.fill_(5)  # no map has a bias
     image = images(2, 1, 64, 64)
-    logits, maps = network.explain(image)
+    logits, maps = explain(network, image, [CAM, POSITIVE_CAM, DECODER])
     features = network.encoder(image)[-1]
     weight = network.head.weight[1]
-    for got, factors in ((maps.cam_BHW, weight), (maps.positive_cam_BHW, weight.relu())):
+    for kind, factors in ((CAM, weight), (POSITIVE_CAM, weight.relu())):
         small = (features * factors[:, None, None]).sum(1, keepdim=True)
         expected = nn.functional.interpolate(small, size=(64, 64), mode="bilinear")[:, 0]
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    assert maps.decoder_BHW is not None and maps.decoder_BHW.shape == (2, 64, 64)
-    assert not maps.cam_BHW.requires_grad
+        torch.testing.assert_close(maps[kind.key], expected, rtol=1e-4, atol=1e-5)
+    assert maps[DECODER.key].shape == (2, 64, 64)
+    assert not maps[CAM.key].requires_grad
+    assert logits is not None
     torch.testing.assert_close(logits, network(image))
-    assert Network(settings(), decoder=False).eval().explain(image)[1].decoder_BHW is None
 
 
 @pytest.mark.parametrize("mask_class", ["abnormal", "predicted", "label"])
 def test_class_whose_map_masks_the_image(mask_class: Literal["abnormal", "predicted"]) -> None:
-    head = Head(configs.Attention(mask_class=mask_class))
+    head = Head(configs.Attention(mask_class=mask_class), "auto")
     logits, labels = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 0, 1])
     expected = {"abnormal": [1, 1, 1], "predicted": [0, 1, 0], "label": [0, 0, 1]}
     assert head._mask_class(logits, labels).tolist() == expected[mask_class]
 
 
 def test_label_mask_needs_labels() -> None:
-    head = Head(configs.Attention(mask_class="label"))
+    head = Head(configs.Attention(mask_class="label"), "auto")
     with pytest.raises(ValueError, match="label"):
         head(images(1, 128, 4, 4).relu(), images(1, 1, 64, 64))
 

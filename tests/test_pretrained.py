@@ -16,8 +16,8 @@ from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
-from pcamx.run import checkpoints
 from pcamx.run.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
+from pcamx.run.weights import load_weights
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_last_stage_of_a_run(run: Path, store_folder: Path, write_config: Any) -
     assert (model.mean, model.std) == (store.mean, store.std)
     assert not any(layer.training for layer in model.network.modules())
     network = Network(configs.load(run / "config.yaml"), decoder=True).eval()
-    network.load_state_dict(checkpoints.load_weights(run / "stage3/weights.pt").state)
+    network.load_state_dict(load_weights(run / "stage3/weights.pt").state)
     grey = torch.randint(0, 256, (3, 1, 32, 32), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         expected = network((grey.float() - store.mean) / store.std)
@@ -105,11 +105,11 @@ def test_export_and_back(run: Path, exported: Path) -> None:
 
 
 def test_a_triton_run_loads_anywhere(tmp_path: Path, write_config: Any) -> None:
-    config = write_config(tmp_path, {"attention.impl": "triton", "model.layout": "basic"})
+    config = write_config(tmp_path, {"runtime.impl": "triton", "model.layout": "basic"})
     run = random_runs.random_run(tmp_path / "run", config, stages=(1,))
     model = from_pretrained(run, device="cpu")
     assert model.layout == "basic"
-    model.network.explain(torch.zeros(1, 1, 32, 32))
+    model.explain(torch.zeros(1, 1, 32, 32))
 
 
 # Neither a run nor an export
@@ -139,7 +139,7 @@ def test_stage_that_is_not_there(run: Path, exported: Path, tmp_path: Path) -> N
 def test_store_that_is_gone(tmp_path: Path, write_config: Any) -> None:
     config = write_config(tmp_path, {"data.store": "elsewhere"})
     run = random_runs.random_run(tmp_path / "run", config)
-    with pytest.raises(PcamxError, match="mean and std of its films are in elsewhere, .*pcamx exp"):
+    with pytest.raises(PcamxError, match="the store of its films is not at elsewhere; bring"):
         from_pretrained(run)
 
 

@@ -18,6 +18,8 @@ from test_checkpoint import assert_same_bits
 from test_stages import films, settings
 
 from pcamx import config as configs
+from pcamx.catalogue import SEGMENTER as SEGMENTER_ENTRY
+from pcamx.catalogue import StageId
 from pcamx.config import ConfigError, Objective
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
@@ -26,12 +28,13 @@ from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
-from pcamx.run import checkpoints
+from pcamx.run.weights import load_weights
 from pcamx.training import preflight
 from pcamx.training.stages import SegmenterStage, build_stage
-from pcamx.types import SEGMENTER, StageId
 
 CPU = torch.device("cpu")
+
+SEGMENTER = SEGMENTER_ENTRY.key
 
 
 def made(objective: Objective | None = None) -> SegmenterStage:
@@ -116,7 +119,7 @@ def test_resume_gives_the_same_bits(tmp_path: Path, write_config: Any) -> None:
     ended = processes.train(2, stopped, SEGMENTER, "--resume").ok()
     assert "segmenter continues in epoch 1 after step 2" in ended.text
     runs = [path.parent / "run" for path in (straight, stopped)]
-    one, other = (checkpoints.load_weights(run / "segmenter/weights.pt") for run in runs)
+    one, other = (load_weights(run / "segmenter/weights.pt") for run in runs)
     assert_same_bits(one, other)
     logged = [list(map(json.loads, (r / "metrics.jsonl").read_text().splitlines())) for r in runs]
     for lines in logged:
@@ -174,7 +177,7 @@ def test_a_section_left_out_is_written_and_read_as_null(tmp_path: Path, write_co
     config = configs.load(write_config(tmp_path))
     (tmp_path / "again.yaml").write_text(configs.dump(config))
     assert "segmenter: null" in (tmp_path / "again.yaml").read_text()
-    assert configs.load(tmp_path / "again.yaml") == config and config.stages.segmenter is None
+    assert configs.load(tmp_path / "again.yaml") == config and config.stages["segmenter"] is None
 
 
 def test_where_it_is_not_finished_or_not_there(evaluated_run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from torch.multiprocessing.spawn import spawn
 
 from pcamx import config as configs
 from pcamx import ops
+from pcamx.catalogue import classifiers, maps_of, trainable
 from pcamx.config import Attention, Config, Objective
+from pcamx.model.maps import explain
 from pcamx.model.network import batch_norm_by
 from pcamx.training.stages import Stage, build_stage
 from pcamx.types import Batch
@@ -30,7 +32,7 @@ def settings(
     return Config(
         run=configs.Run(folder="run"),
         data=configs.Data(store="store"),
-        stages=configs.Stages(stage1=stage, stage2=stage, stage3=stage),
+        stages={entry.section: stage for entry in classifiers()},
         runtime=configs.Runtime(batch_size=8),
         model=configs.Model(layout=layout),
         attention=Attention(mask_class=mask_class, mask_grad=mask_grad),
@@ -151,7 +153,7 @@ def test_evaluation_leaves_p_and_running_statistics(number: int) -> None:
     before = [b.clone() for b in stage.buffers()]
     with torch.no_grad():
         stage.network(batch.image_B1HW)
-        stage.network.explain(batch.image_B1HW)
+        explain(stage.network, batch.image_B1HW, maps_of(trainable(number), gradient=False))
         stage(batch)
     assert stage.accuracy.value == 0.8
     assert all(map(torch.equal, stage.buffers(), before))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pcamx import config as configs
+from pcamx.catalogue import TRAINABLES, StageId, Trainable, classifiers, trainable
 from pcamx.config import Config, ConfigError
+from pcamx.run.folder import RunFolder
 from pcamx.training import preflight
-from pcamx.types import SEGMENTER, TRAINABLE, StageId
 
 BASE = "base"
 LEAST_SEEDS = 3
@@ -36,9 +37,9 @@ class Cell:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     @property
-    def stages(self) -> tuple[int, ...]:
+    def stages(self) -> tuple[Trainable, ...]:
         """The paper's stages among what is trained."""
-        return tuple(stage for stage in self.train if isinstance(stage, int))
+        return tuple(e for e in classifiers() if e.key in self.train)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,13 @@ def read_grid(path: Path) -> Grid:
         if not isinstance(cells, list) or not cells:
             raise ConfigError(f"cells: expected a list of cells, found {cells!r}")
         base = configs.load(tree["base"])
-        trained = [s for s in TRAINABLE if s != SEGMENTER or base.stages.segmenter is not None]
         found = Grid(
             base,
             _seeds(tree["seeds"]),
-            (Cell(BASE, BASE, tuple(trained)), *(_cell(c, n) for n, c in enumerate(cells, 1))),
+            (
+                Cell(BASE, BASE, tuple(base.trained())),
+                *(_cell(c, n) for n, c in enumerate(cells, 1)),
+            ),
         )
         _check(found)
     except ConfigError as error:
@@ -127,9 +130,11 @@ def _cell(tree: Any, number: int) -> Cell:
         if not isinstance(tree[key], str) or not tree[key].strip():
             raise ConfigError(f"{where}: {key}: {tree[key]!r} is not text")
     train = tree["train"]
-    if not isinstance(train, list) or not train or train != [s for s in TRAINABLE if s in train]:
+    known = [entry.key for entry in TRAINABLES]
+    if not isinstance(train, list) or not train or train != [k for k in known if k in train]:
         raise ConfigError(
-            f"{where}: train: {train!r} is not a list of 1, 2, 3 and segmenter, in that order"
+            f"{where}: train: {train!r} is not a list of "
+            f"{', '.join(map(str, known))}, in that order"
         )
     if not isinstance(tree["set"], dict) or not tree["set"]:
         raise ConfigError(f"{where}: set: expected dotted keys and values, found {tree['set']!r}")
@@ -170,16 +175,20 @@ def _job(grid: Grid, cell: Cell, seed: int, out: Path) -> Job:
         config = configs.changed(grid.base, changes)
     except ConfigError as error:
         raise ConfigError(f"cell {cell.name!r}: {error}") from None
-    if SEGMENTER in cell.train and config.stages.segmenter is None:
-        raise ConfigError(f"cell {cell.name!r}: train: the base has no stages.segmenter")
+    for key in cell.train:
+        if key not in config.trained():
+            raise ConfigError(
+                f"cell {cell.name!r}: train: the base has no stages.{trainable(key).section}"
+            )
     ours, base = (Path(out / slug / f"seed{seed}") for slug in (cell.slug, BASE))
     starts: dict[str, Any] = {}
-    for number in cell.stages:
-        key = f"stages.stage{number}.init_from"
-        start: str = getattr(config.stages, f"stage{number}").init_from
-        if start in ("stage1", "stage2"):
-            if int(start[-1]) not in cell.train:
-                starts[key] = str(base / start / "weights.pt")
+    own = {entry.section: entry.key for entry in TRAINABLES}
+    for entry in cell.stages:
+        key = f"stages.{entry.section}.init_from"
+        start = config.stage(entry.key).init_from
+        if start in own:
+            if own[start] not in cell.train:
+                starts[key] = str(RunFolder(base).weights(own[start]))
         elif start != "scratch":
             starts[key] = str(Path(start).resolve())
     return Job(cell, seed, absolute(configs.changed(config, starts | {"run.folder": str(ours)})))
@@ -198,10 +207,10 @@ def absolute(config: Config) -> Config:
 def refuse_changed(jobs: Sequence[Job]) -> None:
     """Raise ConfigError that names cell and key where a run's folder holds another config."""
     for job in jobs:
-        there = job.folder / "config.yaml"
-        if not there.is_file():
+        run = RunFolder(job.folder)
+        if not run.is_run():
             continue
-        found = preflight.binding_differences(job.config, absolute(configs.load(there)))
+        found = preflight.binding_differences(job.config, absolute(run.read_config()))
         # A finished run may have been moved there.
         lines = [line for line in found if not line.startswith("run.folder")]
         if lines:
@@ -213,6 +222,6 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
 
 def starts_missing(job: Job) -> list[Path]:
     """Weights that the job starts from and that are not there yet."""
-    found = [preflight.start_weights(job.config, number) for number in job.cell.stages]
-    own = [job.folder / f"stage{number}" / "weights.pt" for number in job.cell.stages]
+    found = [preflight.start_weights(job.config, entry.key) for entry in job.cell.stages]
+    own = [RunFolder(job.folder).weights(entry.key) for entry in job.cell.stages]
     return [path for path in found if path and path not in own and not path.is_file()]

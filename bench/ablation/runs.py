@@ -7,7 +7,6 @@ still writes.
 """
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -21,10 +20,13 @@ from pathlib import Path
 from bench.ablation.grid import Job, starts_missing
 from bench.lib.command import free_port
 from pcamx import config as configs
+from pcamx.catalogue import StageId, trainable
+from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.progress import Say
 from pcamx.report.rows import duration
-from pcamx.types import StageId, section, title
+from pcamx.run.folder import RunFolder
+from pcamx.run.report import read_report
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -34,20 +36,17 @@ _WAIT = 2.0  # seconds between two looks at runs in work elsewhere
 def finished(job: Job) -> bool:
     """Whether everything is trained and report.json measures it."""
     trained = all(_weights(job, stage).is_file() for stage in job.cell.train)
+    run = RunFolder(job.folder)
     try:
-        report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
-        measured = {*report["stages"], *report["baselines"]} if report["format"] == 1 else set()
-    except (OSError, ValueError, KeyError, TypeError):
+        report = read_report(run)
+    except PcamxError:
         return False
-    return (
-        trained
-        and (job.folder / "films.csv").is_file()
-        and measured >= set(map(str, job.cell.train))
-    )
+    measured = {*report["stages"], *report["baselines"]}
+    return trained and run.films_file.is_file() and measured >= set(map(str, job.cell.train))
 
 
 def _weights(job: Job, stage: StageId) -> Path:
-    return job.folder / section(stage) / "weights.pt"
+    return RunFolder(job.folder).weights(stage)
 
 
 def run_jobs(jobs: Sequence[Job], ranks: int, say: Say) -> list[str]:
@@ -114,7 +113,7 @@ def _bring_to_end(job: Job, ranks: int, lock: Lock, say: Say) -> list[str]:
     """Train what is left and evaluate; the failure's line, if any."""
     write_text(job.beside(".yaml"), configs.dump(job.config))
     steps: list[tuple[str, Callable[[], list[object]]]] = [
-        (title(stage), partial(_training, job, stage, ranks))
+        (trainable(stage).title, partial(_training, job, stage, ranks))
         for stage in job.cell.train
         if not _weights(job, stage).is_file()
     ]

@@ -12,42 +12,62 @@ from bench.ablation.grid import BASE, LEAST_SEEDS, Cell, Grid, Job
 from bench.ablation.segmenter import against_segmenter, rival_rows
 from bench.lib import record
 from bench.lib.record import Record, Row
-from pcamx.compare.differences import KEYS
+from pcamx.catalogue import (
+    AUROC,
+    CAM,
+    DECODER,
+    ENERGY,
+    MIOU,
+    ON_MARKER,
+    POINTING,
+    POSITIVE_CAM,
+    STAGE_1,
+    STAGE_2,
+    STAGE_3,
+    MapKind,
+    Trainable,
+    measures,
+)
 from pcamx.compare.measured import Measured, read_run
 from pcamx.output import write_text
 from pcamx.report.rows import DASH
 
-LEVELS = {  # name: where report.json's stage has it
-    "AUROC": ("classification", "auroc"),
-    "pointing": ("localization", "positive_cam", "pointing"),
-    "mIoU": ("localization", "positive_cam", "miou"),
-    "energy": ("localization", "positive_cam", "energy"),
-    "decoder: pointing": ("localization", "decoder", "pointing"),
-    "decoder: mIoU": ("localization", "decoder", "miou"),
-    "peak on letter": ("localization", "positive_cam", "on_marker"),
+_FROM_DECODER = f"{DECODER.title}: "
+LEVELS: dict[str, tuple[str, ...]] = {  # name: where report.json's stage has it
+    AUROC.title: ("classification", AUROC.key),
+    **{m.title: ("localization", POSITIVE_CAM.key, m.key) for m in (POINTING, MIOU, ENERGY)},
+    **{_FROM_DECODER + m.title: ("localization", DECODER.key, m.key) for m in (POINTING, MIOU)},
+    ON_MARKER.title: ("localization", POSITIVE_CAM.key, ON_MARKER.key),
 }
 DIFFERENCES = {
-    "pointing": ("positive_cam", "pointing"),
-    "mIoU": ("positive_cam", "miou"),
-    "decoder: pointing": ("decoder", "pointing"),
-    "decoder: mIoU": ("decoder", "miou"),
+    **{m.title: (POSITIVE_CAM.key, m.column) for m in (POINTING, MIOU)},
+    **{_FROM_DECODER + m.title: (DECODER.key, m.column) for m in (POINTING, MIOU)},
 }
+
+
+def _place(entry: Trainable, kind: MapKind) -> tuple[str, str]:
+    return entry.title, kind.key
+
+
 STEPS = {  # of the base: a network and its map, and those that it is compared with
-    "stage 1: positive CAM, minus CAM": (("stage 1", "positive_cam"), ("stage 1", "cam")),
-    "positive CAM: stage 2, minus stage 1": (
-        ("stage 2", "positive_cam"),
-        ("stage 1", "positive_cam"),
+    f"{STAGE_1.title}: {POSITIVE_CAM.title}, minus {CAM.title}": (
+        _place(STAGE_1, POSITIVE_CAM),
+        _place(STAGE_1, CAM),
     ),
-    "positive CAM: stage 3, minus stage 1": (
-        ("stage 3", "positive_cam"),
-        ("stage 1", "positive_cam"),
+    **{
+        f"{POSITIVE_CAM.title}: {one.title}, minus {other.title}": (
+            _place(one, POSITIVE_CAM),
+            _place(other, POSITIVE_CAM),
+        )
+        for one, other in ((STAGE_2, STAGE_1), (STAGE_3, STAGE_1), (STAGE_3, STAGE_2))
+    },
+    f"{STAGE_3.title}: {DECODER.title}, minus {POSITIVE_CAM.title}": (
+        _place(STAGE_3, DECODER),
+        _place(STAGE_3, POSITIVE_CAM),
     ),
-    "positive CAM: stage 3, minus stage 2": (
-        ("stage 3", "positive_cam"),
-        ("stage 2", "positive_cam"),
-    ),
-    "stage 3: decoder, minus positive CAM": (("stage 3", "decoder"), ("stage 3", "positive_cam")),
 }
+KEYS = {m.column: m.title for m in measures("map") if m.shown == "first"}
+"""Columns of films.csv whose differences are shown, and their names."""
 NOTES = (
     "Every figure is of the validation films. Pointing, mIoU, energy and peak on letter are of the "
     "positive CAM of the full film unless the decoder is named; higher is better but for peak on "
@@ -67,14 +87,14 @@ class Line:
     """A cell at one stage."""
 
     cell: Cell
-    stage: int
+    stage: Trainable
     seeds: tuple[int, ...]
     levels: Mapping[str, Level]
     gains: Mapping[str, Gain]
 
     @property
     def name(self) -> str:
-        return f"{self.cell.name}, stage {self.stage}"
+        return f"{self.cell.name}, {self.stage.title}"
 
 
 Runs = Mapping[str, Mapping[int, Measured]]  # by cell's slug and seed
@@ -132,13 +152,12 @@ def _lines(cell: Cell, runs: Runs) -> Iterator[Line]:
     mine, base = runs.get(cell.slug, {}), runs.get(BASE, {})
     both = [seed for seed in mine if seed in base] if cell.slug != BASE else []
     for stage in cell.stages if mine else ():
-        network = f"stage {stage}"
         levels = {
-            name: level(list(mine.values()), ("stages", str(stage), *keys))
+            name: level(list(mine.values()), ("stages", str(stage.key), *keys))
             for name, keys in LEVELS.items()
         }
         gains = {
-            name: gain([mine[s] for s in both], [base[s] for s in both], (network, where), key)
+            name: gain([mine[s] for s in both], [base[s] for s in both], (stage.title, where), key)
             for name, (where, key) in DIFFERENCES.items()
         }
         yield Line(
@@ -191,13 +210,13 @@ def _base_page(lines: Sequence[Line], steps: list[tuple[str, dict[str, Gain]]]) 
 
 def _page(grid: Grid, lines: Mapping[str, Sequence[Line]]) -> Iterator[str]:
     """A table of figures and one of differences for each group, the base's rows first."""
-    base = {line.stage: line for line in lines[BASE]}
+    base = {line.stage.title: line for line in lines[BASE]}
     groups = dict.fromkeys(cell.group for cell in grid.cells if cell.slug != BASE)
     for group in groups:
         own = [line for cell in grid.cells if cell.group == group for line in lines[cell.slug]]
         if not own:
             continue
-        stages = sorted({line.stage for line in own})
+        stages = sorted({line.stage.title for line in own})
         shown = [*(base[stage] for stage in stages if stage in base), *own]
         yield f"\n## {group}\n\n"
         yield from _table(

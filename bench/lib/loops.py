@@ -16,12 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pcamx import config as configs
 from pcamx import engine, ops
+from pcamx.catalogue import classifiers, trainable
 from pcamx.config import Augment, Config
 from pcamx.data.feed.augment import Warp, draw
 from pcamx.engine.build import one_cycle, parameter_groups
 from pcamx.engine.ranks import import_deepspeed
 from pcamx.ops import Impl
-from pcamx.training.stages import Stage, build_stage
+from pcamx.training.stages import ClassifierStage, Stage, build_stage
 from pcamx.types import Batch
 
 LR, STEPS = 1e-3, 10**6
@@ -50,16 +51,16 @@ class Work(NamedTuple):
         return Config(
             run=configs.Run(folder="bench"),
             data=configs.Data(store="bench", canvas=self.pixels),
-            stages=configs.Stages(stage1=stage, stage2=stage, stage3=stage),
+            stages={entry.section: stage for entry in classifiers()},
             runtime=configs.Runtime(**chosen),
             objective=configs.Objective(marked_per_batch=1),
         )
 
-    def build(self, config: Config) -> Stage:
+    def build(self, config: Config) -> ClassifierStage:
         """The stage on its device, with the same weights each time."""
         torch.manual_seed(0)
         stage = build_stage(self.stage, config, images=40 * config.runtime.batch_size)
-        assert isinstance(stage, Stage)
+        assert isinstance(stage, ClassifierStage)
         stage.accuracy.value.fill_(P)
         return stage.to(self.ranks.device).train()
 
@@ -78,7 +79,7 @@ class Films:
         self.label_B = (torch.arange(B) % 2).to(device)
         self.marked_B = (torch.arange(B) % 4 == 1).to(device)
         self.warps = [Warp(*_warp(B, step)).on(device) for step in range(TURNS)]
-        self.impl, self.lesions, self.step = impl, work.stage == 3, 0
+        self.impl, self.lesions, self.step = impl, trainable(work.stage).learns_marks, 0
 
     def next(self) -> Batch:
         row_B, warp = self.row_SB[self.step], self.warps[self.step]
@@ -159,7 +160,8 @@ def plain(
 ) -> Step:
     """PyTorch alone: channels_last, autocast, fused AdamW, clipping, DDP on several ranks."""
     config = work.config()
-    config = dataclasses.replace(config, attention=configs.Attention(impl="reference"))
+    runtime = dataclasses.replace(config.runtime, impl="reference")
+    config = dataclasses.replace(config, runtime=runtime)
     stage = work.build(config)
     if channels_last:
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

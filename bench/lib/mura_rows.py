@@ -4,9 +4,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.lib.record import Row
+from pcamx.catalogue import (
+    AUROC,
+    CENTRE,
+    MAPS,
+    MIOU,
+    POINTING,
+    POSITIVE_CAM,
+    UNTRAINED,
+    classifiers,
+)
 from pcamx.config import Config
-from pcamx.data.feed.order import steps_per_epoch
-from pcamx.report.rows import MAPS
+from pcamx.data.feed.order import marked_per_batch, steps_per_epoch
 
 
 def time_rows(case: str, seconds: Mapping[str, float], films: int) -> Iterator[Row]:
@@ -21,12 +30,12 @@ def stage_rows(case: str, report: Mapping[str, Any], config: Config) -> Iterator
     """Time and training images a second of each stage."""
     films, batch = report["data"]["splits"]["train"]["films"], config.runtime.batch_size
     total = 0.0
-    for number, stage in report["stages"].items():
-        marked = config.objective.marked_per_batch if number == "3" else 0
+    for entry in classifiers():
+        stage, marked = report["stages"][str(entry.key)], marked_per_batch(config, entry.key)
         images = stage["epochs"] * steps_per_epoch(films, batch, marked) * batch
         total += stage["seconds"]
-        yield Row(case, f"stage {number}", "time", stage["seconds"], "s")
-        yield Row(case, f"stage {number}", "rate", images / stage["seconds"], "images/s")
+        yield Row(case, entry.title, "time", stage["seconds"], "s")
+        yield Row(case, entry.title, "rate", images / stage["seconds"], "images/s")
     yield Row(case, "three stages", "time", total, "s")
 
 
@@ -35,19 +44,24 @@ def learning_rows(case: str, report: Mapping[str, Any]) -> Iterator[Row]:
 
     Of the untrained network positive CAM alone; the centre's map is the same under every name.
     """
-    for number, stage in report["stages"].items():
-        name = f"stage {number}"
-        yield from _figure(case, name, "AUROC", stage["classification"]["auroc"])
+    titles = {kind.key: kind.title for kind in MAPS}
+    for entry in classifiers():
+        stage = report["stages"][str(entry.key)]
+        figure = stage["classification"][AUROC.key]
+        yield from _figure(case, entry.title, AUROC.title, figure)
         for key, figures in stage["localization"].items():
-            yield from _map(case, f"{name}, {MAPS[key]}", figures)
-    untrained, centre = report["baselines"]["untrained"], report["baselines"]["centre"]
-    yield from _map(case, "untrained, positive CAM", untrained["localization"]["positive_cam"])
-    yield from _map(case, "centre", centre["localization"]["positive_cam"])
+            yield from _map(case, f"{entry.title}, {titles[key]}", figures)
+    untrained, centre = (
+        report["baselines"][baseline.key]["localization"][POSITIVE_CAM.key]
+        for baseline in (UNTRAINED, CENTRE)
+    )
+    yield from _map(case, f"{UNTRAINED.key}, {POSITIVE_CAM.title}", untrained)
+    yield from _map(case, CENTRE.key, centre)
 
 
 def _map(case: str, impl: str, figures: Mapping[str, Any]) -> Iterator[Row]:
-    yield from _figure(case, impl, "pointing", figures["pointing"])
-    yield from _figure(case, impl, "mIoU", figures["miou"])
+    for measure in (POINTING, MIOU):
+        yield from _figure(case, impl, measure.title, figures[measure.key])
 
 
 def _figure(case: str, impl: str, metric: str, figure: Mapping[str, float | None]) -> Iterator[Row]:

@@ -47,10 +47,10 @@ def _films(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
+    from pcamx.catalogue import AUROC, trainable
     from pcamx.evaluation.evaluate import evaluate, out_folder
     from pcamx.report.console import say, track
     from pcamx.report.tables import print_results
-    from pcamx.types import title
 
     report = evaluate(
         options.run,
@@ -63,10 +63,12 @@ def run(options: argparse.Namespace) -> None:
     print(f"measured on the {options.split} split of {report['data']['store']}")
     print_results(report)
     for stage in report["unfinished"]:
-        print(f"{title(stage)} is not finished and not measured; train it on with --resume")
-    own = report.get("own", {"auroc": {}})
-    for number, before in own["auroc"].items():
-        here = report["stages"][number]["classification"]["auroc"]["value"]
+        print(
+            f"{trainable(stage).title} is not finished and not measured; train it on with --resume"
+        )
+    own = report.get("own", {})
+    for number, before in own.get(AUROC.key, {}).items():
+        here = report["stages"][number]["classification"][AUROC.key]["value"]
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
             print(f"stage {number}: AUROC {change}")

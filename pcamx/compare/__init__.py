@@ -11,8 +11,9 @@ from typing import Any
 
 from pcamx import config as configs
 from pcamx import provenance
+from pcamx.catalogue import AUROC, MAPS, TRAINABLES, measures
 from pcamx.compare import pictures
-from pcamx.compare.differences import KEYS, auroc_difference, difference, other_films
+from pcamx.compare.differences import auroc_difference, difference, other_films
 from pcamx.compare.measured import Measured, read_runs
 from pcamx.errors import PcamxError
 from pcamx.metrics import Difference
@@ -20,7 +21,7 @@ from pcamx.output import replacing_folder
 from pcamx.report import comparison_page
 from pcamx.report.comparison_rows import Comparison, Gap
 from pcamx.report.film_figure import save_png
-from pcamx.report.rows import MAPS
+from pcamx.run.folder import RunFolder
 
 PAGE, FACTS, FIGURE = "compare.html", "compare.json", "figure2.png"
 FORMAT = 1
@@ -76,15 +77,19 @@ def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]
 
 def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:
     found: dict[str, dict[str, Gap]] = {}
-    for number in sorted(run.report["stages"].keys() & first.report["stages"].keys()):
-        network = f"stage {number}"
-        auroc = auroc_difference(run.films, first.films, network)
-        found[network] = {"auroc": _gap(auroc)} if auroc else {}
-        for name, title in MAPS.items():
+    both = run.report["stages"].keys() & first.report["stages"].keys()
+    for entry in (e for e in TRAINABLES if str(e.key) in both):
+        auroc = auroc_difference(run.films, first.films, entry.title)
+        found[entry.title] = {AUROC.key: _gap(auroc)} if auroc else {}
+        for kind in MAPS:
             by_key = {
-                key: difference([run.films], [first.films], network, name, key) for key in KEYS
+                measure.key: difference(
+                    [run.films], [first.films], entry.title, kind.key, measure.column
+                )
+                for measure in measures("map")
+                if measure.shown == "first"
             }
-            found[f"{network}, {title}"] = {k: _gap(d) for k, d in by_key.items() if d}
+            found[f"{entry.title}, {kind.title}"] = {k: _gap(d) for k, d in by_key.items() if d}
     return {title: by_key for title, by_key in found.items() if by_key}
 
 
@@ -95,8 +100,8 @@ def _gap(found: Difference) -> Gap:
 def _settings(first: Measured, run: Measured) -> list[str]:
     """Keys, with both values, in which the configs differ; folders and seed apart from these."""
     try:
-        one, other = (configs.load(r.folder / "config.yaml") for r in (run, first))
-    except configs.ConfigError:
+        one, other = (RunFolder(r.folder).read_config() for r in (run, first))
+    except PcamxError:
         return ["unknown: a config.yaml is missing or of another version"]
     lines = configs.differences(one, other)
     return [line for line in lines if not line.startswith("run.folder")]

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from pcamx import metrics
+from pcamx.catalogue import POSITIVE_CAM
 from pcamx.evaluation.film_table import FilmTable
 from pcamx.metrics import Difference
-
-KEYS = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}
-"""Columns of films.csv whose differences are shown, and their names."""
 
 
 def other_films(one: FilmTable, first: FilmTable) -> str:
@@ -59,7 +57,7 @@ def auroc_difference(
     one: FilmTable, first: FilmTable, network: str, *, seed: int = 0
 ) -> Difference | None:
     """AUROC of ``network`` in ``one`` minus that in ``first``; None as in `difference`."""
-    values = [table.values(network, "positive_cam", "probability") for table in (one, first)]
+    values = [table.values(network, POSITIVE_CAM.key, "probability") for table in (one, first)]
     films = list(first.label)
     if not films or any(v.keys() != first.label.keys() for v in values):
         return None

@@ -1,17 +1,13 @@
 """A run as `pcamx evaluate` left it: report.json and films.csv."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pcamx import __version__
 from pcamx.errors import PcamxError
 from pcamx.evaluation.film_table import FilmTable, read_films
-
-FORMAT = 1
-"""Of report.json."""
+from pcamx.run.folder import RunFolder
+from pcamx.run.report import Report, read_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +16,7 @@ class Measured:
 
     folder: Path
     name: str
-    report: dict[str, Any]
+    report: Report
     films: FilmTable
 
 
@@ -29,24 +25,8 @@ def read_run(folder: Path, name: str) -> Measured:
 
     Raises PcamxError that names the folder where it is no run, not evaluated or of another version.
     """
-    path = folder / "report.json"
-    if not path.is_file():
-        if not (folder / "config.yaml").is_file():
-            raise PcamxError(f"{folder}: not a run's folder, config.yaml is not there")
-        raise PcamxError(f"{folder}: not evaluated yet; run pcamx evaluate {folder}")
-    again = f"run pcamx evaluate {folder} again"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        found, stages = report["format"], report["stages"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise PcamxError(f"{path}: damaged, or no report of an evaluation; {again}") from None
-    if found != FORMAT:
-        raise PcamxError(
-            f"{path}: format {found}, this pcamx {__version__} reads format {FORMAT}; {again}"
-        )
-    if not isinstance(stages, dict) or not stages:
-        raise PcamxError(f"{path}: measures no stage; {again}")
-    return Measured(folder, name, report, read_films(folder / "films.csv"))
+    run = RunFolder(folder)
+    return Measured(folder, name, read_report(run), read_films(run.films_file))
 
 
 def read_runs(folders: Sequence[Path]) -> list[Measured]:

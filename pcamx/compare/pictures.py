@@ -3,26 +3,39 @@
 import dataclasses
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+import torch
 
-from pcamx import config as configs
+from pcamx.catalogue import (
+    DECODER,
+    POINTING,
+    POSITIVE_CAM,
+    STAGE_1,
+    STAGE_2,
+    STAGE_3,
+    TRAINABLES,
+    best_map,
+    classifiers,
+    maps_of,
+)
 from pcamx.compare.measured import Measured
 from pcamx.data.canvas.provider import stream
 from pcamx.data.feed.batches import eval_batches
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.example_films import draw_panels
+from pcamx.evaluation.explainers import explainer
 from pcamx.report.film_figure import Panel
+from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained
 
 FILMS = 8
 _SHOWN = {
-    "positive CAM": "stage 1",
-    "stage 2": "stage 2",
-    "stage 3": "stage 3",
-    "decoder": "stage 3, decoder",
+    POSITIVE_CAM.title: STAGE_1.title,
+    STAGE_2.title: STAGE_2.title,
+    STAGE_3.title: STAGE_3.title,
+    DECODER.title: f"{STAGE_3.title}, {DECODER.title}",
 }
 """Column of a run's own figure: its name here. All but the last are positive CAM."""
 _COLUMNS = 8
@@ -46,9 +59,8 @@ def choose(runs: Sequence[Measured], *, seed: int = 0) -> list[str]:
 
 def _last_map(run: Measured) -> dict[str, float]:
     """Pointing by film of the last stage's decoder, or of its positive CAM."""
-    network = f"stage {max(run.report['stages'])}"
-    decoder = run.films.values(network, "decoder", "pointing")
-    return decoder or run.films.values(network, "positive_cam", "pointing")
+    last = [entry for entry in TRAINABLES if str(entry.key) in run.report["stages"]][-1]
+    return run.films.values(last.title, best_map(last).key, POINTING.column)
 
 
 def draw(runs: Sequence[Measured], films: Sequence[str]) -> tuple[list[Panel], list[str]]:
@@ -69,20 +81,25 @@ def draw(runs: Sequence[Measured], films: Sequence[str]) -> tuple[list[Panel], l
 
 def _panels(run: Measured, names: Sequence[str]) -> list[Panel]:
     """A run's own panels of the films."""
-    path = run.folder / "config.yaml"
-    if not path.is_file():
+    folder = RunFolder(run.folder)
+    if not folder.is_run():
         raise PcamxError(f"{run.folder}: holds a report and no networks")
-    config = configs.load(path)
-    models = {n: from_pretrained(run.folder, stage=int(n)) for n in sorted(run.report["stages"])}
-    store = read_store(Path(config.data.store))
+    config = folder.read_config()
+    entries = [entry for entry in classifiers() if str(entry.key) in run.report["stages"]]
+    store = read_store(folder.find_store(config))
     known = {film.path: film for film in store.split("valid")}
     if lost := [name for name in names if name not in known]:
         raise PcamxError(f"{store.folder}: {lost[0]} is not in its valid split any more")
     films = [known[name] for name in names]
-    device = next(iter(models.values())).device
+    explainers, device = {}, torch.device("cpu")
+    for entry in entries:
+        assert isinstance(entry.key, int)
+        model = from_pretrained(run.folder, stage=entry.key)
+        device = model.device
+        explainers[entry.title] = explainer(model.network, maps_of(entry, gradient=False))
     canvases = stream(config.data, store, films, device)
     batches = eval_batches(store, films, canvases, batch_size=_BATCH, device=device)
-    return draw_panels({f"stage {n}": m.network for n, m in models.items()}, store, batches, films)
+    return draw_panels(explainers, store, batches, films)
 
 
 def _merged(drawn: dict[str, list[Panel]]) -> list[Panel]:
@@ -110,5 +127,5 @@ def _merged(drawn: dict[str, list[Panel]]) -> list[Panel]:
 
 def _before(columns: Sequence[str]) -> list[str]:
     """The columns of all stages but the last."""
-    last = "stage 3" if "stage 3" in columns else columns[-1]
+    last = STAGE_3.title if STAGE_3.title in columns else columns[-1]
     return list(columns[: columns.index(last)])

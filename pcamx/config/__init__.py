@@ -13,7 +13,6 @@ from pcamx.config.tree import (
     Run,
     Runtime,
     Stage,
-    Stages,
 )
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "Run",
     "Runtime",
     "Stage",
-    "Stages",
     "as_tree",
     "changed",
     "differences",

@@ -7,14 +7,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from pcamx.catalogue import TRAINABLES
 from pcamx.config.checks import ConfigError
-from pcamx.config.tree import Config
+from pcamx.config.tree import Config, Stage
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -37,6 +38,8 @@ def _check(value: Any, kind: Any, key: str) -> Any:
         if value is None:
             return None
         kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    if typing.get_origin(kind) is dict:
+        return _stages(value, key + ".")
     if dataclasses.is_dataclass(kind):
         return _build(value, typing.cast(type, kind), key + ".")
     if typing.get_origin(kind) is Literal:
@@ -79,11 +82,7 @@ def _build(tree: Any, cls: type, prefix: str) -> Any:
         raise ConfigError(f"{where}: expected keys below it, found {tree!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    for name in tree:
-        if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(fields)}"
-            raise ConfigError(f"unknown key {prefix}{name}; {hint}")
+    _refuse_unknown(tree, fields, prefix)
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING
         if name not in tree and required:
@@ -97,19 +96,59 @@ def _build(tree: Any, cls: type, prefix: str) -> Any:
         raise error if known or not prefix else ConfigError(f"{prefix}{error}") from None
 
 
+def _stages(tree: Any, prefix: str) -> dict[str, Stage | None]:
+    """The settings of each trainable; of one that may be left out, None where it is."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{prefix[:-1]}: expected keys below it, found {tree!r}")
+    _refuse_unknown(tree, [entry.section for entry in TRAINABLES], prefix)
+    found: dict[str, Stage | None] = {}
+    for entry in TRAINABLES:
+        given = tree.get(entry.section)
+        if given is None and entry.optional:
+            found[entry.section] = None
+        elif entry.section not in tree:
+            raise ConfigError(f"missing key {prefix}{entry.section}")
+        else:
+            found[entry.section] = _build(given, Stage, f"{prefix}{entry.section}.")
+    return found
+
+
+def _refuse_unknown(tree: Mapping[Any, Any], known: Collection[str], prefix: str) -> None:
+    for name in tree:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown key {prefix}{name}; {hint}")
+
+
 def load(path: str | Path) -> Config:
     """Read and check a run's YAML file.
 
     Raises ConfigError with the file's name and the key.
     """
     try:
-        config: Config = _build(
-            read_yaml(path, "--config takes a YAML file such as configs/demo.yaml"), Config, ""
-        )
+        tree = read_yaml(path, "--config takes a YAML file such as configs/demo.yaml")
+        config: Config = _build(_move(tree), Config, "")
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")
         raise error if known else ConfigError(f"{path}: {error}") from None
     return config
+
+
+_MOVED = {"attention.impl": "runtime.impl"}
+"""Keys of earlier versions and where they are now; a run's config.yaml may have them."""
+
+
+def _move(tree: Any) -> Any:
+    """Put keys of an earlier version in their place; one that is in both is left to be refused."""
+    for old, new in _MOVED.items():
+        (section, key), (home, name) = old.split("."), new.split(".")
+        given = tree.get(section) if isinstance(tree, dict) else None
+        place = tree.get(home) if isinstance(tree, dict) else None
+        if isinstance(given, dict) and isinstance(place, dict) and key in given:
+            if name not in place:
+                place[name] = given.pop(key)
+    return tree
 
 
 def read_yaml(path: str | Path, expected: str) -> Any:
@@ -175,7 +214,9 @@ def differences(ours: Config, theirs: Config) -> list[str]:
 
     def walk(a: Any, b: Any, prefix: str) -> list[str]:
         if isinstance(a, dict) and isinstance(b, dict):
-            return [line for k in a for line in walk(a[k], b[k], f"{prefix}.{k}" if prefix else k)]
+            return [
+                line for k in a for line in walk(a[k], b.get(k), f"{prefix}.{k}" if prefix else k)
+            ]
         return [] if a == b else [f"{prefix}: {a!r} here, {b!r} there"]
 
     return walk(as_tree(ours), as_tree(theirs), "")

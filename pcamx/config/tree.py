@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config.checks import ConfigError, in_range, not_empty
 from pcamx.config.instruments import DeepSpeed
 
@@ -94,8 +95,6 @@ class Attention:
     batch_norm: Literal["batch", "running", "updated"] = "batch"
     """How the second pass normalises: by its own batch, by the running statistics, or by its own
     batch and into the running statistics, as an ordinary forward does."""
-    impl: Literal["auto", "triton", "reference"] = "auto"
-    """Which implementation of the attention path, and of making batches, runs."""
 
     def __post_init__(self) -> None:
         in_range("attention.omega", self.omega, 1e-3, 1e4)
@@ -134,36 +133,12 @@ class Stage:
     lr: float = 1.0e-3
     """Peak of the one-cycle schedule."""
     init_from: str = "scratch"
-    """scratch, stage1 or stage2 of this run, or the path of a weights.pt."""
+    """scratch, the section of an earlier stage of this run such as stage1, or the path of a
+    weights.pt."""
 
     def __post_init__(self) -> None:
         in_range("epochs", self.epochs, 1, 10**6)
         in_range("lr", self.lr, 1e-9, 1e3)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stages:
-    """The paper's three stages, and the baseline beside them."""
-
-    stage1: Stage
-    stage2: Stage
-    stage3: Stage
-    segmenter: Stage | None = None
-    """Stage 3's encoder and decoder, trained on its marked films alone; left out, none is trained.
-    Its epochs have as many steps as stage 1's, so each goes through the few films many times."""
-
-    def __post_init__(self) -> None:
-        if self.segmenter and self.segmenter.init_from in ("stage1", "stage2", "stage3"):
-            raise ConfigError(
-                f"stages.segmenter.init_from: {self.segmenter.init_from} has learned from more "
-                "than the marks; set it to scratch"
-            )
-        for number in (1, 2, 3):
-            start = getattr(self, f"stage{number}").init_from
-            if start in [f"stage{later}" for later in range(number, 4)]:
-                raise ConfigError(
-                    f"stages.stage{number}.init_from: {start} does not come before stage {number}"
-                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +151,8 @@ class Runtime:
     """DeepSpeed ZeRO; what is sharded over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16 runs through autocast: weights and batch norm stay float32."""
+    impl: Literal["auto", "triton", "reference"] = "auto"
+    """Which implementation of the operations in `pcamx.ops` runs; auto: Triton's on a GPU."""
     compile: bool = False
     """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3."""
     gradient_clipping: float = 1.0
@@ -205,7 +182,11 @@ class Config:
 
     run: Run
     data: Data
-    stages: Stages
+    stages: dict[str, Stage | None]
+    """By the sections of `pcamx.catalogue.TRAINABLES`: the paper's three stages, and the
+    segmenter, stage 3's encoder and decoder trained on its marked films alone, which may be left
+    out. Its epochs have as many steps as stage 1's, so each goes through the few films many
+    times."""
     runtime: Runtime
     augment: Augment = Augment()
     model: Model = Model()
@@ -213,7 +194,27 @@ class Config:
     objective: Objective = Objective()
     deepspeed: DeepSpeed = DeepSpeed()
 
+    def stage(self, key: StageId) -> Stage:
+        """Return the settings of what is trained under ``key``; ConfigError where it has none."""
+        section = trainable(key).section
+        found = self.stages.get(section)
+        if found is None:
+            raise ConfigError(
+                f"stages.{section}: not in the config; add a line such as {section}: {{epochs: 4}}"
+            )
+        return found
+
+    @property
+    def impl(self) -> Literal["auto", "triton", "reference"]:
+        """runtime.impl, which a network asks for."""
+        return self.runtime.impl
+
+    def trained(self) -> list[StageId]:
+        """Return what the config has settings for, in the order of training."""
+        return [e.key for e in TRAINABLES if self.stages.get(e.section) is not None]
+
     def __post_init__(self) -> None:
+        _check_stages(self.stages)
         if self.objective.marked_per_batch >= self.runtime.batch_size:
             raise ConfigError(
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
@@ -224,3 +225,18 @@ class Config:
                 "deepspeed.flops_profiler.enabled: it counts within modules, which "
                 "runtime.compile leaves none of; set one of them to false"
             )
+
+
+def _check_stages(stages: dict[str, Stage | None]) -> None:
+    """Raise ConfigError unless every stage starts from what was trained before it."""
+    sections = [entry.section for entry in TRAINABLES]
+    for number, entry in enumerate(TRAINABLES):
+        stage = stages.get(entry.section)
+        start = stage.init_from if stage else ""
+        where = f"stages.{entry.section}.init_from"
+        if start in sections and not entry.classifies:
+            raise ConfigError(
+                f"{where}: {start} has learned from more than the marks; set it to scratch"
+            )
+        if start in sections[number:]:
+            raise ConfigError(f"{where}: {start} does not come before {entry.title}")

@@ -66,7 +66,7 @@ def _spare_reduction(engine: Any) -> None:
 
 
 def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tensor]:
-    """One update, and the batch taken into P; returns the telemetry.
+    """Make one update, then let the stage take note of it; return the telemetry.
 
     ``clipping`` is the config's gradient_clipping. Nothing here waits for the device, but for what
     ZeRO-3 does to gather weights and to clip.
@@ -75,8 +75,8 @@ def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tenso
     engine.backward(output.loss)
     clip(engine, clipping)
     engine.step()
-    if output.logits_BC is not None:
-        engine.module.accuracy.take_in(output.logits_BC, batch.label_B)
+    # After the backward: torch.compile may compute the forward anew there, from what has changed.
+    engine.module.after_step(output, batch)
     return output.telemetry
 
 

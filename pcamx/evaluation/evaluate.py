@@ -4,7 +4,6 @@ Shapes: N films.
 """
 
 import datetime
-import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,31 +15,28 @@ import torch
 
 from pcamx import config as configs
 from pcamx import metrics, provenance
+from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import read_markers
 from pcamx.errors import PcamxError
-from pcamx.evaluation.aggregate import add_faithfulness, against_segmenter, choose_abnormal, figures
+from pcamx.evaluation.aggregate import (
+    add_faithfulness,
+    against_segmenter,
+    choose_abnormal,
+    figures,
+)
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
-from pcamx.evaluation.measured_run import OpenRun, Split, open_run
-from pcamx.evaluation.scoring import (
-    Explain,
-    all_maps,
-    centre_maps,
-    faithfulness,
-    network_maps,
-    probabilities,
-    score,
-    segmenter_maps,
-    tune,
-)
+from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
+from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
 from pcamx.model.network import Network
-from pcamx.output import make_folder, write_text
+from pcamx.output import make_folder
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.curves import read_metrics
 from pcamx.report.film_figure import Panel, save_png
 from pcamx.report.page import write_page
-from pcamx.run.checkpoints import Weights
-from pcamx.types import SEGMENTER, TRAINABLE, section
+from pcamx.run.folder import RunFolder
+from pcamx.run.history import read_history
+from pcamx.run.report import FORMAT, Measured, Report, write_report
+from pcamx.run.weights import Weights
 
 _ON_TEST = "on_test"
 
@@ -53,7 +49,7 @@ def evaluate(
     faithful: int = 0,
     track: Track = silent,
     say: Say = mute,
-) -> dict[str, Any]:
+) -> Report:
     """Measure every finished stage of the run in ``folder``.
 
     Writes report.json, films.csv, report.html and figure2.png into `out_folder`. With ``other``, a
@@ -65,7 +61,7 @@ def evaluate(
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
     with _opened(out):  # not after the measuring
-        return _measure(run, out, faithful)
+        return _measure(run, RunFolder(out), faithful)
 
 
 @contextmanager
@@ -79,14 +75,11 @@ def _opened(out: Path) -> Iterator[None]:
             out.rmdir()  # which an empty folder alone lets happen
 
 
-def _measure(run: OpenRun, out: Path, faithful: int) -> dict[str, Any]:
+def _measure(run: MeasuredRun, out: RunFolder, faithful: int) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
-    networks = run.networks()
-    classifiers = networks | {"untrained": run.untrained()}
-    explainers: dict[str, Explain] = {n: all_maps(net) for n, net in networks.items()}
-    explainers |= {"centre": centre_maps, "untrained": network_maps(classifiers["untrained"])}
-    if segmenter := run.trained_segmenter():
-        explainers["segmenter"] = segmenter_maps(segmenter)
+    networks, untrained = run.networks(), run.untrained()
+    stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
+    explainers = run.explainers(networks, untrained)
     markers = read_markers(run.store, films, run.config.data.canvas)
     scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
@@ -94,26 +87,33 @@ def _measure(run: OpenRun, out: Path, faithful: int) -> dict[str, Any]:
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
         batches = run.some(run.store, tried, "deleting pixels of films")
+        classifiers = stages | {UNTRAINED.key: untrained}
         add_faithfulness(measured, faithfulness(classifiers, explainers, batches), tried, seed)
     report = _report(run, measured, len(tuning))
-    report |= against_segmenter(scores, tuned, films, seed)
+    if compared := against_segmenter(scores, tuned, films, seed):
+        report["stage3_against_segmenter"] = compared
     if run.store is not run.own and run.own.split(run.split):
-        report["own"] = _own_auroc(run, networks)
-    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_films(out / "films.csv", films, markers, scores, tuned)
-    shown = choose_films(films, scores[f"stage {max(run.weights)}"], seed=seed)
-    panels = draw_panels(networks, run.store, run.some(run.store, shown), shown)
-    _write_pictures(report, panels, run.folder, out)
+        report["own"] = _own_auroc(run, stages)
+    write_report(out, report)
+    write_films(out.films_file, films, markers, scores, tuned)
+    shown = choose_films(films, scores[list(stages)[-1]], seed=seed)
+    panels = draw_panels(
+        {name: explainers[name] for name in stages},
+        run.store,
+        run.some(run.store, shown),
+        shown,
+    )
+    _write_pictures(report, panels, run.run, out)
     return report
 
 
 def _write_pictures(
-    report: dict[str, Any], panels: Sequence[Panel], folder: Path, out: Path
+    report: Report, panels: Sequence[Panel], run: RunFolder, out: RunFolder
 ) -> None:
-    write_page(report, read_metrics(folder / "metrics.jsonl"), panels, out / "report.html")
-    (out / "figure2.png").unlink(missing_ok=True)
+    write_page(report, read_history(run), panels, out.page_file)
+    out.figure_file.unlink(missing_ok=True)
     if panels:
-        save_png(panels, out / "figure2.png")
+        save_png(panels, out.figure_file)
 
 
 def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
@@ -132,38 +132,54 @@ def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
     return folder / _ON_TEST if split == "test" else folder
 
 
-def _own_auroc(run: OpenRun, networks: Mapping[str, Network]) -> dict[str, Any]:
+def _own_auroc(run: MeasuredRun, networks: Mapping[str, Network]) -> dict[str, Any]:
     """AUROC of each stage on the store that it was trained with, None for one class only."""
     films = run.own.split(run.split)
     batches = run.measured(run.own, "evaluating the run's own films")
     label_N = torch.tensor([film.label for film in films])
+    keys = {entry.title: str(entry.key) for entry in TRAINABLES}
     found = {
-        name.removeprefix("stage "): metrics.auroc(probability_N, label_N).value
+        keys[name]: metrics.auroc(probability_N, label_N).value
         for name, probability_N in probabilities(networks, batches).items()
     }
-    return {"store": str(run.own.folder), "films": len(films), "auroc": found}
+    return {"store": str(run.own.folder), "films": len(films), AUROC.key: found}
 
 
-def _report(run: OpenRun, measured: Mapping[str, dict[str, Any]], tuning: int) -> dict[str, Any]:
-    report = _describe(run, tuning)
-    report["stages"] = {
-        str(n): measured[f"stage {n}"] | _cost(weights) for n, weights in run.weights.items()
+def _report(run: MeasuredRun, measured: Mapping[str, Measured], tuning: int) -> Report:
+    stages: dict[str, Measured] = {}
+    baselines: dict[str, Measured] = {}
+    for weights in run.weights:
+        entry = trainable(weights.stage)
+        found = measured[entry.title]
+        found.update(_cost(weights))
+        (stages if entry.classifies else baselines)[str(entry.key)] = found
+    baselines = {b.key: measured[b.key] for b in (CENTRE, UNTRAINED)} | baselines
+    finished = [weights.stage for weights in run.weights]
+    return {
+        "format": FORMAT,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": provenance.device_name(run.device),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "command": shlex.join(sys.argv),
+        "data": _data(run, tuning),
+        "config": configs.as_tree(run.config),
+        "stages": stages,
+        "unfinished": [key for key in run.run.begun() if key not in finished],
+        "baselines": baselines,
     }
-    begun = [n for n in TRAINABLE if (run.folder / section(n)).is_dir()]
-    finished = [*run.weights, *([SEGMENTER] if run.segmenter else [])]
-    report["unfinished"] = [n for n in begun if n not in finished]
-    baselines = {n: f for n, f in measured.items() if not n.startswith("stage ")}
-    if run.segmenter is not None:
-        baselines["segmenter"] |= _cost(run.segmenter)
-    return report | {"baselines": baselines}
 
 
-def _cost(weights: Weights) -> dict[str, Any]:
-    names = {"seconds": "seconds", "epochs": "epochs", "ranks": "world", "device": "device"}
-    return {key: getattr(weights, name) for key, name in names.items()}
+def _cost(weights: Weights) -> Measured:
+    return {
+        "seconds": weights.seconds,
+        "epochs": weights.epochs,
+        "ranks": weights.world,
+        "device": weights.device,
+    }
 
 
-def _describe(run: OpenRun, tuning: int) -> dict[str, Any]:
+def _data(run: MeasuredRun, tuning: int) -> dict[str, Any]:
     splits = {
         name: {
             "films": len(films),
@@ -175,17 +191,8 @@ def _describe(run: OpenRun, tuning: int) -> dict[str, Any]:
         if (films := run.store.split(name))
     }
     return {
-        "format": 1,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": provenance.device_name(run.device),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "command": shlex.join(sys.argv),
-        "data": {
-            "store": str(run.store.folder),
-            "split": run.split,
-            "splits": splits,
-            "marked_used": tuning,
-        },
-        "config": configs.as_tree(run.config),
+        "store": str(run.store.folder),
+        "split": run.split,
+        "splits": splits,
+        "marked_used": tuning,
     }

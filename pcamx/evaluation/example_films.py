@@ -1,25 +1,34 @@
 """The films of Figure 2: which are shown, and each stage's maps of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pcamx import metrics
+from pcamx.catalogue import (
+    CAM,
+    DECODER,
+    POINTING,
+    POSITIVE_CAM,
+    STAGE_1,
+    STAGE_2,
+    STAGE_3,
+)
 from pcamx.data.store import Film, Store
-from pcamx.evaluation.scoring import Scores, network_maps
-from pcamx.model.network import Network
+from pcamx.evaluation.explainers import Explainer
+from pcamx.evaluation.scoring import Scores
 from pcamx.report.film_figure import Panel
 from pcamx.types import Batch
 
 _FILMS = 12
 _COLUMNS = {
-    "CAM": ("stage 1", "cam"),
-    "positive CAM": ("stage 1", "positive_cam"),
-    "stage 2": ("stage 2", "positive_cam"),
-    "stage 3": ("stage 3", "positive_cam"),
-    "decoder": ("stage 3", "decoder"),
+    CAM.title: (STAGE_1, CAM),
+    POSITIVE_CAM.title: (STAGE_1, POSITIVE_CAM),
+    STAGE_2.title: (STAGE_2, POSITIVE_CAM),
+    STAGE_3.title: (STAGE_3, POSITIVE_CAM),
+    DECODER.title: (STAGE_3, DECODER),
 }
 """Column of the figure: whose map, and which."""
 
@@ -27,10 +36,10 @@ _COLUMNS = {
 def choose_films(films: Sequence[Film], scores: Scores, *, seed: int) -> list[Film]:
     """A dozen marked films drawn by the seed, half of them missed by the last stage's best map."""
     marked = [film for film in films if film.mark]
-    best = scores.maps.get("decoder", scores.maps["positive_cam"])
+    best = scores.maps.get(DECODER.key, scores.maps[POSITIVE_CAM.key]).of(POINTING)
     shuffled = np.random.default_rng(seed).permutation(len(marked))
-    hit = [i for i in shuffled if best.pointing_M[i] >= 0.5]
-    missed = [i for i in shuffled if best.pointing_M[i] < 0.5]
+    hit = [i for i in shuffled if best[i] >= 0.5]
+    missed = [i for i in shuffled if best[i] < 0.5]
     half = _FILMS // 2
     chosen = missed[: max(half, _FILMS - len(hit))] + hit[: max(half, _FILMS - len(missed))]
     return [marked[i] for i in chosen]
@@ -38,19 +47,22 @@ def choose_films(films: Sequence[Film], scores: Scores, *, seed: int) -> list[Fi
 
 @torch.no_grad()
 def draw_panels(
-    networks: dict[str, Network], store: Store, batches: Iterable[Batch], films: Sequence[Film]
+    explainers: Mapping[str, Explainer],
+    store: Store,
+    batches: Iterable[Batch],
+    films: Sequence[Film],
 ) -> list[Panel]:
-    """One panel per film, in order; ``batches`` holds just these films."""
+    """Draw one panel per film, in order; ``batches`` holds just these films."""
     panels: list[Panel] = []
     for batch in batches:
-        explained = {n: network_maps(net)(batch.image_B1HW) for n, net in networks.items()}
+        explained = {n: explain(batch.image_B1HW) for n, explain in explainers.items()}
         for row in range(len(batch.label_B)):
             film = films[len(panels)]
             lesion_HW = batch.lesion_B1HW[row, 0]
             maps = {
-                column: explained[stage][1][name][row]
-                for column, (stage, name) in _COLUMNS.items()
-                if stage in explained and name in explained[stage][1]
+                column: explained[entry.title][1][kind.key][row]
+                for column, (entry, kind) in _COLUMNS.items()
+                if entry.title in explained and kind.key in explained[entry.title][1]
             }
             panels.append(
                 Panel(

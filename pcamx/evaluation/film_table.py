@@ -4,13 +4,13 @@ One row per film, network (a stage or a baseline) and map. Columns, empty where 
 
 path, patient, study, part, label    the film, as in the store's manifest
 lesion_share      the lesion's share of the canvas; of marked films, like all figures of maps
-network           "stage 1", "stage 2", "stage 3", "centre", "untrained", "segmenter"
+network           title of what was trained ("stage 1"), or key of a baseline ("centre")
 probability       of abnormal, by that network
-map               "cam", "positive_cam", "gradcam", "layercam", "decoder"
+map               key of the map ("positive_cam")
 peak              the map's maximum, not normalised: on normal films, what false activation reads
-on_marker         share of the map's peak on the side marker; of films that carry one
-pointing, energy, miou, dice, miou_otsu, relevance_rank, maxboxacc_v2
-                  the film's own share in the figure of that name in report.json
+on_marker, pointing, ...
+                  the film's own share in the figure of that name in report.json, for every measure
+                  in `pcamx.catalogue` that has a column; on_marker of films with a side marker
 
 The mean of a column over its films is report.json's figure. Two runs on the same films are
 compared by `pcamx.metrics.paired` on two such columns.
@@ -25,22 +25,26 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pcamx.catalogue import FALSE_ACTIVATION, Measure, measures
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
-from pcamx.evaluation.aggregate import per_film
 from pcamx.evaluation.scoring import Scores, Tuning
 from pcamx.output import write_text
 
 FILM = ("path", "patient", "study", "part", "label")
-MEASURED = (
-    *("pointing", "energy", "miou", "dice", "miou_otsu", "relevance_rank"),
-    "maxboxacc_v2",
-)
-COLUMNS = (
-    *(*FILM, "lesion_share", "network", "probability", "map", "peak", "on_marker"),
-    *MEASURED,
-)
+HEAD = (*FILM, "lesion_share", "network", "probability", "map", "peak")
+
+
+def measured() -> list[Measure]:
+    """Return the measures that have a column, those of films with a side marker first."""
+    found = [measure for measure in measures("map") if measure.column]
+    return sorted(found, key=lambda measure: measure.films == "marked")
+
+
+def columns() -> tuple[str, ...]:
+    """Return the header of the file."""
+    return (*HEAD, *(measure.column for measure in measured()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,11 @@ def read_films(path: Path) -> FilmTable:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file, strict=True)
-            if tuple(next(rows, ())) != COLUMNS:
+            if tuple(next(rows, ())) != columns():
                 raise ValueError("its columns are not those of this version")
             for row in rows:
                 try:
-                    _take(dict(zip(COLUMNS, row, strict=True)), found)
+                    _take(dict(zip(columns(), row, strict=True)), found)
                 except ValueError as error:
                     raise ValueError(f"row {rows.line_num}: {error}") from None
     except (OSError, ValueError, csv.Error) as error:
@@ -83,7 +87,7 @@ def _take(row: Mapping[str, str], found: FilmTable) -> None:
     """Put a row of the file into the table."""
     found.patient[row["path"]] = row["patient"]
     found.label[row["path"]] = int(row["label"])
-    for column in ("probability", "peak", "on_marker", *MEASURED):
+    for column in ("probability", "peak", *(measure.column for measure in measured())):
         if cell := row[column]:
             value = float(cell)
             if not math.isfinite(value):
@@ -105,7 +109,7 @@ def write_films(
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns())
     for network, found in scores.items():
         writer.writerows(_rows(network, found, tuning.get(network, {}), films, markers))
     write_text(path, text.getvalue())
@@ -119,19 +123,21 @@ def _rows(
     markers: Sequence[Box | None],
 ) -> Iterator[list[object]]:
     marked = [bool(film.mark) for film in films]
-    with_marker = [box is not None for box in markers]
+    where = {"marked": marked, "lettered": [box is not None for box in markers]}
     share = _spread(scores.lesion_share_M, marked)
     probability = (
         [""] * len(films) if scores.probability_N is None else _cells(scores.probability_N)
     )
     for name, maps in scores.maps.items():
-        values = per_film(maps, tuning.get(name, Tuning()))
-        columns = [
+        cells_of = [
             *(share, [network] * len(films), probability, [name] * len(films)),
-            *(_cells(maps.peak_N), _spread(maps.on_marker_K, with_marker)),
-            *(_spread(values[key], marked) for key in MEASURED),
+            _cells(maps.of(FALSE_ACTIVATION)),
         ]
-        for film, *cells in zip(films, *columns, strict=True):
+        for measure in measured():
+            value = maps.values(measure, tuning.get(name, Tuning()))
+            assert isinstance(value, Tensor)
+            cells_of.append(_spread(value, where[measure.films]))
+        for film, *cells in zip(films, *cells_of, strict=True):
             yield [*(getattr(film, key) for key in FILM), *cells]
 
 

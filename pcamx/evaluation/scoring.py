@@ -1,11 +1,12 @@
-"""Run trained networks and map baselines over films and score them film by film.
+"""Run explainers over films and score them film by film.
 
-Shapes: B batch, N films, M marked films, K films with a side marker, T thresholds,
-L levels of PxAP, D IoU levels, H W the canvas. What is kept is small: about 9 kB per marked film
-and map, whatever the canvas, and one number per other film.
+Shapes: B batch, N films, M marked films, K films with a side marker, T thresholds, L levels of
+PxAP, D IoU levels, H W the canvas. What is kept is small: about 9 kB per marked film and map,
+whatever the canvas, and one number per other film.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -13,40 +14,17 @@ import torch
 from torch import Tensor
 
 from pcamx import metrics
+from pcamx.catalogue import Films, Measure, measures, resolve
 from pcamx.data.canvas.side_markers import Box
-from pcamx.model.network import Maps as NetworkMaps
-from pcamx.model.network import Network, Segmenter
-from pcamx.types import ABNORMAL, Batch
-
-Maps = dict[str, Tensor]
-Explain = Callable[[Tensor], tuple[Tensor | None, Maps]]
-"""Image [B, 1, H, W] to the probability of abnormal [B], if any, and maps [B, H, W] by name."""
+from pcamx.evaluation.explainers import Explainer, abnormal_probability
+from pcamx.metrics import Statistic
+from pcamx.model.network import Network
+from pcamx.types import Batch
 
 _UNTUNED = 0.5
 """Threshold where no marked training film is there to tune it on."""
-
-
-class MapScores(NamedTuple):
-    """Of one map: what `pcamx.metrics` says of each marked film, the peak on every film, and
-    whether that peak is on the side marker, for films that carry one."""
-
-    pointing_M: Tensor
-    energy_M: Tensor
-    relevance_rank_M: Tensor
-    iou_MT: Tensor
-    iou_otsu_M: Tensor
-    pixels_M2L: Tensor
-    box_hits_MDT: Tensor
-    peak_N: Tensor  # not normalised
-    on_marker_K: Tensor
-
-
-class Scores(NamedTuple):
-    """Of one network or baseline; ``probability_N`` is None where it does not classify."""
-
-    probability_N: Tensor | None
-    maps: dict[str, MapScores]
-    lesion_share_M: Tensor
+_SEEN: dict[Films, Films] = {"lettered abnormal": "lettered", "normal": "every"}
+"""Films whose observations a measure shares with those of others."""
 
 
 class Tuning(NamedTuple):
@@ -59,56 +37,93 @@ class Tuning(NamedTuple):
     """Of the map as it is, for false activation; None without a marked training film."""
 
 
-def abnormal_probability(logits_BC: Tensor) -> Tensor:
-    """Of each image, float32 [B]."""
-    return logits_BC.float().softmax(1)[:, ABNORMAL]
+@dataclass(frozen=True, slots=True)
+class MapScores:
+    """Of one map: what each measure's function says of each of its films, [N, ...]."""
+
+    found: dict[tuple[str, Films], Tensor]
+    """By function and films, so that measures share what they look at."""
+
+    def of(self, measure: Measure) -> Tensor:
+        """Return what the measure's function said of its films."""
+        return self.found[_place(measure)]
+
+    def values(self, measure: Measure, tuning: Tuning) -> Tensor | Statistic | None:
+        """Return the measure's value of each film, or as a whole; None where undefined.
+
+        Of films "normal" and "lettered abnormal" those of all, or of all lettered films, which the
+        caller takes its own from.
+        """
+        found = self.of(measure)
+        if not measure.value:
+            return found
+        value: Tensor | Statistic | None = resolve(measure.value)(found, tuning)
+        return value
 
 
-def network_maps(network: Network) -> Explain:
-    """The maps of the abnormal class, of the full image, whatever the film's label."""
-
-    def explain(image_B1HW: Tensor) -> tuple[Tensor, Maps]:
-        logits_BC, maps = network.explain(image_B1HW)
-        return abnormal_probability(logits_BC), _named(maps)
-
-    return explain
+def _place(measure: Measure) -> tuple[str, Films]:
+    return measure.function, _SEEN.get(measure.films, measure.films)
 
 
-def _named(maps: NetworkMaps) -> Maps:
-    named = {"cam": maps.cam_BHW, "positive_cam": maps.positive_cam_BHW}
-    return named if maps.decoder_BHW is None else named | {"decoder": maps.decoder_BHW}
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of one network or baseline; ``probability_N`` is None where it does not classify."""
+
+    probability_N: Tensor | None
+    maps: dict[str, MapScores]
+    lesion_share_M: Tensor
 
 
-def all_maps(network: Network) -> Explain:
-    """`network_maps`, and those that its gradients give, as they are evaluated side by side."""
-
-    def explain(image_B1HW: Tensor) -> tuple[Tensor, Maps]:
-        logits_BC, maps, gradient = network.explain_with_gradients(image_B1HW)
-        named = _named(maps) | {"gradcam": gradient.gradcam_BHW, "layercam": gradient.layercam_BHW}
-        return abnormal_probability(logits_BC), named
-
-    return explain
+def iou_at_threshold(iou_MT: Tensor, tuning: Tuning) -> Tensor:
+    """Return each film's IoU at the tuned threshold, [M]."""
+    return iou_MT[:, metrics.THRESHOLDS.index(tuning.threshold)]
 
 
-def segmenter_maps(segmenter: Segmenter) -> Explain:
-    """The one map of the baseline of stage 3, which does not classify."""
-
-    @torch.no_grad()
-    def explain(image_B1HW: Tensor) -> tuple[None, Maps]:
-        return None, {"decoder": torch.sigmoid(segmenter(image_B1HW))[:, 0]}
-
-    return explain
+def dice_at_threshold(iou_MT: Tensor, tuning: Tuning) -> Tensor:
+    """Return each film's Dice at the tuned threshold, [M]."""
+    return metrics.dice(iou_at_threshold(iou_MT, tuning))
 
 
-def centre_maps(image_B1HW: Tensor) -> tuple[None, Maps]:
-    """A Gaussian in the middle of every film, in the place of every map."""
-    gaussian_HW = metrics.centre_gaussian(image_B1HW.shape[-1]).to(image_B1HW.device)
-    map_BHW = gaussian_HW.expand(len(image_B1HW), -1, -1)
-    return None, dict.fromkeys(("cam", "positive_cam", "decoder"), map_BHW)
+def best_box_hits(hit_MDT: Tensor, tuning: Tuning) -> Tensor:
+    """Return `pcamx.metrics.max_box_acc` of each film, [M]; its thresholds are its own."""
+    del tuning
+    return metrics.max_box_acc(hit_MDT)
+
+
+def average_precision(count_M2L: Tensor, tuning: Tuning) -> Statistic:
+    """Return PxAP of all films; it knows no threshold."""
+    del tuning
+    return metrics.pixel_average_precision(count_M2L)
+
+
+def active(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
+    """Return whether each map's peak exceeds the activation level, [N]; None without one."""
+    if tuning.activation is None:
+        return None
+    return metrics.false_activation(peak_N, tuning.activation)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the batches so far have given for one explainer."""
+
+    probability: list[Tensor] = field(default_factory=list)
+    share: list[Tensor] = field(default_factory=list)
+    maps: dict[str, dict[tuple[str, Films], list[Tensor]]] = field(default_factory=dict)
+
+    def scores(self) -> Scores:
+        return Scores(
+            torch.cat(self.probability) if self.probability else None,
+            {
+                name: MapScores({place: torch.cat(parts) for place, parts in found.items()})
+                for name, found in self.maps.items()
+            },
+            torch.cat(self.share),
+        )
 
 
 def score(
-    explainers: Mapping[str, Explain],
+    explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
     markers: Sequence[Box | None] | None = None,
 ) -> dict[str, Scores]:
@@ -116,9 +131,7 @@ def score(
 
     ``markers`` are the regions of the films' side markers on the canvas, in the films' order.
     """
-    probabilities: dict[str, list[Tensor]] = {name: [] for name in explainers}
-    shares: dict[str, list[Tensor]] = {name: [] for name in explainers}
-    parts: dict[str, dict[str, list[MapScores]]] = {name: {} for name in explainers}
+    parts = {name: _Parts() for name in explainers}
     start = 0
     for batch in batches:
         truth = _truth(batch, markers[start:] if markers else [])
@@ -126,21 +139,16 @@ def score(
         for name, explain in explainers.items():
             probability_B, maps = explain(batch.image_B1HW)
             if probability_B is not None:
-                probabilities[name].append(probability_B.cpu())
-            shares[name].append(metrics.lesion_share(truth.lesion_MHW).cpu())
-            measured: dict[int, MapScores] = {}  # the centre's one map has three names
+                parts[name].probability.append(probability_B.cpu())
+            parts[name].share.append(metrics.lesion_share(truth.lesion_MHW).cpu())
+            observed: dict[int, dict[tuple[str, Films], Tensor]] = {}  # the centre's are one map
             for map_name, map_BHW in maps.items():
-                if id(map_BHW) not in measured:
-                    measured[id(map_BHW)] = _measure(map_BHW, truth)
-                parts[name].setdefault(map_name, []).append(measured[id(map_BHW)])
-    return {
-        name: Scores(
-            torch.cat(probabilities[name]) if probabilities[name] else None,
-            {key: MapScores(*map(torch.cat, zip(*p, strict=True))) for key, p in found.items()},
-            torch.cat(shares[name]),
-        )
-        for name, found in parts.items()
-    }
+                if id(map_BHW) not in observed:
+                    observed[id(map_BHW)] = _observe(map_BHW, truth)
+                places = parts[name].maps.setdefault(map_name, {})
+                for place, value in observed[id(map_BHW)].items():
+                    places.setdefault(place, []).append(value)
+    return {name: found.scores() for name, found in parts.items()}
 
 
 class _Truth(NamedTuple):
@@ -168,25 +176,21 @@ def _truth(batch: Batch, markers: Sequence[Box | None]) -> _Truth:
     )
 
 
-def _measure(map_BHW: Tensor, truth: _Truth) -> MapScores:
-    map_MHW, lesion_MHW = map_BHW[truth.marked_B], truth.lesion_MHW
-    return MapScores(
-        metrics.pointing(map_MHW, lesion_MHW).cpu(),
-        metrics.energy(map_MHW, lesion_MHW).cpu(),
-        metrics.relevance_rank(map_MHW, lesion_MHW).cpu(),
-        metrics.iou_curve(map_MHW, lesion_MHW).cpu(),
-        metrics.iou_otsu(map_MHW, lesion_MHW).cpu(),
-        metrics.pixel_counts(map_MHW, lesion_MHW).cpu(),
-        metrics.box_hits(metrics.box_iou_curve(map_MHW, lesion_MHW)).cpu(),
-        metrics.peak(map_BHW).cpu(),
-        metrics.pointing(map_BHW[truth.marker_B], truth.marker_KHW).cpu(),
-    )
+def _observe(map_BHW: Tensor, truth: _Truth) -> dict[tuple[str, Films], Tensor]:
+    """What the measures' functions say of a batch's maps, each asked once."""
+    given: dict[Films, tuple[Tensor, ...]] = {
+        "marked": (map_BHW[truth.marked_B], truth.lesion_MHW),
+        "lettered": (map_BHW[truth.marker_B], truth.marker_KHW),
+        "every": (map_BHW,),
+    }
+    places = dict.fromkeys(_place(measure) for measure in measures("map"))
+    return {(function, films): resolve(function)(*given[films]).cpu() for function, films in places}
 
 
 def tune(
-    explainers: Mapping[str, Explain], batches: Iterable[Batch]
+    explainers: Mapping[str, Explainer], batches: Iterable[Batch]
 ) -> dict[str, dict[str, Tuning]]:
-    """What every map of every explainer takes from ``batches``, the marked training films."""
+    """Return what every map takes from ``batches``, the marked training films."""
     found: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
     for batch in batches:
         lesion_MHW = batch.lesion_B1HW[batch.marked_B, 0]
@@ -200,54 +204,44 @@ def tune(
     for (name, map_name), parts in found.items():
         iou_MT, peak_M = map(torch.cat, zip(*parts, strict=True))
         if len(iou_MT):
-            threshold, activation = (
-                metrics.tune_threshold(iou_MT),
-                metrics.activation_threshold(peak_M),
-            )
+            threshold = metrics.tune_threshold(iou_MT)
+            activation = metrics.activation_threshold(peak_M)
             tuned[name][map_name] = Tuning(threshold, True, activation)
     return tuned
 
 
 @torch.no_grad()
 def probabilities(networks: Mapping[str, Network], batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Every network's probability of abnormal [N], where no map is asked for."""
+    """Return every network's probability of abnormal [N], where no map is asked for."""
     found: dict[str, list[Tensor]] = {name: [] for name in networks}
     for batch in batches:
         for name, network in networks.items():
-            found[name].append(_probability(network, batch.image_B1HW).cpu())
+            found[name].append(abnormal_probability(network(batch.image_B1HW)).cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
-
-
-class Faithfulness(NamedTuple):
-    """Of one map, on the films that were tried."""
-
-    deletion_N: Tensor
-    insertion_N: Tensor
 
 
 @torch.no_grad()
 def faithfulness(
-    networks: Mapping[str, Network], explainers: Mapping[str, Explain], batches: Iterable[Batch]
-) -> dict[str, dict[str, Faithfulness]]:
-    """Deletion and insertion of every map of a network by the network itself.
+    networks: Mapping[str, Network], explainers: Mapping[str, Explainer], batches: Iterable[Batch]
+) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """Return deletion and insertion of every map by the network itself: network > map > key > [N].
 
     Each film passes through the network 2 x (`pcamx.metrics.STEPS` + 1) times for each map.
     """
-    found: dict[str, dict[str, list[Faithfulness]]] = {name: {} for name in networks}
+    found: dict[str, dict[str, dict[str, list[Tensor]]]] = {name: {} for name in networks}
     for batch in batches:
         for name, network in networks.items():
+            answer = partial(_probability, network)
             for map_name, map_BHW in explainers[name](batch.image_B1HW)[1].items():
-                areas = (
-                    measure(partial(_probability, network), batch.image_B1HW, map_BHW).cpu()
-                    for measure in (metrics.deletion, metrics.insertion)
-                )
-                found[name].setdefault(map_name, []).append(Faithfulness(*areas))
+                areas = found[name].setdefault(map_name, {})
+                for measure in measures("faithfulness"):
+                    area_B = resolve(measure.function)(answer, batch.image_B1HW, map_BHW).cpu()
+                    areas.setdefault(measure.key, []).append(area_B)
     return {
-        name: {m: Faithfulness(*map(torch.cat, zip(*p, strict=True))) for m, p in maps.items()}
+        name: {m: {k: torch.cat(p) for k, p in areas.items()} for m, areas in maps.items()}
         for name, maps in found.items()
     }
 
 
 def _probability(network: Network, image_B1HW: Tensor) -> Tensor:
-    logits_BC: Tensor = network(image_B1HW)
-    return logits_BC.float().softmax(1)[:, ABNORMAL]
+    return abnormal_probability(network(image_B1HW))

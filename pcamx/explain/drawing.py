@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcamx.catalogue import MAPS
 from pcamx.explain.candidates import Candidate
 from pcamx.explain.job import Job, Settings
 from pcamx.report.explained_film import Outline, Picture
@@ -25,7 +26,7 @@ def picture(settings: Settings, job: Job, candidates: Sequence[Candidate]) -> Pi
         verdict=_verdict(job, len(candidates)),
         image_HW=shown_HW,
         map_HW=blank_HW if job.flat() else _on_film(job, (width, height)),
-        map_name=settings.map.replace("_", " ").replace("cam", "CAM"),
+        map_name=next(kind.title for kind in MAPS if kind.key == settings.map),
         outlines=[_outline(n, job.score(one), one, scale) for n, one in enumerate(candidates, 1)],
         sure=job.called() == "abnormal",
         threshold=settings.threshold,

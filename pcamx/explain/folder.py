@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcamx import provenance
+from pcamx.catalogue import best_map, trainable
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
 from pcamx.explain.job import CALLED, Job, Row, Settings
-from pcamx.explain.maps import answer, best_map, identity
+from pcamx.explain.maps import answer, identity
 from pcamx.explain.reading import Reading, read
 from pcamx.explain.results import FILMS, FORMAT, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
@@ -108,7 +109,7 @@ def _may_replace(folder: Path) -> None:
 
 
 def _settings(model: Pretrained, dicom_seg: bool) -> Settings:
-    name = best_map(model)
+    name = best_map(trainable(model.stage)).key
     about = {
         "model": {
             "folder": str(model.folder),

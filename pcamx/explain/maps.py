@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcamx import metrics
+from pcamx.catalogue import best_map, trainable
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.decode_pixels import lay_films
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.evaluation.scoring import abnormal_probability
+from pcamx.evaluation.explainers import abnormal_probability
 from pcamx.explain.reading import Reading
+from pcamx.model.maps import explain
 from pcamx.run.pretrained import Pretrained
 
 
@@ -33,11 +35,6 @@ class Answer(NamedTuple):
     """As it comes out of the network, of the abnormal class."""
     scaled_HW: NDArray[np.float64]
     """From 0 to 1 by its own minimum and maximum; all ones where it is flat."""
-
-
-def best_map(model: Pretrained) -> str:
-    """The decoder's where there is one, else the positive CAM."""
-    return "decoder" if model.network.decoder is not None else "positive_cam"
 
 
 def identity(model: Pretrained) -> str:
@@ -55,9 +52,11 @@ def answer(model: Pretrained, films: Sequence[Reading]) -> list[Answer]:
 
     Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
     """
+    kind = best_map(trainable(model.stage))
     image_B1HW = model.standardise(canvases(model, films))
-    logits_BC, map_BHW = model.network.best_map(image_B1HW)
-    probability_B, map_BHW = abnormal_probability(logits_BC), map_BHW.float()
+    logits_BC, maps = explain(model.network, image_B1HW, [kind])
+    assert logits_BC is not None
+    probability_B, map_BHW = abnormal_probability(logits_BC), maps[kind.key].float()
     if not map_BHW.isfinite().all():
         raise PcamxError(f"{model.folder}: the network answers NaN; train it again")
     scaled_BHW = metrics.minmax(map_BHW)

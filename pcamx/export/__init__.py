@@ -14,8 +14,9 @@ from pcamx.errors import PcamxError
 from pcamx.export.card import model_card
 from pcamx.export.graph import ONNX, require_packages, write_onnx
 from pcamx.output import replacing_folder
-from pcamx.run import checkpoints
-from pcamx.run.pretrained import from_pretrained, read_report, save_pretrained
+from pcamx.run.folder import RunFolder
+from pcamx.run.pretrained import from_pretrained, save_pretrained
+from pcamx.run.report import read_report_of
 
 
 def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
@@ -26,12 +27,12 @@ def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise PcamxError(f"{out}: there is something already; name a new folder with --out")
-    if not (run / "config.yaml").is_file():
-        raise PcamxError(f"{run}: not a run's folder, config.yaml is not there")
+    folder = RunFolder(run)
+    folder.read_config()
     require_packages()
     model = from_pretrained(run, stage=stage, device="cpu")
-    weights = checkpoints.load_weights(run / f"stage{model.stage}" / "weights.pt")
-    report = read_report(run, weights)
+    weights = folder.load_weights(model.stage)
+    report = read_report_of(folder, weights)
     with replacing_folder(out, refuse_foreign) as draft:
         save_pretrained(model, draft)
         onnx = write_onnx(model, draft / ONNX)

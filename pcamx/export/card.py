@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pcamx import __version__
+from pcamx.catalogue import BASELINES, MAPS, SAME_MARKS, trainable
 from pcamx.report import rows
-from pcamx.run.checkpoints import Weights
 from pcamx.run.pretrained import Pretrained
+from pcamx.run.report import Report
+from pcamx.run.weights import Weights
 
 _HEAD = """\
 ---
@@ -60,7 +62,7 @@ import torch
 from pcamx import from_pretrained
 
 model = from_pretrained(".", device="cpu")
-logits, maps = model.network.explain(model.standardise(torch.from_numpy(grey)))
+probability, maps = model.explain(torch.from_numpy(grey))
 ```
 """
 
@@ -84,11 +86,11 @@ _LIMITS = """\
 
 
 def model_card(
-    model: Pretrained, weights: Weights, report: Mapping[str, Any], onnx: Mapping[str, Any]
+    model: Pretrained, weights: Weights, report: Report | None, onnx: Mapping[str, Any]
 ) -> str:
     """The card of an exported stage as Markdown.
 
-    ``report`` is the run's report.json, empty where it was not measured; ``onnx`` the parity.
+    ``report`` is the run's report.json, None where it was not measured; ``onnx`` the parity.
     """
     outputs = ", ".join(onnx["max_abs_diff"])
     parts = [
@@ -101,7 +103,7 @@ def model_card(
     return "\n".join(parts)
 
 
-def _interface(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
+def _interface(model: Pretrained, report: Report | None) -> Iterator[str]:
     side, cells = model.canvas, model.canvas // model.network.encoder.stride
     yield "| | shape | what |\n|---|---|---|"
     yield (
@@ -113,14 +115,16 @@ def _interface(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
         f"| map | [B, {cells}, {cells}] | positive class activation map of the abnormal class, "
         "raw: comparable between films |"
     )
-    if model.stage == 3:
+    entry = trainable(model.stage)
+    if entry.decoder:
         marked = f"{report['data']['marked_used']} marked" if report else "marked"
         yield (
             f"| lesion | [B, {side}, {side}] | the decoder's lesion map, 0 to 1, learned from "
             f"{marked} films |"
         )
+    titles = {kind.key: kind.title for kind in MAPS}
     thresholds = (
-        f"{rows.MAPS[name]} {t.value:g}{'' if t.tuned else ' (not tuned)'}"
+        f"{titles[name]} {t.value:g}{'' if t.tuned else ' (not tuned)'}"
         for name, t in model.thresholds.items()
     )
     yield (
@@ -129,9 +133,9 @@ def _interface(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _figures(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
-    kept = (f"stage {model.stage}", *rows.BASELINES.values())
-    other_maps = {name for key, name in rows.MAPS.items() if key not in model.thresholds}
+def _figures(model: Pretrained, report: Report) -> Iterator[str]:
+    kept = (trainable(model.stage).title, *(baseline.title for baseline in BASELINES))
+    other_maps = {kind.title for kind in MAPS if kind.key not in model.thresholds}
     located = [
         (f"{group.title}, {row.name}", row.figures)
         for group in rows.localization(report)
@@ -141,7 +145,7 @@ def _figures(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
     classified = [(r.name, r.figures) for r in rows.classification(report) if r.name in kept]
     valid = report["data"]["splits"]["valid"]
     segmenter = ""
-    if model.stage == 3 and "segmenter" in report["baselines"]:
+    if trainable(model.stage).decoder and SAME_MARKS.key in report["baselines"]:
         segmenter = ", and a segmenter trained on the same marks alone"
     yield "## Figures\n"
     yield (
@@ -150,8 +154,8 @@ def _figures(model: Pretrained, report: Mapping[str, Any]) -> Iterator[str]:
         "95 % bootstrap interval over patients. Baselines: a Gaussian at the centre of every film, "
         f"the same network untrained{segmenter}.\n"
     )
-    yield from _table("classification", rows.CLASSIFICATION, classified)
-    yield from _table("where the map lies", rows.LOCALIZATION, located)
+    yield from _table("classification", rows.titles("decision", "first"), classified)
+    yield from _table("where the map lies", rows.titles("map", "first"), located)
     yield (
         f"{report['device']}; {_listed(report['versions'])}; commit {report['commit']}; "
         f"{report['created']}.\n"

@@ -47,7 +47,7 @@ class Graph(nn.Module):
         found = [logits_BC.softmax(1)[:, ABNORMAL], map_Bhw]
         if self.network.decoder is not None:
             size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
-            found.append(self.network.lesion(features, size))
+            found.append(torch.sigmoid(self.network.decoder(features, size))[:, 0])
         return tuple(found)
 
 

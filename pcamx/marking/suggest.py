@@ -14,17 +14,18 @@ from pathlib import Path
 
 import torch
 
-from pcamx import config as configs
 from pcamx import metrics
+from pcamx.catalogue import POSITIVE_CAM
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluation.scoring import network_maps
 from pcamx.marking import film_tiles
 from pcamx.marking.wrong_attention import Signs, measure
+from pcamx.model.maps import explain
 from pcamx.output import write_text
 from pcamx.progress import Track, silent
 from pcamx.report.contact_sheet import FILMS, check_place, save_sheet
 from pcamx.report.film_figure import Panel
+from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, from_pretrained
 from pcamx.types import ABNORMAL
 
@@ -67,16 +68,17 @@ def suggest(
         _panels(model, store, chosen[:FILMS], track),
         out.with_suffix(SHEET),
         f"{run}: the first {min(FILMS, len(chosen))} of {len(chosen)} films to mark, P(abnormal) "
-        f"in brackets; on top the positive CAM of stage {model.stage}, min-max per film",
+        f"in brackets; on top the {POSITIVE_CAM.title} of stage {model.stage}, min-max per film",
     )
     write_text(out, _csv(chosen))
     return chosen
 
 
 def _store(run: Path) -> Path:
-    if not (run / "config.yaml").is_file():
+    folder = RunFolder(run)
+    if not folder.is_run():
         raise PcamxError(f"{run}: an export names no films; say where they are with --data STORE")
-    return Path(configs.load(run / "config.yaml").data.store)
+    return folder.find_store(folder.read_config())
 
 
 def in_turn(films: Sequence[Film], score: Sequence[float]) -> list[int]:
@@ -96,13 +98,12 @@ def _panels(
     model: Pretrained, store: Store, chosen: Sequence[Suggestion], track: Track
 ) -> list[Panel]:
     panels: list[Panel] = []
-    explain = network_maps(model.network)
     films = [one.film for one in chosen]
     for batch, canvas_B1HW in film_tiles.batches(
         store, films, model.canvas, model.device, track, "drawing films"
     ):
-        _, maps = explain(model.standardise(canvas_B1HW))
-        map_BHW = metrics.minmax(maps["positive_cam"]).float()
+        _, maps = explain(model.network, model.standardise(canvas_B1HW), [POSITIVE_CAM])
+        map_BHW = metrics.minmax(maps[POSITIVE_CAM.key]).float()
         for k, film in enumerate(batch):
             one = chosen[len(panels)]
             panels.append(
@@ -110,7 +111,7 @@ def _panels(
                     title=film.path,
                     caption=", ".join(filter(None, (film.part, one.reason))),
                     image_HW=film_tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
-                    maps={"positive CAM": film_tiles.on_film(map_BHW[k], film).cpu().numpy()},
+                    maps={POSITIVE_CAM.title: film_tiles.on_film(map_BHW[k], film).cpu().numpy()},
                 )
             )
     return panels

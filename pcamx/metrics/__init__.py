@@ -7,7 +7,7 @@ difference with a test; the classes of `streaming` are torchmetrics' for everyth
 
 from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
 from pcamx.metrics.bootstrap import Difference, Figure, Statistic, figure, mean, paired
-from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_iou_curve, max_box_acc
+from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
 from pcamx.metrics.calibration import brier, calibration_error
 from pcamx.metrics.classification import (
     Studies,
@@ -17,6 +17,7 @@ from pcamx.metrics.classification import (
     gather_studies,
     share_called,
 )
+from pcamx.metrics.decisions import Classification, Decisions, classification_figures
 from pcamx.metrics.faithfulness import STEPS, deletion, insertion
 from pcamx.metrics.localization import (
     SIZES,
@@ -29,7 +30,6 @@ from pcamx.metrics.localization import (
 )
 from pcamx.metrics.maps import minmax
 from pcamx.metrics.overlap import THRESHOLDS, dice, iou_curve, iou_otsu, tune_threshold
-from pcamx.metrics.overview import Classification, classification_figures
 from pcamx.metrics.pixels import pixel_average_precision, pixel_counts
 from pcamx.metrics.streaming import FilmMean, MaxBoxAcc, PixelAveragePrecision, SizeMeans
 
@@ -39,6 +39,7 @@ __all__ = [
     "STEPS",
     "THRESHOLDS",
     "Classification",
+    "Decisions",
     "Difference",
     "Figure",
     "FilmMean",
@@ -51,6 +52,7 @@ __all__ = [
     "activation_threshold",
     "auroc",
     "box_hits",
+    "box_hits_of",
     "box_iou_curve",
     "brier",
     "calibration_error",

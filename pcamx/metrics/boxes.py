@@ -128,6 +128,11 @@ def box_hits(iou_BT: Tensor, iou_levels: Sequence[float] = IOU_LEVELS) -> Tensor
     return iou_BT[:, None] >= level_D1
 
 
+def box_hits_of(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
+    """Return `box_hits` of `box_iou_curve`, bool [B, D, T]."""
+    return box_hits(box_iou_curve(map_BHW, lesion_BHW))
+
+
 def max_box_acc(hit_NDT: Tensor) -> Tensor:
     """MaxBoxAccV2 of `box_hits` over a whole set, film by film: float64 [N], its mean the figure.
 

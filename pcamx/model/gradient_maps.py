@@ -3,17 +3,8 @@
 Shapes: B batch, K channels, h w the map, H W the image.
 """
 
-from typing import NamedTuple
-
 import torch.nn.functional as F
 from torch import Tensor
-
-
-class GradientMaps(NamedTuple):
-    """Unnormalised maps of the abnormal class at the image's size, float32, not negative."""
-
-    gradcam_BHW: Tensor
-    layercam_BHW: Tensor
 
 
 def gradcam(features_BKhw: Tensor, grad_BKhw: Tensor) -> Tensor:

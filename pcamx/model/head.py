@@ -20,9 +20,9 @@ class Head(nn.Module):
     forward of the module that owns it.
     """
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, impl: ops.Impl) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention, self.impl = attention, impl
         self.weight = nn.Parameter(torch.empty(2, CHANNELS[-1]))
         self.bias = nn.Parameter(torch.zeros(2))
         nn.init.normal_(self.weight, std=CHANNELS[-1] ** -0.5)
@@ -46,7 +46,7 @@ class Head(nn.Module):
             omega=cfg.omega,
             sigma=cfg.sigma,
             mask_grad=cfg.mask_grad,
-            impl=cfg.impl,
+            impl=self.impl,
         )
         return logits_BC, attended
 

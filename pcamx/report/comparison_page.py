@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pcamx.report import comparison_rows, film_figure, rows, words
+from pcamx.report import comparison_rows, film_figure, rows, sentences
 from pcamx.report.comparison_rows import Comparison
 from pcamx.report.film_figure import Panel
 from pcamx.report.page import environment, film, legend, share
@@ -124,7 +124,7 @@ choice.</p>
 def render(found: Comparison, panels: Sequence[Panel]) -> str:
     """The page as text; ``panels`` as `film_figure.draw` takes them."""
     facts = {
-        name: [*words.facts(report), *_settings(found, name)]
+        name: [*sentences.facts(report), *_settings(found, name)]
         for name, report in found.reports.items()
     }
     context: dict[str, Any] = {
@@ -136,14 +136,14 @@ def render(found: Comparison, panels: Sequence[Panel]) -> str:
         "share": share,
         "remarks": found.remarks,
         "gaps": list(comparison_rows.gaps(found)),
-        "columns": comparison_rows.DIFFERENCES,
+        "columns": comparison_rows.differences(),
         "localization": comparison_rows.localization(found),
-        "localization_names": tuple(rows.LOCALIZATION.values()),
+        "localization_names": tuple(rows.titles("map", "first").values()),
         "classification": comparison_rows.classification(found),
-        "classification_names": tuple(rows.CLASSIFICATION.values()),
+        "classification_names": tuple(rows.titles("decision", "first").values()),
         "films": [film(panel) for panel in film_figure.ordered(panels)],
         "legend": legend(),
-        "terms": words.TERMS,
+        "terms": list(sentences.terms()),
         "facts": facts,
     }
     return environment().from_string(_PAGE).render(context)

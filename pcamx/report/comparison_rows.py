@@ -8,13 +8,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcamx.catalogue import AUROC, MIOU, POINTING, classifiers
 from pcamx.report import rows
 from pcamx.report.rows import Estimate, Group, Row
 from pcamx.report.tables import cell, new_table
 
-DIFFERENCES = {"auroc": "AUROC", **rows.LOCALIZATION}
-_PRINTED = ("auroc", "pointing", "miou")
+_PRINTED = (AUROC, POINTING, MIOU)
 """What a terminal has room for; the page shows the rest."""
+
+
+def differences() -> dict[str, str]:
+    """Return the titles by key of the figures whose differences are shown."""
+    return {AUROC.key: AUROC.title, **rows.titles("map", "first")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,11 @@ def _grouped(by_run: Mapping[str, Mapping[str, Row]]) -> tuple[Group, ...]:
 
 def _baseline(title: str) -> tuple[bool, str]:
     """Stages first and in order, baselines as they come."""
-    return (False, title.split(",")[0]) if title.startswith("stage") else (True, "")
+    return (True, "") if _is_baseline(title) else (False, title.split(",")[0])
+
+
+def _is_baseline(title: str) -> bool:
+    return title.split(",")[0] not in [entry.title for entry in classifiers()]
 
 
 def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
@@ -105,7 +114,7 @@ def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
         yield (
             title,
             {
-                name: {key: gaps[title].get(key, Gap()) for key in DIFFERENCES}
+                name: {key: gaps[title].get(key, Gap()) for key in differences()}
                 for name, gaps in found.gaps.items()
                 if title in gaps
             },
@@ -116,10 +125,12 @@ def print_comparison(found: Comparison) -> None:
     """Print the stages' tables, the differences and the remarks on stdout."""
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, 110)
-    stages = [g for g in localization(found) if g.title.startswith("stage")]
-    classes = [g for g in classification(found) if g.title.startswith("stage")]
-    console.print(_table("Classification", rows.CLASSIFICATION, classes), "")
-    console.print(_table("Localization of the abnormal map", rows.LOCALIZATION, stages), "")
+    stages = [g for g in localization(found) if not _is_baseline(g.title)]
+    classes = [g for g in classification(found) if not _is_baseline(g.title)]
+    console.print(_table("Classification", rows.titles("decision", "first"), classes), "")
+    console.print(
+        _table("Localization of the abnormal map", rows.titles("map", "first"), stages), ""
+    )
     if found.gaps:
         console.print(_gap_table(found), "")
     console.print(
@@ -143,14 +154,14 @@ def _table(title: str, columns: Mapping[str, str], groups: Sequence[Group]) -> T
 
 
 def _gap_table(found: Comparison) -> Table:
-    names = [DIFFERENCES[key] for key in _PRINTED]
+    names = [measure.title for measure in _PRINTED]
     table = new_table(f"Differences to {found.first}", names, first=30)
     for title, by_run in gaps(found):
         table.add_row(Text(title, style="bold"))
         for name, by_key in by_run.items():
             shown = [
                 f"{gap.text()}{'*' if gap.clear else ''} {gap.interval()}".strip()
-                for gap in (by_key[key] for key in _PRINTED)
+                for gap in (by_key[measure.key] for measure in _PRINTED)
             ]
             table.add_row(Text(name), *shown)
     return table

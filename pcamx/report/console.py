@@ -16,9 +16,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from pcamx.catalogue import ACCURACY, AUROC, StageId
 from pcamx.report import rows
 from pcamx.report.pace import Pace, time_left
-from pcamx.types import StageId
 
 T = TypeVar("T")
 PLAIN_EVERY = 20.0  # seconds between two lines where nothing can be redrawn
@@ -168,8 +168,11 @@ class TrainingDisplay:
 
         ``validation`` holds auroc and accuracy, None where undefined.
         """
-        names = {"auroc": "AUROC", "accuracy": "accuracy"}
-        valid = [f"{names[k]} {rows.number(validation[k])}" for k in names if k in validation]
+        valid = [
+            f"{measure.title} {rows.number(validation[measure.key])}"
+            for measure in (AUROC, ACCURACY)
+            if measure.key in validation
+        ]
         parts = [
             self._pace.name,
             rows.duration(self._pace.seconds()),

@@ -1,19 +1,16 @@
 """How a run went: losses, lambda and the attention over its steps, as SVG."""
 
 import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcamx.errors import PcamxError
-from pcamx.types import SEGMENTER, StageId, title
+from pcamx.catalogue import ACCURACY, AUROC, StageId, trainable
 
 # Okabe and Ito's palette; each line has its own dash as well, for print and colour-blind eyes.
 _STYLES: dict[str, tuple[str, str, Any]] = {
@@ -24,8 +21,8 @@ _STYLES: dict[str, tuple[str, str, Any]] = {
     "p": ("P, training accuracy", "#0072B2", "-"),
     "lam": ("λ, weight of L2", "#D55E00", (0, (5, 1.5))),
     "area": ("mask area", "#009E73", (0, (1.5, 1.2))),
-    "auroc": ("validation AUROC", "#CC79A7", "o"),
-    "accuracy": ("validation accuracy", "#000000", "D"),
+    AUROC.key: ("validation AUROC", "#CC79A7", "o"),
+    ACCURACY.key: ("validation accuracy", "#000000", "D"),
 }
 
 
@@ -43,39 +40,14 @@ class Curve(NamedTuple):
     alt: str
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl.
-
-    A last line that was cut off by a kill is left out; any other bad line raises PcamxError.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise PcamxError(f"{path}: {reason}; is this the folder of a run?") from None
-    found = []
-    for index, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            if index == len(lines):
-                break
-            entry = None
-        if not isinstance(entry, dict):
-            raise PcamxError(f"{path}: line {index} is not a JSON object; remove it") from None
-        found.append(entry)
-    return found
-
-
 def stage_curves(metrics: Sequence[Mapping[str, Any]], stage: StageId) -> list[Curve]:
     """The losses of ``stage``, and its lambda, P, mask area and validation; empty if not run."""
     train = _last_by_step(metrics, stage, "train")
     valid = _last_by_step(metrics, stage, "valid")
-    alone = {1: ("l1",), SEGMENTER: ("l3",)}  # where one loss is the sum itself
-    losses = alone.get(stage, ("loss", "l1", "l2", "l3"))
+    losses = trainable(stage).losses
     return [
         *_curve("losses", stage, train, losses, [], ()),
-        *_curve("shares", stage, train, ("p", "lam", "area"), valid, ("auroc", "accuracy")),
+        *_curve("shares", stage, train, ("p", "lam", "area"), valid, (AUROC.key, ACCURACY.key)),
     ]
 
 
@@ -113,7 +85,7 @@ def _curve(
         if not said:
             return []
         _dress(axis, what, stage)
-        name = title(stage).capitalize()
+        name = trainable(stage).title.capitalize()
         alt = f"{name}, {what} over the steps, first to last: {'; '.join(said)}."
         return [Curve(_svg(figure, f"s{stage}-{what}"), alt)]
 
@@ -129,7 +101,7 @@ def _plot(axis: Axes, key: str, points: list[tuple[float, float]]) -> None:
 
 
 def _dress(axis: Axes, what: str, stage: StageId) -> None:
-    axis.set_xlabel(f"step of {title(stage)}")
+    axis.set_xlabel(f"step of {trainable(stage).title}")
     axis.set_xlim(left=0)
     if what == "losses":
         axis.set_ylabel("loss")

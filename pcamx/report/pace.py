@@ -2,7 +2,7 @@
 
 import time
 
-from pcamx.types import StageId, title
+from pcamx.catalogue import StageId, trainable
 
 
 def time_left(done: int, left: int, seconds: float) -> str:
@@ -27,7 +27,7 @@ class Pace:
         self._epoch_begun = self._last = time.monotonic()
         if stage != self._stage:
             self._stage, self._done, self._stage_begun = stage, 0, self._epoch_begun
-        self.name, self.steps = f"{title(stage)}  epoch {epoch + 1}/{epochs}", steps
+        self.name, self.steps = f"{trainable(stage).title}  epoch {epoch + 1}/{epochs}", steps
         self._ahead, self._images = epochs - epoch - 1, 0
 
     def step(self, images: int) -> None:

@@ -18,13 +18,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcamx.catalogue import TRAINABLES
 from pcamx.output import write_text
-from pcamx.report import film_figure, rows, words
+from pcamx.report import film_figure, rows, sentences
 from pcamx.report.curves import Curve, stage_curves
 from pcamx.report.film_figure import Panel
 from pcamx.report.style import STYLE
 from pcamx.report.template import PAGE
-from pcamx.types import TRAINABLE, title
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def render(
 ) -> str:
     """The page as text."""
     titles, parts = rows.kappa_by_part(report)
-    more_classes = rows.classification(report, rows.MORE_CLASSIFICATION)
+    more_classes = rows.classification(report, rows.titles("decision", "console", "page"))
     data = report.get("data")
     store = data.get("store") if isinstance(data, Mapping) else None
     return (
@@ -73,23 +73,23 @@ def render(
             dash=rows.DASH,
             number=rows.number,
             share=share,
-            measured=words.measured(report),
-            found=" ".join(filter(None, (words.found(report), words.against(report)))),
-            made=words.made(report),
-            localization=tuple(rows.LOCALIZATION.values()),
+            measured=sentences.measured(report),
+            found=" ".join(filter(None, (sentences.found(report), sentences.against(report)))),
+            made=sentences.made(report),
+            localization=tuple(rows.titles("map", "first").values()),
             groups=rows.localization(report),
             more=_tables(report),
-            classification=tuple(rows.CLASSIFICATION.values()),
+            classification=tuple(rows.titles("decision", "first").values()),
             classes=rows.classification(report),
-            more_classification=rows.MORE_CLASSIFICATION,
+            more_classification=rows.titles("decision", "console", "page"),
             more_classes=more_classes if rows.measured(more_classes) else (),
             part_titles=titles,
             parts=parts,
             films=[film(panel) for panel in film_figure.ordered(panels)],
             legend=legend(),
             curves=_curves(report, metrics),
-            terms=words.TERMS,
-            facts=list(words.facts(report)),
+            terms=list(sentences.terms()),
+            facts=list(sentences.facts(report)),
             config=json.dumps(report["config"], indent=2) if report.get("config") else "",
         )
     )
@@ -116,9 +116,10 @@ class _Table:
 
 def _tables(report: Mapping[str, Any]) -> list[_Table]:
     """What says more about where the maps lie than the first table; empty tables left out."""
-    more = rows.localization(report, rows.MORE_LOCALIZATION)
+    titles = rows.titles("map", "console", "page")
+    more = rows.localization(report, titles)
     found = {
-        "More figures of the same maps": (rows.MORE_LOCALIZATION, more),
+        "More figures of the same maps": (titles, more),
         "Pointing by size of the lesion": (rows.SIZES, rows.pointing_by_size(report)),
     }
     tables = []
@@ -138,11 +139,11 @@ def _curves(
     report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     costs = rows.trained(report)
-    drawn = {title(stage): stage_curves(metrics, stage) for stage in TRAINABLE}
+    drawn = {entry.title: stage_curves(metrics, entry.key) for entry in TRAINABLES}
     return [
         {
             "name": name.capitalize(),
-            "cost": words.cost(costs.get(name, {})),
+            "cost": sentences.cost(costs.get(name, {})),
             "curves": [Curve(Markup(c.svg), c.alt) for c in curves],  # noqa: S704
         }
         for name, curves in drawn.items()

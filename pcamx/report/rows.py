@@ -6,42 +6,29 @@ The shape of ``report.json`` is read here once: a part that is missing is a dash
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pcamx.catalogue import BASELINES, CENTRE, MAPS, MEASURES, MIOU, POINTING, TRAINABLES
 
 DASH = "–"
-MAPS = {
-    "cam": "CAM",
-    "positive_cam": "positive CAM",
-    "gradcam": "Grad-CAM, stride 8",
-    "layercam": "LayerCAM, stride 8",
-    "decoder": "decoder",
-}
-BASELINES = {
-    "centre": "centre Gaussian",
-    "untrained": "untrained network",
-    "segmenter": "same-marks segmenter",
-}
-LOCALIZATION = {"pointing": "pointing", "energy": "energy", "miou": "mIoU"}
-CLASSIFICATION = {"auroc": "AUROC", "accuracy": "accuracy", "kappa": "kappa"}
-MORE_LOCALIZATION = {
-    "relevance_rank": "relevance rank",
-    "pxap": "PxAP",
-    "maxboxacc_v2": "MaxBoxAccV2",
-    "dice": "Dice",
-    "miou_otsu": "mIoU, Otsu",
-    "false_activation": "false activation",
-    "on_marker": "peak on letter",
-    "on_marker_abnormal": "peak on letter, abnormal",
-    "deletion": "deletion",
-    "insertion": "insertion",
-}
-MORE_CLASSIFICATION = {
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "brier": "Brier score",
-    "calibration_error": "calibration error",
-}
 SIZES = {"small": "small lesions", "medium": "medium lesions", "large": "large lesions"}
+
+
+Judged = Literal["map", "decision"]
+Shown = Literal["first", "console", "page"]
+
+
+def titles(of: Judged, *shown: Shown) -> dict[str, str]:
+    """Return the titles by key of the measures that are ``shown`` so: a table's columns.
+
+    Those that judge a map by the network's own answers stand with the map's others.
+    """
+    return {
+        measure.key: measure.title
+        for measure in MEASURES
+        if (measure.of == of or (of == "map" and measure.of == "faithfulness"))
+        and measure.shown in shown
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +98,22 @@ def counts(figures: Mapping[str, Estimate]) -> str:
 
 
 def localization(
-    report: Mapping[str, Any], keys: Mapping[str, str] = LOCALIZATION
+    report: Mapping[str, Any], keys: Mapping[str, str] | None = None
 ) -> tuple[Group, ...]:
-    """Where the maps lie: a group per stage, then one per baseline, a row per map."""
+    """Return where the maps lie: a group per stage, then one per baseline, a row per map."""
+    keys = titles("map", "first") if keys is None else keys
     groups = (
-        Group(title, _map_rows(_mapping(part, "localization"), keys, keep=name != "centre"))
+        Group(title, _map_rows(_mapping(part, "localization"), keys, keep=name != CENTRE.key))
         for name, title, part in _parts(report)
     )
     return tuple(g for g in groups if g.rows)
 
 
 def classification(
-    report: Mapping[str, Any], keys: Mapping[str, str] = CLASSIFICATION
+    report: Mapping[str, Any], keys: Mapping[str, str] | None = None
 ) -> tuple[Row, ...]:
-    """How well it classifies: a row per stage and per baseline that does."""
+    """Return how well it classifies: a row per stage and per baseline that does."""
+    keys = titles("decision", "first") if keys is None else keys
     return tuple(
         Row(title, _estimates(found, keys))
         for _, title, part in _parts(report)
@@ -140,7 +129,7 @@ def pointing_by_size(report: Mapping[str, Any]) -> tuple[Group, ...]:
         sizes = {name: _mapping(_mapping(maps, name), "by_size") for name in maps}
         return {
             "localization": {
-                name: {size: _mapping(found, size).get("pointing") for size in found}
+                name: {size: _mapping(found, size).get(POINTING.key) for size in found}
                 for name, found in sizes.items()
             }
         }
@@ -177,32 +166,42 @@ def stages(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def trained(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What was trained, by what people call it: the stages, then the segmenter if there is one."""
-    found = {f"stage {key}": stage for key, stage in stages(report).items()}
-    segmenter = _mapping(_mapping(report, "baselines"), "segmenter")
-    return found | ({"segmenter": segmenter} if segmenter else {})
+    """Return what was trained, by its title, in the order of training."""
+    found = {
+        entry.title: _mapping(_mapping(report, "stages"), str(entry.key))
+        or _mapping(_mapping(report, "baselines"), str(entry.key))
+        for entry in TRAINABLES
+    }
+    return {title: measured for title, measured in found.items() if measured}
 
 
 def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """Stage 3's decoder minus the segmenter's, in mIoU; empty where one of them is missing."""
-    return _mapping(_mapping(report, "stage3_against_segmenter"), "miou")
+    return _mapping(_mapping(report, "stage3_against_segmenter"), MIOU.key)
+
+
+_STAGES = {str(entry.key): entry.title for entry in TRAINABLES}
+_BASELINES = {baseline.key: baseline.title for baseline in BASELINES}
 
 
 def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Key, title and content of every stage and baseline."""
     for key, stage in stages(report).items():
-        yield key, f"stage {key}", stage
+        yield key, _STAGES.get(key, key.replace("_", " ")), stage
     baselines = _mapping(report, "baselines")
     for key in baselines:
-        yield key, BASELINES.get(key, key.replace("_", " ")), _mapping(baselines, key)
+        yield key, _BASELINES.get(key, key.replace("_", " ")), _mapping(baselines, key)
 
 
 def _map_rows(maps: Mapping[str, Any], keys: Mapping[str, str], *, keep: bool) -> tuple[Row, ...]:
     """A row per map; without ``keep``, maps that say the same become one row."""
-    names = [*(m for m in MAPS if m in maps), *(m for m in maps if m not in MAPS)]
+    known = {kind.key: kind.title for kind in MAPS}
+    names = [*(m for m in known if m in maps), *(m for m in maps if m not in known)]
     if not keep and len(names) > 1 and all(maps[n] == maps[names[0]] for n in names):
         return (_map_row("for any map", _mapping(maps, names[0]), keys),)
-    return tuple(_map_row(MAPS.get(n, n.replace("_", " ")), _mapping(maps, n), keys) for n in names)
+    return tuple(
+        _map_row(known.get(n, n.replace("_", " ")), _mapping(maps, n), keys) for n in names
+    )
 
 
 def _map_row(name: str, found: Mapping[str, Any], keys: Mapping[str, str]) -> Row:

@@ -7,10 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pcamx.report import rows, words
-
-MORE = {k: rows.MORE_LOCALIZATION[k] for k in ("pxap", "maxboxacc_v2", "false_activation")}
-"""What 80 columns have room for; the page shows the rest."""
+from pcamx.report import rows, sentences
 
 
 def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
@@ -37,7 +34,7 @@ def cell(figure: rows.Estimate) -> str:
 
 def classification_table(report: Mapping[str, object]) -> Table:
     """AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
-    table = new_table("Classification", [*rows.CLASSIFICATION.values(), "n"])
+    table = new_table("Classification", [*rows.titles("decision", "first").values(), "n"])
     for row in rows.classification(report):
         figures = map(cell, row.figures.values())
         table.add_row(Text(row.name), *figures, rows.counts(row.figures))
@@ -46,7 +43,7 @@ def classification_table(report: Mapping[str, object]) -> Table:
 
 def results_table(report: Mapping[str, object]) -> Table:
     """Pointing, energy and mIoU with their intervals, a row per stage or baseline and map."""
-    head = [*rows.LOCALIZATION.values(), "at", "n"]
+    head = [*rows.titles("map", "first").values(), "at", "n"]
     table = new_table("Localization of the abnormal map", head)
     for group in rows.localization(report):
         table.add_row(Text(group.title, style="bold"))
@@ -59,8 +56,10 @@ def results_table(report: Mapping[str, object]) -> Table:
 
 def more_table(report: Mapping[str, object]) -> Table:
     """PxAP, MaxBoxAccV2 and false activation, as `results_table`."""
-    table = new_table("More figures of the same maps", [*MORE.values(), "n"])
-    for group in rows.localization(report, MORE):
+    # What 80 columns have room for; the page shows the rest.
+    more = rows.titles("map", "console")
+    table = new_table("More figures of the same maps", [*more.values(), "n"])
+    for group in rows.localization(report, more):
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
             figures = map(cell, row.figures.values())
@@ -78,6 +77,6 @@ def print_results(report: Mapping[str, object]) -> None:
         console.print()
     console.print("[low, high]: 95 % bootstrap interval over patients. n: films; kappa's: studies,")
     console.print("false activation's: normal films.")
-    if compared := words.against(report):
+    if compared := sentences.against(report):
         console.print(compared)
     console.print("at: the map's threshold for mIoU, tuned on training films (* not tuned).")

@@ -1,12 +1,4 @@
-"""What a run's folder holds of each stage: checkpoints to resume from, weights to start from.
-
-RUN/config.yaml                  as resolved
-RUN/metrics.jsonl                one line per logged step and per validation
-RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
-RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
-RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
-RUN/segmenter/...                the same of the baseline
-"""
+"""Checkpoints to resume a stage from; RUN/<stage>/checkpoints/, see `pcamx.run.folder`."""
 
 import dataclasses
 import hashlib
@@ -18,14 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
-from pcamx import __version__
-from pcamx.config import Config
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
-from pcamx.output import refusal, replacing_file, write_text
-from pcamx.types import StageId, section, title
+from pcamx.output import refusal, write_text
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,27 +27,6 @@ class Progress:
     """Steps done since the stage began."""
     seconds: float = 0.0
     """Wall-clock time spent, summed over resumes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Weights:
-    """A finished stage."""
-
-    stage: StageId
-    layout: str
-    canvas: int
-    accuracy: float | None
-    """P; None where nothing is classified."""
-    seconds: float
-    epochs: int
-    world: int
-    device: str
-    state: dict[str, Tensor]
-
-
-def stage_folder(config: Config, stage: StageId) -> Path:
-    """Folder of one stage inside the run's."""
-    return Path(config.run.folder) / section(stage)
 
 
 def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
@@ -183,65 +150,3 @@ def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks) -> None:
     torch.set_rng_state(state["rng"])
     if ranks.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], ranks.device)
-
-
-def save_weights(path: Path, weights: Weights) -> None:
-    """Write a finished stage's weights whole or not at all."""
-    facts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights)}
-    with replacing_file(path) as temporary:
-        torch.save(facts, temporary)
-
-
-def load_weights(path: Path) -> Weights:
-    """Read what `save_weights` wrote, tensors and plain values only.
-
-    Raises PcamxError where the file is missing or something else.
-    """
-    try:
-        return Weights(**torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError:
-        raise PcamxError(f"{path}: no such weights; train that stage first") from None
-    except Exception as error:
-        # torch.load raises pickle, zip, runtime and key errors alike for a foreign file.
-        raise PcamxError(
-            f"{path}: not a stage's weights ({type(error).__name__}); expected a weights.pt "
-            f"of pcamx {__version__}"
-        ) from None
-
-
-def load_start(path: Path, config: Config, stage: StageId) -> Weights:
-    """The weights that a stage starts from.
-
-    Raises PcamxError where they are missing or of another layout.
-    """
-    if not path.is_file():
-        raise PcamxError(
-            f"{title(stage)} starts from {path}, which is not there: train that stage first, or "
-            f"set stages.{section(stage)}.init_from to scratch"
-        )
-    weights = load_weights(path)
-    _check_layout(weights, path, config.model.layout)
-    return weights
-
-
-def _check_layout(weights: Weights, path: Path, layout: str) -> None:
-    if weights.layout != layout:
-        raise PcamxError(
-            f"{path}: weights of the {weights.layout} layout, the config says {layout}; "
-            "set model.layout or start from another run"
-        )
-
-
-def fill(network: nn.Module, weights: Weights, path: Path, *, layout: str) -> list[str]:
-    """Put ``weights`` into ``network``; returns the parameters that they do not hold.
-
-    Raises PcamxError where they belong to another layout.
-    """
-    _check_layout(weights, path, layout)
-    known = network.state_dict()
-    state = {name: value for name, value in weights.state.items() if name in known}
-    try:
-        missing = network.load_state_dict(state, strict=False).missing_keys
-    except RuntimeError:
-        raise PcamxError(f"{path}: weights of another model") from None
-    return list(missing)

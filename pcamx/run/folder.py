@@ -1,18 +1,192 @@
-"""The paths in a run's folder."""
+"""Where everything lies in a run's folder, and which store the run belongs to.
 
+RUN/config.yaml                  as resolved
+RUN/origin.json                  the store that the run is trained on, and its fingerprint
+RUN/metrics.jsonl                one line per logged step and per validation
+RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
+RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
+RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
+RUN/segmenter/...                the same of the baseline
+RUN/report.json, films.csv, report.html, figure2.png    what `pcamx evaluate` leaves
+"""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
-from pcamx.data.store import fingerprint
+from pcamx import config as configs
+from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
+from pcamx.config import Config
+from pcamx.data.store import HEAD, fingerprint
 from pcamx.errors import PcamxError
+from pcamx.output import write_text
+from pcamx.run.weights import Weights, load_weights
 
-STORE_SEEN = "store.sha256"
-"""In the run's folder: fingerprint of the store it is trained on."""
+FORMAT = 1
+"""Of origin.json."""
+_ORIGIN = ("run", "store", "store_from_run", "sha256")
 
 
-def check_store(run: Path, store: Path) -> None:
-    """Refuse a store that was prepared anew since the run began: its splits may be others."""
-    seen = run / STORE_SEEN
-    if seen.is_file() and seen.read_text(encoding="utf-8").strip() != fingerprint(store):
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run's folder; it may be moved, renamed and read from any working directory."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The run's settings, every default written out."""
+        return self.path / "config.yaml"
+
+    @property
+    def history_file(self) -> Path:
+        """What `pcamx.run.history` writes and reads."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report_file(self) -> Path:
+        """What `pcamx.run.report` writes and reads."""
+        return self.path / "report.json"
+
+    @property
+    def films_file(self) -> Path:
+        """What was measured, film by film."""
+        return self.path / "films.csv"
+
+    @property
+    def page_file(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    @property
+    def figure_file(self) -> Path:
+        """The paper's figure 2 of this run."""
+        return self.path / "figure2.png"
+
+    def stage(self, key: StageId) -> Path:
+        """Return the folder of what was trained under a key."""
+        return self.path / trainable(key).section
+
+    def weights(self, key: StageId) -> Path:
+        """Return the file of a finished stage's weights."""
+        return self.stage(key) / "weights.pt"
+
+    def begun(self) -> list[StageId]:
+        """Return what was begun, in the order of training."""
+        return [entry.key for entry in TRAINABLES if self.stage(entry.key).is_dir()]
+
+    def finished(self) -> list[StageId]:
+        """Return what is finished, in the order of training."""
+        return [entry.key for entry in TRAINABLES if self.weights(entry.key).is_file()]
+
+    def finished_classifiers(self) -> list[int]:
+        """Return the finished stages of the paper; raises PcamxError where there is none."""
+        keys = [entry.key for entry in classifiers()]
+        found = [key for key in self.finished() if key in keys and isinstance(key, int)]
+        if not found:
+            names = ", ".join(map(str, keys))
+            raise PcamxError(
+                f"{self.path}: none of stages {names} is finished; train one, or --resume it"
+            )
+        return found
+
+    def is_run(self) -> bool:
+        """Tell whether a training has begun here."""
+        return self.config_file.is_file()
+
+    def read_config(self) -> Config:
+        """Read the run's settings.
+
+        Raises PcamxError where the folder holds no run, ConfigError where it is of another
+        version or damaged.
+        """
+        if not self.is_run():
+            raise PcamxError(
+                f"{self.path}: not a run's folder, {self.config_file.name} is not there"
+            )
+        return configs.load(self.config_file)
+
+    @property
+    def _origin_file(self) -> Path:
+        return self.path / "origin.json"
+
+    @property
+    def _old_origin_file(self) -> Path:
+        """Of runs before origin.json: the fingerprint alone."""
+        return self.path / "store.sha256"
+
+    def write_origin(self, store: Path) -> None:
+        """Note which store the run is trained on; raises PcamxError where the disk refuses."""
+        here, there = self.path.resolve(), store.resolve()
+        origin = {
+            "format": FORMAT,
+            "run": self.id() or uuid.uuid4().hex,
+            "store": str(there),
+            "store_from_run": os.path.relpath(there, here),
+            "sha256": fingerprint(store),
+        }
+        write_text(self._origin_file, json.dumps(origin, indent=1) + "\n")
+
+    def _origin(self) -> dict[str, str]:
+        """What `write_origin` wrote; empty before the first step."""
+        try:
+            if self._origin_file.is_file():
+                found = json.loads(self._origin_file.read_text(encoding="utf-8"))
+                if found["format"] != FORMAT:
+                    raise ValueError
+                return {key: str(found[key]) for key in _ORIGIN}
+            if self._old_origin_file.is_file():
+                return {"sha256": self._old_origin_file.read_text(encoding="utf-8").strip()}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise PcamxError(
+                f"{self._origin_file}: damaged or of another version; remove it if the run's store "
+                "is still the one it was trained on"
+            ) from None
+        return {}
+
+    def id(self) -> str | None:
+        """Return what tells this run from all others; None before its first step."""
+        return self._origin().get("run")
+
+    def load_weights(self, key: StageId) -> Weights:
+        """Read a finished stage's weights.
+
+        Raises PcamxError where they are missing, damaged, or of another stage or run.
+        """
+        path = self.weights(key)
+        weights = load_weights(path, key)
+        if weights.run is not None and weights.run != (self.id() or weights.run):
+            raise PcamxError(f"{path}: weights of another run; restore this run's own")
+        return weights
+
+    def check_store(self, store: Path) -> None:
+        """Refuse a store that was prepared anew since the run began: its splits may be others."""
+        seen = self._origin().get("sha256")
+        if seen is not None and seen != fingerprint(store):
+            raise PcamxError(
+                f"{store} was prepared anew since {self.path} began; set run.folder to a new folder"
+            )
+
+    def find_store(self, config: Config) -> Path:
+        """Return the store that the run was trained on.
+
+        As data.store says from the working directory, else as it lay from the run's folder, else
+        where it was. Raises PcamxError where it is in none of these places, or was prepared anew.
+        """
+        origin = self._origin()
+        places = [Path(config.data.store)]
+        if "store" in origin:
+            places += [self.path / origin["store_from_run"], Path(origin["store"])]
+        there = [place for place in places if (place / HEAD).is_file()]
+        for place in there:
+            if origin.get("sha256") in (None, fingerprint(place)):
+                return place
+        if there:
+            self.check_store(there[0])
+        names = " nor ".join(dict.fromkeys(os.path.normpath(place) for place in places))
         raise PcamxError(
-            f"{store} was prepared anew since {run} began; set run.folder to a new folder"
+            f"{self.path}: the store of its films is not at {names}; bring it back, or go to the "
+            "folder that you trained in"
         )

@@ -1,19 +1,20 @@
 """A run's metrics.jsonl: one line per logged step and per validation, each step once."""
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from pcamx.catalogue import StageId
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
-from pcamx.types import StageId
+from pcamx.run.folder import RunFolder
 
 
 class History:
     """Appends to RUN/metrics.jsonl."""
 
-    def __init__(self, run: Path) -> None:
-        self.path = run / "metrics.jsonl"
+    def __init__(self, run: RunFolder) -> None:
+        self.path = run.history_file
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append one line; raises PcamxError where the disk refuses."""
@@ -46,3 +47,28 @@ def _keeps(line: str, stage: StageId, after: int) -> bool:
         return bool(entry["stage"] != stage or entry["step"] <= after)
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def read_history(run: RunFolder) -> list[Mapping[str, Any]]:
+    """Return the lines of a run's metrics.jsonl.
+
+    A last line that was cut off by a kill is left out; any other bad line raises PcamxError.
+    """
+    path = run.history_file
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise PcamxError(f"{path}: {reason}; is this the folder of a run?") from None
+    found: list[Mapping[str, Any]] = []
+    for index, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            if index == len(lines):
+                break
+            entry = None
+        if not isinstance(entry, dict):
+            raise PcamxError(f"{path}: line {index} is not a JSON object; remove it") from None
+        found.append(entry)
+    return found

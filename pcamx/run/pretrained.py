@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -20,15 +20,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pcamx import __version__
-from pcamx import config as configs
-from pcamx.config import Attention, ConfigError, Model
+from pcamx.catalogue import classifiers, maps_of, trainable
+from pcamx.config import Attention, Config, ConfigError
 from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
-from pcamx.model.encoder import Layout
+from pcamx.model.maps import explain
 from pcamx.model.network import Network
-from pcamx.run import checkpoints
-from pcamx.run.checkpoints import Weights
-from pcamx.run.folder import check_store
+from pcamx.run.folder import RunFolder
+from pcamx.run.report import Report, read_report_of
+from pcamx.run.weights import Weights, network_of
+from pcamx.types import ABNORMAL
 
 FORMAT = 1
 CONFIG, SAFETENSORS = "config.json", "model.safetensors"
@@ -72,11 +73,13 @@ class Pretrained:
         """Grey levels 0..255 of any dtype to the network's input, float32."""
         return (grey_B1HW.float() - self.mean) / self.std
 
-
-@dataclass(frozen=True, slots=True)
-class _Architecture:
-    model: Model
-    attention: Attention = Attention()  # whatever trained it, any device runs it
+    def explain(self, grey_B1HW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Probability of abnormal [B] of canvases of grey levels 0..255 on ``device``, and maps of
+        the abnormal class by key, float32 [B, H, W], not normalised."""
+        kinds = maps_of(trainable(self.stage), gradient=False)
+        logits_BC, maps = explain(self.network, self.standardise(grey_B1HW), kinds)
+        assert logits_BC is not None
+        return logits_BC.float().softmax(1)[:, ABNORMAL], maps
 
 
 def from_pretrained(
@@ -91,103 +94,58 @@ def from_pretrained(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if (folder / CONFIG).is_file():
         return _from_export(folder, stage, device)
-    if (folder / "config.yaml").is_file():
-        return _from_run(folder, stage, device)
+    if (run := RunFolder(folder)).is_run():
+        return _from_run(run, stage, device)
     what = "no model in it" if folder.is_dir() else "no such folder"
     raise PcamxError(f"{folder}: {what}; expected a run's config.yaml or an export's {CONFIG}")
 
 
-def _from_run(run: Path, stage: int | None, device: torch.device) -> Pretrained:
+def _from_run(run: RunFolder, stage: int | None, device: torch.device) -> Pretrained:
     try:
-        store = Path(configs.load(run / "config.yaml").data.store)
+        config = run.read_config()
     except ConfigError as error:
         raise PcamxError(f"{error} (pcamx {__version__}; is the run of another version?)") from None
-    finished = [n for n in (1, 2, 3) if (run / f"stage{n}" / "weights.pt").is_file()]
-    if not finished:
-        raise PcamxError(f"{run}: none of stages 1, 2, 3 is finished; train one, or --resume it")
+    finished = run.finished_classifiers()
     number = finished[-1] if stage is None else stage
     if number not in finished:
-        raise PcamxError(f"{run}: stage {number} is not finished; there is {_words(finished)}")
-    path = run / f"stage{number}" / "weights.pt"
-    weights = checkpoints.load_weights(path)
-    if not store.is_dir():
-        raise PcamxError(
-            f"{run}: mean and std of its films are in {store}, which is not there; go to the "
-            "folder you trained in, or run pcamx export there and take the export"
-        )
-    head = read_head(store)
-    check_store(run, store)
-    report = read_report(run, weights)
+        there = " and ".join(trainable(n).title for n in finished)
+        raise PcamxError(f"{run.path}: stage {number} is not finished; there is {there}")
+    weights = run.load_weights(number)
+    mean, std = _standardisation(run, config, weights)
+    report = read_report_of(run, weights)
+    network = network_of(weights, run.weights(number), device, Attention(), "auto")
+    assert isinstance(network, Network)
     return Pretrained(
-        folder=run,
-        network=_network(weights.layout, weights.state, path, number, device),
+        folder=run.path,
+        network=network,
         stage=number,
         layout=weights.layout,
         canvas=weights.canvas,
-        mean=head.mean,
-        std=head.std,
+        mean=mean,
+        std=std,
         thresholds=_thresholds(report, number),
-        versions=report.get("versions", {}),
-        commit=report.get("commit"),
+        versions=report["versions"] if report else {},
+        commit=report["commit"] if report else None,
     )
 
 
-def _words(stages: list[int]) -> str:
-    return " and ".join(f"stage {n}" for n in stages)
+def _standardisation(run: RunFolder, config: Config, weights: Weights) -> tuple[float, float]:
+    """Mean and standard deviation that the network was trained with."""
+    if weights.mean is not None and weights.std is not None:
+        return weights.mean, weights.std
+    head = read_head(run.find_store(config))  # of a run before the weights kept them
+    return head.mean, head.std
 
 
-def read_report(run: Path, weights: Weights) -> dict[str, Any]:
-    """report.json of a run; empty where nobody has measured these weights.
-
-    Raises PcamxError where it is damaged, or measures weights that were trained over since.
-    """
-    path = run / "report.json"
-    damaged = PcamxError(f"{path}: damaged or of another version; run pcamx evaluate {run}")
-    try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if report["format"] != 1:
-            raise damaged
-        measured = report["stages"].get(str(weights.stage))
-        if measured is None:
-            return {}
-        trained = measured["epochs"], measured["seconds"]
-        if not all(0 <= found["threshold"] <= 1 for found in measured["localization"].values()):
-            raise damaged
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise damaged from None
-    if trained != (weights.epochs, weights.seconds):
-        raise PcamxError(
-            f"{path}: measures another training of stage {weights.stage}; run pcamx evaluate {run}"
-        )
-    return report
+def _maps(stage: int) -> list[str]:
+    return [kind.key for kind in maps_of(trainable(stage), gradient=False)]
 
 
-def _maps(stage: int) -> tuple[str, ...]:
-    return ("cam", "positive_cam", "decoder")[: 3 if stage == 3 else 2]
-
-
-def _thresholds(report: Mapping[str, Any], stage: int) -> dict[str, Threshold]:
+def _thresholds(report: Report | None, stage: int) -> dict[str, Threshold]:
     found = report["stages"][str(stage)]["localization"] if report else {}
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
     return {name: Threshold(m["threshold"], m["threshold_tuned"]) for name, m in chosen.items()}
-
-
-def _network(
-    layout: Any, state: Mapping[str, Tensor], path: Path, stage: int, device: torch.device
-) -> Network:
-    if layout not in get_args(Layout):
-        raise PcamxError(f"{path}: layout {layout!r} is unknown to pcamx {__version__}")
-    network = Network(_Architecture(Model(layout=layout)), decoder=stage == 3)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
-        raise PcamxError(
-            f"{path}: not the weights of this network; pcamx {__version__} did not write them"
-        ) from None
-    return network.to(device).eval()
 
 
 def save_pretrained(model: Pretrained, folder: Path) -> None:
@@ -227,9 +185,10 @@ def _from_export(folder: Path, stage: int | None, device: torch.device) -> Pretr
         raise PcamxError(f"{path}: {error.strerror}; export it again") from None
     except SafetensorError:
         raise PcamxError(f"{path}: not a safetensors file; export it again") from None
+    network = _network(facts, state, path, device)
     return Pretrained(
         folder=folder,
-        network=_network(facts["layout"], state, path, facts["stage"], device),
+        network=network,
         stage=facts["stage"],
         layout=facts["layout"],
         canvas=facts["canvas"],
@@ -239,6 +198,25 @@ def _from_export(folder: Path, stage: int | None, device: torch.device) -> Pretr
         versions=facts["versions"],
         commit=facts["commit"],
     )
+
+
+def _network(
+    facts: Mapping[str, Any], state: dict[str, Tensor], path: Path, device: torch.device
+) -> Network:
+    weights = Weights(
+        stage=facts["stage"],
+        layout=facts["layout"],
+        canvas=facts["canvas"],
+        accuracy=None,
+        seconds=0.0,
+        epochs=0,
+        world=0,
+        device="",
+        state=state,
+    )
+    network = network_of(weights, path, device, Attention(), "auto")
+    assert isinstance(network, Network)
+    return network
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -251,7 +229,7 @@ def _facts(path: Path) -> dict[str, Any]:
                 f"{__version__} reads format {FORMAT}; export the run anew"
             )
         fine = (
-            facts["stage"] in (1, 2, 3)
+            facts["stage"] in [entry.key for entry in classifiers()]
             and facts["canvas"] in range(32, 4097, 16)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf

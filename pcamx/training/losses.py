@@ -31,8 +31,8 @@ def confidence(
     return torch.expm1(q) / (math.e - 1)
 
 
-def figures(telemetry: dict[str, Tensor]) -> dict[str, float]:
-    """A step's telemetry on the host: means over the ranks, and the sum of flat maps.
+def telemetry_on_host(telemetry: dict[str, Tensor]) -> dict[str, float]:
+    """Return a step's telemetry on the host: means over the ranks, and the sum of flat maps.
 
     Waits for the device, once; every rank must call it.
     """
@@ -58,11 +58,7 @@ class RunningAccuracy(nn.Module):
         self.register_buffer("value", torch.tensor(CHANCE, dtype=torch.float64))
 
     def take_in(self, logits_BC: Tensor, label_B: Tensor) -> None:
-        """Take in a training batch, of all ranks together; every rank must call it.
-
-        After the backward: torch.compile may compute lambda anew there, and would take it from a P
-        that has changed.
-        """
+        """Take in a training batch, of all ranks together; every rank must call it."""
         correct = (logits_BC.argmax(1) == label_B).sum()
         self.update(*sum_over_ranks(correct, torch.full_like(correct, len(label_B))))
 
@@ -77,7 +73,7 @@ def lesion_loss(
     lesion_B1HW: Tensor,
     marked_B: Tensor,
     *,
-    kind: Literal["mse", "bce_dice"] = "mse",
+    kind: Literal["mse", "bce_dice"],
     share: float,
     marked_total: Tensor,
 ) -> Tensor:

@@ -7,13 +7,15 @@ import torch
 
 from pcamx import config as configs
 from pcamx import engine
+from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
-from pcamx.data.feed.order import LEARN_MARKS, by_class, marked_films, steps_per_epoch
+from pcamx.data.feed.order import by_class, marked_films, marked_per_batch, steps_per_epoch
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
-from pcamx.run.folder import check_store
-from pcamx.types import ABNORMAL, SEGMENTER, TRAINABLE, StageId, section, title
+from pcamx.run.folder import RunFolder
+from pcamx.run.weights import load_start
+from pcamx.types import ABNORMAL
 
 _FREE = (
     "data.threads",
@@ -31,29 +33,27 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
 
     Raises PcamxError for what stands in the way of ``stages`` on ``world`` ranks.
     """
-    if SEGMENTER in stages and config.stages.segmenter is None:
-        raise PcamxError(
-            "stages.segmenter: not in the config; add a line such as segmenter: {epochs: 4}"
-        )
+    for stage in stages:
+        config.stage(stage)
+    run = RunFolder(Path(config.run.folder))
     _check_folder(config, stages, resume)
-    check_store(Path(config.run.folder), store.folder)
+    run.check_store(store.folder)
     engine.deepspeed_config(config, world)
     if config.deepspeed.tensorboard.enabled and find_spec("tensorboard") is None:
         raise PcamxError(
             "deepspeed.tensorboard.enabled: the package tensorboard is missing; "
             "pip install 'pcamx[tensorboard]'"
         )
-    if config.attention.impl == "triton" and not torch.cuda.is_available():
-        raise PcamxError("attention.impl: triton needs an NVIDIA GPU; set it to auto")
+    if config.impl == "triton" and not torch.cuda.is_available():
+        raise PcamxError("runtime.impl: triton needs an NVIDIA GPU; set it to auto")
     _check_films(config, store, stages)
     for i, stage in enumerate(stages):
-        folder = checkpoints.stage_folder(config, stage)
-        if resume and ((folder / "weights.pt").is_file() or checkpoints.latest(folder)):
+        if resume and (run.weights(stage).is_file() or checkpoints.latest(run.stage(stage))):
             continue
         path = start_weights(config, stage)
-        trained_first = [checkpoints.stage_folder(config, earlier) for earlier in stages[:i]]
+        trained_first = [run.stage(earlier) for earlier in stages[:i]]
         if path is not None and path.parent not in trained_first:
-            checkpoints.load_start(path, config, stage)
+            load_start(path, config, stage)
 
 
 def binding_differences(config: Config, other: Config) -> list[str]:
@@ -63,12 +63,11 @@ def binding_differences(config: Config, other: Config) -> list[str]:
 
 def start_weights(config: Config, stage: StageId) -> Path | None:
     """The weights.pt that a stage starts from, None where it starts from scratch."""
-    start: str = getattr(config.stages, section(stage)).init_from
+    start = config.stage(stage).init_from
     if start == "scratch":
         return None
-    if start in ("stage1", "stage2"):
-        return checkpoints.stage_folder(config, int(start[-1])) / "weights.pt"
-    return Path(start)
+    own = [entry.key for entry in TRAINABLES if entry.section == start]
+    return RunFolder(Path(config.run.folder)).weights(own[0]) if own else Path(start)
 
 
 def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
@@ -76,13 +75,19 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
     folder = Path(config.run.folder)
     if folder.exists() and not folder.is_dir():
         raise PcamxError(f"run.folder: {folder} is a file; set it to a new folder")
-    there = [stage for stage in TRAINABLE if checkpoints.stage_folder(config, stage).exists()]
-    if there and (folder / "config.yaml").is_file():
-        # The baseline may be added to a run that has none, and changes nothing of the stages.
+    run = RunFolder(folder)
+    there = run.begun()
+    if there and run.is_run():
+        # A baseline may be added to a run that has none, and changes nothing of the stages.
+        addable = tuple(
+            f"stages.{entry.section}"
+            for entry in TRAINABLES
+            if entry.optional and entry.key not in there
+        )
         changed = [
             line
-            for line in binding_differences(config, configs.load(folder / "config.yaml"))
-            if SEGMENTER in there or not line.startswith("stages.segmenter")
+            for line in binding_differences(config, run.read_config())
+            if not (addable and line.startswith(addable))
         ]
         if changed:
             raise PcamxError(
@@ -92,18 +97,18 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
     begun = [stage for stage in stages if stage in there]
     if begun and not resume:
         raise PcamxError(
-            f"{folder} already holds {title(begun[0])}: add --resume to continue it, or set "
-            "run.folder to a new folder"
+            f"{folder} already holds {trainable(begun[0]).title}: add --resume to continue it, or "
+            "set run.folder to a new folder"
         )
     if resume and not begun:
-        asked = ", ".join(map(title, stages))
+        asked = ", ".join(trainable(stage).title for stage in stages)
         raise PcamxError(
             f"{folder} holds nothing of {asked} to resume; leave out --resume to start"
         )
 
 
 def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
-    train, objective = store.split("train"), config.objective
+    train = store.split("train")
     for split in ("train", "valid"):
         if not store.split(split):
             raise PcamxError(
@@ -115,8 +120,7 @@ def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
             f"{'abnormal' if lacking == [ABNORMAL] else 'normal'}; set it to false"
         )
     for stage in stages:
-        marked = objective.marked_per_batch if stage == 3 else 0
-        steps_per_epoch(len(train), config.runtime.batch_size, marked)
+        steps_per_epoch(len(train), config.runtime.batch_size, marked_per_batch(config, stage))
     for stage in stages:
-        if stage in LEARN_MARKS:
+        if trainable(stage).learns_marks:
             marked_films(config, store, stage)

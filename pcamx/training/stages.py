@@ -9,28 +9,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcamx.catalogue import StageId, Trainable, resolve, trainable
 from pcamx.config import Config, Objective
 from pcamx.distributed import rank_count, sum_over_ranks
-from pcamx.model.network import Network, Segmenter, batch_norm_by
+from pcamx.model.network import Network, Segmenter, batch_norm_by, build_network
 from pcamx.ops import Attended
 from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss
-from pcamx.types import NORMAL, SEGMENTER, Batch, StageId, StageOutput
+from pcamx.types import NORMAL, Batch, StageOutput
 
 
 class Stage(nn.Module):
-    """What the stages share: the network and the running accuracy P of its full-image branch.
+    """What is trained: a network, and a forward that turns a batch into a loss.
 
-    A forward reads P and leaves it; the loop takes each batch in afterwards.
+    Made of (its entry in `pcamx.catalogue.TRAINABLES`, config, number of training films).
     """
 
-    def __init__(self, config: Config, images: int, *, decoder: bool = False) -> None:
+    accuracy: RunningAccuracy | None
+    """P, the running accuracy of the full-image branch; None where nothing is classified."""
+
+    def __init__(self, entry: Trainable, config: Config, images: int) -> None:
         super().__init__()
+        del images
         self.config = config
-        self.network = Network(config, decoder=decoder)
+        self.network = build_network(entry, config)
+        self.accuracy = None
+
+    def after_step(self, output: StageOutput, batch: Batch) -> None:
+        """Take note of an update that was made; every rank calls it after each."""
+
+
+class ClassifierStage(Stage):
+    """A stage with P: a forward reads it and leaves it, each batch is taken in afterwards."""
+
+    network: Network
+    accuracy: RunningAccuracy
+
+    def __init__(self, entry: Trainable, config: Config, images: int) -> None:
+        super().__init__(entry, config, images)
         self.accuracy = RunningAccuracy(window=images)
 
+    def after_step(self, output: StageOutput, batch: Batch) -> None:
+        """Take the batch into P."""
+        assert output.logits_BC is not None
+        self.accuracy.take_in(output.logits_BC, batch.label_B)
 
-class Stage1(Stage):
+
+class Stage1(ClassifierStage):
     """Classify: L1, the cross-entropy of the full image."""
 
     def forward(self, batch: Batch) -> StageOutput:
@@ -40,7 +64,7 @@ class Stage1(Stage):
         return StageOutput(l1, logits_BC, _detached(telemetry))
 
 
-class Stage2(Stage):
+class Stage2(ClassifierStage):
     """Classify from the attended area too: (1 - lambda) L1 + lambda L2, eq. (3)."""
 
     def forward(self, batch: Batch) -> StageOutput:
@@ -74,9 +98,6 @@ class Stage2(Stage):
 class Stage3(Stage2):
     """Learn from the marks as well: + lambda' L3, eq. (4); the decoder shares the encoder."""
 
-    def __init__(self, config: Config, images: int) -> None:
-        super().__init__(config, images, decoder=True)
-
     def forward(self, batch: Batch) -> StageOutput:
         features, logits_BC, loss, telemetry = self._attended_loss(batch)
         size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
@@ -96,15 +117,10 @@ class Stage3(Stage2):
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
 
-class SegmenterStage(nn.Module):
+class SegmenterStage(Stage):
     """L3 alone, on marked films alone: what the same marks teach without labels or attention."""
 
-    accuracy = None  # it does not classify
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        self.network = Segmenter(config)
+    network: Segmenter
 
     def forward(self, batch: Batch) -> StageOutput:
         logit_B1HW = self.network(batch.image_B1HW)
@@ -145,10 +161,8 @@ def _detached(telemetry: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in telemetry.items()}
 
 
-def build_stage(stage: StageId, config: Config, images: int) -> Stage | SegmenterStage:
-    """The paper's stage 1, 2 or 3, or the segmenter, for a training split of ``images`` films."""
-    if stage == SEGMENTER:
-        return SegmenterStage(config)
-    kinds: dict[StageId, type[Stage1] | type[Stage2] | type[Stage3]]
-    kinds = {1: Stage1, 2: Stage2, 3: Stage3}
-    return kinds[stage](config, images)
+def build_stage(key: StageId, config: Config, images: int) -> Stage:
+    """Return what is trained under ``key``, for a training split of ``images`` films."""
+    entry = trainable(key)
+    stage: Stage = resolve(entry.stage)(entry, config, images)
+    return stage

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pcamx import config as configs
 from pcamx import engine
+from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
-from pcamx.data.store import fingerprint, read_store
+from pcamx.data.store import read_store
 from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
@@ -21,15 +22,15 @@ from pcamx.output import make_folder, write_text
 from pcamx.progress import Track, silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.run import checkpoints
-from pcamx.run.checkpoints import Progress, Weights
-from pcamx.run.folder import STORE_SEEN
+from pcamx.run.checkpoints import Progress
+from pcamx.run.folder import RunFolder
 from pcamx.run.history import History
+from pcamx.run.weights import Weights, fill, load_start, save_weights
 from pcamx.training import preflight
-from pcamx.training.losses import figures
-from pcamx.training.stages import SegmenterStage, Stage, build_stage
+from pcamx.training.losses import telemetry_on_host
+from pcamx.training.stages import Stage, build_stage
 from pcamx.training.stopping import Interrupted, StopSignal
 from pcamx.training.validation import validate
-from pcamx.types import TRAINABLE, StageId, section, title
 
 _COLLAPSE = (0.01, 0.9)
 
@@ -47,15 +48,15 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
             shown: Track = track if ranks.rank == 0 else silent
             decoded = Decoded(config.data, store, ranks.device, shown, display.note)
             for stage in stages:
-                if (checkpoints.stage_folder(config, stage) / "weights.pt").is_file():
-                    display.note(f"{title(stage)} is finished")
+                if RunFolder(Path(config.run.folder)).weights(stage).is_file():
+                    display.note(f"{trainable(stage).title} is finished")
                     continue
                 try:
                     run = StageRun(config, stage, decoded, ranks, display, stop, resume=resume)
                 except KeyboardInterrupt:
                     if stage == stages[0] and not resume:
                         raise
-                    where = f"while {title(stage)} was made ready"
+                    where = f"while {trainable(stage).title} was made ready"
                     raise Interrupted(f"stopped {where}") from None
                 run.fit()
     except RuntimeError as error:
@@ -86,20 +87,22 @@ class StageRun:
     ) -> None:
         self.config, self.stage, self.store = config, stage, decoded.store
         self.ranks, self.display, self.stop = ranks, display, stop
-        self.settings = getattr(config.stages, section(stage))
-        self.folder = checkpoints.stage_folder(config, stage)
+        self.title = trainable(stage).title
+        self.settings = config.stage(stage)
+        self.run = RunFolder(Path(config.run.folder))
+        self.folder = self.run.stage(stage)
         self.feed: Feed = open_feed(
             config, decoded, stage=stage, rank=ranks.rank, world=ranks.world
         )
         self.valid = decoded.split("valid")
-        self.history = History(Path(config.run.folder))
+        self.history = History(self.run)
         self.engine: Any = None
         self.progress = Progress()
         self._open_engine(resume)
         self.started = time.monotonic() - self.progress.seconds
 
     def _open_engine(self, resume: bool) -> None:
-        torch.manual_seed(self.config.run.seed + 1 + TRAINABLE.index(self.stage))
+        torch.manual_seed(self.config.run.seed + 1 + TRAINABLES.index(trainable(self.stage)))
         stage = build_stage(self.stage, self.config, self.feed.images)
         found = checkpoints.latest(self.folder) if resume else None
         if found is None:
@@ -122,23 +125,22 @@ class StageRun:
             checkpoints.restore(self.engine, self.folder, tag, self.ranks)
             ranks = f", now on {self.ranks.world} ranks instead of {world}"
             self.display.note(
-                f"{title(self.stage)} continues in epoch {self.progress.epoch + 1} after step "
+                f"{self.title} continues in epoch {self.progress.epoch + 1} after step "
                 f"{self.progress.step}{ranks if world != self.ranks.world else ''}"
             )
         if self.ranks.rank == 0:
             make_folder(self.folder)
-            write_text(self.folder.parent / "config.yaml", configs.dump(self.config))
-            seen = self.folder.parent / STORE_SEEN
-            write_text(seen, fingerprint(self.store.folder) + "\n")
+            write_text(self.run.config_file, configs.dump(self.config))
+            self.run.write_origin(self.store.folder)
             self.history.forget(self.stage, self.progress.done)
 
-    def _init_from(self, stage: Stage | SegmenterStage) -> None:
+    def _init_from(self, stage: Stage) -> None:
         """Start from earlier weights and their running accuracy where the config says so."""
         path = preflight.start_weights(self.config, self.stage)
         if path is None:
             return
-        weights = checkpoints.load_start(path, self.config, self.stage)
-        missing = checkpoints.fill(stage.network, weights, path, layout=self.config.model.layout)
+        weights = load_start(path, self.config, self.stage)
+        missing = fill(stage.network, weights, path, layout=self.config.model.layout)
         if any(not name.startswith("decoder.") for name in missing):
             raise PcamxError(f"{path}: lacks {missing[0]}; start from another weights.pt")
         if stage.accuracy is not None and weights.accuracy is not None:
@@ -188,24 +190,22 @@ class StageRun:
         if save:
             self._save()
         epoch = self.progress.epoch + save
-        raise Interrupted(
-            f"stopped in {title(self.stage)}, epoch {epoch}, {where}; checkpoint saved"
-        )
+        raise Interrupted(f"stopped in {self.title}, epoch {epoch}, {where}; checkpoint saved")
 
     def _log(self, telemetry: dict[str, Tensor], lr: float) -> dict[str, float]:
         """Write a step's figures, after a look at them."""
-        scalars = figures(telemetry)
+        scalars = telemetry_on_host(telemetry)
         if (accuracy := self.engine.module.accuracy) is not None:
             scalars["p"] = float(accuracy.value)
         if not scalars["loss"] < float("inf"):
             raise PcamxError(
-                f"{title(self.stage)}: the loss is {scalars['loss']} at step {self.progress.done}; "
-                f"lower stages.{section(self.stage)}.lr"
+                f"{self.title}: the loss is {scalars['loss']} at step {self.progress.done}; "
+                f"lower stages.{trainable(self.stage).section}.lr"
             )
         area = scalars.get("area")
         if area is not None and not _COLLAPSE[0] <= area <= _COLLAPSE[1]:
             self.display.warn(
-                f"{title(self.stage)}: the mask has collapsed, its area left "
+                f"{self.title}: the mask has collapsed, its area left "
                 f"{_COLLAPSE[0]:.0%} to {_COLLAPSE[1]:.0%} of the image; see area in metrics.jsonl"
             )
         self._write_line("train", scalars | {"lr": lr})
@@ -242,9 +242,12 @@ class StageRun:
                 epochs=self.settings.epochs,
                 world=self.ranks.world,
                 device=_device_name(self.ranks.device),
+                mean=self.store.mean,
+                std=self.store.std,
+                run=self.run.id(),
                 state={k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)},
             )
-            checkpoints.save_weights(self.folder / "weights.pt", weights)
+            save_weights(self.run.weights(self.stage), weights)
         dist.barrier()
 
     def _write_line(self, kind: str, values: dict[str, float]) -> None:

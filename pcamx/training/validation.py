@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pcamx.catalogue import ACCURACY, AUROC
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Canvases
 from pcamx.data.feed.batches import eval_batches
@@ -39,7 +40,7 @@ def validate(
         batch_size=max(1, config.runtime.batch_size // ranks.world),
         device=ranks.device,
         lesions=False,
-        impl=config.attention.impl,
+        impl=config.impl,
     ):
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
             logits_BC = network(batch.image_B1HW)
@@ -48,5 +49,5 @@ def validate(
     shares: list[Any] = [None] * ranks.world
     dist.all_gather_object(shares, scores[: len(share)])
     score, label = map(torch.tensor, zip(*(pair for s in shares for pair in s), strict=True))
-    found = {"auroc": auroc(score, label).value, "accuracy": accuracy(score, label).value}
+    found = {AUROC.key: auroc(score, label).value, ACCURACY.key: accuracy(score, label).value}
     return {name: value for name, value in found.items() if value is not None}

@@ -11,23 +11,24 @@ import torch
 from torch import Tensor
 
 from pcamx import ops
+from pcamx.catalogue import StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.lesion_mask import lesion_canvas
 from pcamx.data.canvas.provider import Canvases, Decoded
 from pcamx.data.feed.augment import draw, identity, to_device
 from pcamx.data.feed.order import (
-    LEARN_MARKS,
     IntArray,
     by_class,
     epoch_order,
     marked_films,
     marked_order,
+    marked_per_batch,
     steps_per_epoch,
 )
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
-from pcamx.types import SEGMENTER, Batch, StageId
+from pcamx.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,9 @@ class Feed:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from ``start_step`` on, without waiting for the device.
 
-        In stages 1 and 2 no lesion is looked at: ``lesion_B1HW`` is an expanded zero (one element,
-        not to be written into) and ``marked_B`` false throughout. Stage 3 with more ranks than
-        objective.marked_per_batch leaves some of them without a marked film. The segmenter's
-        batches hold nothing else.
+        In batches of films alone no lesion is looked at: ``lesion_B1HW`` is an expanded zero (one
+        element, not to be written into) and ``marked_B`` false throughout. With more ranks than
+        objective.marked_per_batch some ranks have no marked film among theirs.
         """
         config, seed, lesions = self.config, self.config.run.seed, self.lesions
         order_SB = self._order(epoch)[start_step:, self.columns]
@@ -94,7 +94,7 @@ class Feed:
                 self.store.std,
                 lesion_M1HW=lesions.mask_M1HW,
                 lesion_row_B=lesion_row_SB[i] if shown else None,
-                impl=config.attention.impl,
+                impl=config.impl,
             )
             marked_B = lesion_row_SB[i] < (len(lesions.marked) if shown else 0)
             yield Batch(image, label_SB[i], lesion, marked_B)
@@ -106,7 +106,7 @@ class Feed:
             self.config.run.seed,
             self.lesions.marked,
         )
-        if self.stage == SEGMENTER:
+        if trainable(self.stage).batches == "marks":
             return marked_order(marked, self.steps_per_epoch, size, seed=seed, epoch=epoch)
         return epoch_order(
             self.images,
@@ -115,14 +115,14 @@ class Feed:
             epoch=epoch,
             classes=self.classes,
             marked=marked,
-            marked_per_batch=_marked_per_batch(self.config, self.stage),
+            marked_per_batch=marked_per_batch(self.config, self.stage),
         )
 
 
 def open_feed(
     config: Config, decoded: Decoded, *, stage: StageId, rank: int = 0, world: int = 1
 ) -> Feed:
-    """Make ready the training split for one rank of ``world``; `LEARN_MARKS` read lesion masks.
+    """Make ready the training split for one rank of ``world``, and the masks learned from.
 
     Raises PcamxError if the batch cannot be shared by the ranks or filled by the films, if one of
     those has no marked film, or if a mask cannot be read; or as `Decoded.split`.
@@ -135,7 +135,7 @@ def open_feed(
         )
     store = decoded.store
     films = store.split("train")
-    steps = steps_per_epoch(len(films), batch_size, _marked_per_batch(config, stage))
+    steps = steps_per_epoch(len(films), batch_size, marked_per_batch(config, stage))
     lesions = _lesions(config, store, stage, decoded.device, decoded.track)
     share = batch_size // world
     return Feed(
@@ -154,18 +154,14 @@ def open_feed(
     )
 
 
-def _marked_per_batch(config: Config, stage: StageId) -> int:
-    return config.objective.marked_per_batch if stage == 3 else 0
-
-
 def _lesions(
     config: Config, store: Store, stage: StageId, device: torch.device, track: Track
 ) -> Lesions:
-    """Choose the marked films and, for `LEARN_MARKS`, read their masks."""
+    """Choose the marked films and, where they are learned from, read their masks."""
     films, marked = store.split("train"), marked_films(config, store, stage)
     row_N = np.full(len(films), len(marked))
     row_N[marked] = np.arange(len(marked))
-    if stage not in LEARN_MARKS:
+    if not trainable(stage).learns_marks:
         return Lesions(marked, row_N, None)
     masks = [
         lesion_canvas(store.folder / films[i].mark, films[i], config.data.canvas)

@@ -9,15 +9,13 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from pcamx.catalogue import StageId, trainable
 from pcamx.config import Config
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.types import ABNORMAL, NORMAL, SEGMENTER, StageId, title
+from pcamx.types import ABNORMAL, NORMAL
 
 IntArray = npt.NDArray[np.int64]
-
-LEARN_MARKS: tuple[StageId, ...] = (3, SEGMENTER)
-"""Which stages see lesion marks."""
 
 
 class Stream(IntEnum):
@@ -164,11 +162,18 @@ def choose_marked(films: Sequence[Film], count: int, *, seed: int) -> list[int]:
     return [i for _, _, i in sorted(turns)[:count]]
 
 
+def marked_per_batch(config: Config, stage: StageId) -> int:
+    """Return how many marked films stand among the ordinary ones in each global batch."""
+    among = trainable(stage).batches == "films and marks"
+    return config.objective.marked_per_batch if among else 0
+
+
 def marked_films(config: Config, store: Store, stage: StageId) -> list[int]:
     """Indices of the marked training films; raises PcamxError where ``stage`` needs one."""
     marked = choose_marked(store.split("train"), config.data.marked, seed=config.run.seed)
-    if not marked and stage in LEARN_MARKS:
-        name = title(stage) if stage != SEGMENTER else "the segmenter"
+    entry = trainable(stage)
+    if not marked and entry.learns_marks:
+        name = entry.title if entry.classifies else f"the {entry.title}"
         raise PcamxError(
             f"data.marked: 0 leaves {name} no lesion to learn from; raise it"
             if config.data.marked == 0

@@ -3,111 +3,51 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pcamx.catalogue import (
+    AUROC,
+    BASELINES,
+    DECODER,
+    KAPPA,
+    MAPS,
+    MEASURES,
+    MIOU,
+    POINTING,
+    POSITIVE_CAM,
+    TRAINABLES,
+    classifiers,
+)
 from pcamx.report import rows
 
-TERMS = (
-    (
-        "CAM, positive CAM, decoder",
-        "CAM weighs the last features by the abnormal class's weights (eq. 1 of the paper), "
-        "positive CAM by the positive ones alone (eq. 2), and the decoder, which only stage 3 "
-        "trains, draws the lesion; all see the full film and never its label.",
+_AFTER: dict[str, tuple[tuple[str, str], ...]] = {
+    MIOU.key: (
+        (
+            "threshold",
+            "Chosen for each map on the marked training films, never on the films reported here.",
+        ),
     ),
-    (
-        "Grad-CAM, LayerCAM",
-        "At the features of stride 8, weighed by the gradient of the abnormal class's score: "
-        "averaged over the film (Grad-CAM), or where it is positive (LayerCAM). At the last "
-        "features they would be CAM and positive CAM without what is negative, times a constant.",
-    ),
-    (
-        "pointing",
-        "Share of the marked films whose map has its peak inside the mark, without tolerance; "
-        "of several equal peaks, the share inside.",
-    ),
-    (
-        "energy",
-        "Share of the map's sum, after min-max per film, that lies inside the mark, averaged over "
-        "the marked films.",
-    ),
-    (
-        "mIoU",
-        "Intersection over union of the mark and the pixels where the map, after min-max per "
-        "film, reaches the threshold, averaged over the marked films.",
-    ),
-    (
-        "threshold",
-        "Chosen for each map on the marked training films, never on the films reported here.",
-    ),
-    (
-        "relevance rank",
-        "Of as many of a map's highest pixels as the mark has, the share inside the mark.",
-    ),
-    (
-        "PxAP",
-        "Average precision of the pixels of all marked films together: a large lesion counts more.",
-    ),
-    (
-        "MaxBoxAccV2",
-        "Share of the marked films where a box around what the map exceeds a threshold in meets "
-        "the box of a lesion with an intersection over union of 0.3, 0.5, 0.7, averaged over the "
-        "three; each at the one threshold that is best for these very films.",
-    ),
-    (
-        "Dice; mIoU, Otsu",
-        "Dice at the threshold of mIoU; mIoU with each map cut at its own Otsu threshold.",
-    ),
-    (
-        "false activation",
-        "Share of the normal films whose map, not normalised, somewhere exceeds the level that "
-        "it reaches on 80 % of the marked training lesions.",
-    ),
-    (
-        "peak on letter",
-        "Share of the films carrying a side marker, L or R, whose map has its peak on it or within "
-        "1/16 of the film's side; of all such films, and of the abnormal ones.",
-    ),
-    (
-        "deletion, insertion",
-        "Area under the probability of abnormal while the map's hottest pixels are removed (lower "
-        "is better), or put back on the blurred film (higher is better).",
-    ),
-    (
+}
+"""Terms that explain a measure's, after it."""
+
+
+def terms() -> Iterator[tuple[str, str]]:
+    """Yield every term of the page and what it means."""
+    yield from ((kind.title, kind.meaning) for kind in MAPS)
+    for measure in MEASURES:
+        lower = "" if measure.better == "higher" else " Lower is better."
+        yield measure.title, measure.meaning + lower
+        yield from _AFTER.get(measure.key, ())
+    yield (
         "small, medium, large",
         "Lesions that cover less than 0.3 % of the canvas, less than 1 %, and more.",
-    ),
-    ("AUROC", "Chance that an abnormal film scores above a normal one; a tie counts a half."),
-    ("accuracy", "Share of the films on the right side of a probability of 0.5."),
-    (
-        "kappa",
-        "Cohen's kappa, agreement beyond chance, between label and decision per study; a study's "
-        "probability is the mean of its films'.",
-    ),
-    (
-        "sensitivity, specificity",
-        "Share of the abnormal studies called abnormal, of the normal ones called normal, at a "
-        "probability of 0.5.",
-    ),
-    (
-        "Brier score, calibration error",
-        "Mean squared error of the probability; mean distance between it and the share of "
-        "abnormal films, in 15 bins, without an interval since resampling inflates it.",
-    ),
-    ("interval", "95 % bootstrap interval that draws whole patients, not single films."),
-    (
-        "centre Gaussian",
-        "A Gaussian at the film's centre in the place of every map: what is reached unseen.",
-    ),
-    ("untrained network", "The same network with random weights."),
-    (
-        "same-marks segmenter",
-        "Encoder and decoder of stage 3, trained from random weights on its marked films alone: "
-        "no label, no attention.",
-    ),
-    (
+    )
+    yield "interval", "95 % bootstrap interval that draws whole patients, not single films."
+    yield from ((baseline.title, baseline.meaning) for baseline in BASELINES)
+    yield (
         "P, λ, mask area",
-        "Running accuracy on training films; the weight of L2 that follows from "
-        "it (eq. 3); mean of the mask that stage 2 lays over the film.",
-    ),
-)
+        "Running accuracy on training films; the weight of L2 that follows from it (eq. 3); mean "
+        "of the mask that stage 2 lays over the film.",
+    )
+
 
 _SPLITS = {"valid": "validation"}
 
@@ -115,14 +55,14 @@ _SPLITS = {"valid": "validation"}
 def measured(report: Mapping[str, Any]) -> str:
     """What was measured on what."""
     classes, groups = rows.classification(report), rows.localization(report)
-    names = [f"stage {key}" for key in rows.stages(report)]
+    names = [e.title for e in TRAINABLES if str(e.key) in rows.stages(report)]
     text = f"The network after {_enumerate(names) or 'no stage'} was measured"
     if classes:
-        films, studies = (classes[0].figures[key].n for key in ("auroc", "kappa"))
+        films, studies = (classes[0].figures[key].n for key in (AUROC.key, KAPPA.key))
         text += f" on {_count(films, 'film')} of {_count(studies, 'study', 'studies')}"
         text += _of_split(report)
     if groups:
-        marked = groups[0].rows[0].figures["pointing"].n
+        marked = groups[0].rows[0].figures[POINTING.key].n
         text += f"; where its maps lie, on {_count(marked, 'film')} with a marked lesion"
     return text + "."
 
@@ -136,19 +76,19 @@ def _of_split(report: Mapping[str, Any]) -> str:
 def found(report: Mapping[str, Any]) -> str:
     """Pointing of every stage, and of the baselines."""
     groups = rows.localization(report)
-    trained = [g for g in groups if g.title.startswith("stage")]
+    trained = [g for g in groups if g.title in [entry.title for entry in classifiers()]]
     said = [
-        f"{row.figures['pointing'].text()} {row.figures['pointing'].interval()}".strip()
+        f"{row.figures[POINTING.key].text()} {row.figures[POINTING.key].interval()}".strip()
         + f" for the {row.name} of {group.title}"
         for group in trained
         for row in group.rows
-        if row.name in (rows.MAPS["positive_cam"], rows.MAPS["decoder"])
-        and row.figures["pointing"].value is not None
+        if row.name in (POSITIVE_CAM.title, DECODER.title)
+        and row.figures[POINTING.key].value is not None
     ]
     if not said:
         return ""
     beside = [
-        f"{group.rows[0].figures['pointing'].text()} for a {group.title}"
+        f"{group.rows[0].figures[POINTING.key].text()} for a {group.title}"
         for group in groups
         if group not in trained and len(group.rows) == 1
     ]
@@ -186,7 +126,7 @@ def made(report: Mapping[str, Any]) -> str:
 
 
 def _the(name: str) -> str:
-    return f"the {name}" if name == "segmenter" else name
+    return name if name in [entry.title for entry in classifiers()] else f"the {name}"
 
 
 def _where(stage: Mapping[str, Any]) -> str:

@@ -1,0 +1,125 @@
+"""The maps of the abnormal class that one forward of a network gives, all at the film's size.
+
+A map is a function of `Seen`; `pcamx.catalogue.MAPS` lists them.
+
+Shapes: B batch, C classes, K channels, h w the map, H W the image.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcamx import ops
+from pcamx.catalogue import MapKind, resolve
+from pcamx.model.gradient_maps import gradcam as gradcam_of
+from pcamx.model.gradient_maps import layercam as layercam_of
+from pcamx.model.gradient_maps import to_image
+from pcamx.model.network import Network, Segmenter
+from pcamx.types import ABNORMAL
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One forward of a network in evaluation mode, without a graph."""
+
+    network: Network | Segmenter
+    features: list[Tensor]
+    """The encoder's, [B, K, h, w] each, the deepest last."""
+    logits_BC: Tensor | None
+    """None where the network does not classify."""
+    side: int
+    """Of the square image, pixels."""
+    grad_BKhw: Tensor | None
+    """Gradient of the abnormal logit to ``features[-2]``, where a map needs it."""
+
+    @property
+    def classifier(self) -> Network:
+        """The network, known to classify."""
+        assert isinstance(self.network, Network)
+        return self.network
+
+
+@torch.no_grad()
+def see(network: Network | Segmenter, image_B1HW: Tensor, *, gradients: bool = False) -> Seen:
+    """Run ``network`` over the images once; with ``gradients`` back to the features before the
+    deepest as well."""
+    side = image_B1HW.shape[-1]
+    if not isinstance(network, Network):
+        return Seen(network, network.encoder(image_B1HW), None, side, None)
+    if not gradients:
+        features = network.encoder(image_B1HW)
+        return Seen(network, features, network.head(features[-1])[0], side, None)
+    shallow = network.encoder.shallow(image_B1HW)
+    # In evaluation mode no film sees another, so the sum's gradient is each film's own.
+    with torch.enable_grad():
+        leaf_BKhw = shallow[-1].detach().requires_grad_()
+        deepest_BKhw = network.encoder.deepest(leaf_BKhw)
+        logits_BC, _ = network.head(deepest_BKhw)
+        (grad_BKhw,) = torch.autograd.grad(logits_BC[:, ABNORMAL].sum(), leaf_BKhw)
+    features = [*shallow, deepest_BKhw.detach()]
+    return Seen(network, features, logits_BC.detach(), side, grad_BKhw)
+
+
+@torch.no_grad()
+def explain(
+    network: Network | Segmenter, image_B1HW: Tensor, kinds: Iterable[MapKind]
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Return the logits [B, C], if any, and the maps of ``kinds`` by key, float32 [B, H, W].
+
+    Whatever the film's label, as they are evaluated; in evaluation mode.
+    """
+    kinds = list(kinds)
+    seen = see(network, image_B1HW, gradients=any(kind.gradient for kind in kinds))
+    return seen.logits_BC, {kind.key: resolve(kind.function)(seen) for kind in kinds}
+
+
+def cam(seen: Seen) -> Tensor:
+    """Return the plain class activation map, eq. (1), [B, H, W]."""
+    return _class_activation(seen, positive=False)
+
+
+def positive_cam(seen: Seen) -> Tensor:
+    """Return the positive class activation map, eq. (2), [B, H, W]."""
+    return _class_activation(seen, positive=True)
+
+
+def _class_activation(seen: Seen, *, positive: bool) -> Tensor:
+    features_BKhw, head = seen.features[-1], seen.classifier.head
+    abnormal_B = torch.full((len(features_BKhw),), ABNORMAL, device=features_BKhw.device)
+    map_Bhw = ops.class_activation(
+        features_BKhw, head.weight, abnormal_B, positive=positive, impl=head.impl
+    )
+    size = (seen.side, seen.side)
+    map_B1HW = F.interpolate(map_Bhw[:, None], size=size, mode="bilinear", align_corners=False)
+    return map_B1HW[:, 0]
+
+
+def gradcam(seen: Seen) -> Tensor:
+    """Return Grad-CAM of the features before the deepest, at stride 8, [B, H, W].
+
+    Not of the deepest, A_k: there the gradient of the pooled linear head is w_k / hw in every
+    cell, so Grad-CAM is relu(CAM) / hw and LayerCAM is positive CAM / hw.
+    """
+    assert seen.grad_BKhw is not None
+    return _at_image(seen, gradcam_of(seen.features[-2].float(), seen.grad_BKhw.float()))
+
+
+def layercam(seen: Seen) -> Tensor:
+    """Return LayerCAM of the same features, [B, H, W]; see `gradcam`."""
+    assert seen.grad_BKhw is not None
+    return _at_image(seen, layercam_of(seen.features[-2].float(), seen.grad_BKhw.float()))
+
+
+def _at_image(seen: Seen, map_Bhw: Tensor) -> Tensor:
+    centred = seen.network.encoder.last_step < len(seen.features) - 1
+    return to_image(map_Bhw, seen.side, centred)
+
+
+def decoder(seen: Seen) -> Tensor:
+    """Return the decoder's probability of a lesion, [B, H, W]."""
+    assert seen.network.decoder is not None
+    logit_B1HW: Tensor = seen.network.decoder(seen.features, (seen.side, seen.side))
+    return torch.sigmoid(logit_B1HW)[:, 0]

@@ -1,0 +1,146 @@
+"""report.json: what `pcamx evaluate` found. One schema, one version, one reader."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NotRequired, TypedDict
+
+from pcamx import __version__
+from pcamx.catalogue import StageId
+from pcamx.errors import PcamxError
+from pcamx.output import write_text
+from pcamx.run.folder import RunFolder
+from pcamx.run.weights import Weights
+
+FORMAT = 1
+
+
+class Figure(TypedDict):
+    """A value, its 95 % interval, and the number of films or studies behind it; None: undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Measured(TypedDict, total=False):
+    """What was found of a network or baseline; keys below as in `pcamx.catalogue`."""
+
+    classification: dict[str, Any]
+    """Figure by measure, and kappa_by_part: Figure by body part."""
+    localization: dict[str, dict[str, Any]]
+    """By map: Figure by measure, by_size, threshold, threshold_tuned, activation_threshold."""
+    seconds: float
+    epochs: int
+    ranks: int
+    device: str
+
+
+class Report(TypedDict):
+    """The whole file; `stages` by "1", "2", "3", `baselines` by their keys."""
+
+    format: int
+    created: str
+    device: str
+    versions: dict[str, str]
+    commit: str | None
+    command: str
+    data: dict[str, Any]
+    config: dict[str, Any]
+    stages: dict[str, Measured]
+    baselines: dict[str, Measured]
+    unfinished: list[StageId]
+    own: NotRequired[dict[str, Any]]
+    """On another store's films: the AUROC on the run's own."""
+    stage3_against_segmenter: NotRequired[dict[str, Any]]
+
+
+def write_report(run: RunFolder, report: Report) -> None:
+    """Write report.json whole or not at all; raises PcamxError where the disk refuses."""
+    write_text(run.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def read_report(run: RunFolder) -> Report:
+    """Read what `write_report` wrote.
+
+    Raises PcamxError, one line, where there is none, it is damaged or of another version.
+    """
+    path, again = run.report_file, f"run pcamx evaluate {run.path} again"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        version = report["format"]
+    except FileNotFoundError:
+        if not run.is_run():
+            run.read_config()
+        raise PcamxError(f"{run.path}: not evaluated yet; run pcamx evaluate {run.path}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise PcamxError(f"{path}: damaged, or no report of an evaluation; {again}") from None
+    if version != FORMAT:
+        raise PcamxError(
+            f"{path}: format {version}, this pcamx {__version__} reads format {FORMAT}; {again}"
+        )
+    if wrong := next(_wrong(report), None):
+        raise PcamxError(f"{path}: damaged or of another version ({wrong}); {again}")
+    found: Report = report
+    return found
+
+
+def read_report_of(run: RunFolder, weights: Weights) -> Report | None:
+    """Read the report that measures ``weights``; None where nobody has measured them.
+
+    Raises PcamxError as `read_report`, and where it measures weights trained over since.
+    """
+    if not run.report_file.exists():
+        return None
+    report = read_report(run)
+    measured = report["stages"].get(str(weights.stage))
+    if measured is None:
+        return None
+    if (measured.get("epochs"), measured.get("seconds")) != (weights.epochs, weights.seconds):
+        raise PcamxError(
+            f"{run.report_file}: measures another training of stage {weights.stage}; run pcamx "
+            f"evaluate {run.path}"
+        )
+    return report
+
+
+def _wrong(report: Any) -> Iterator[str]:
+    """What does not fit the schema, key by key."""
+    for key, kind in {"stages": dict, "baselines": dict, "data": dict, "config": dict}.items():
+        if not isinstance(report.get(key), kind):
+            yield key
+            return
+    if not report["stages"]:
+        yield "stages: none is measured"
+    for group in ("stages", "baselines"):
+        for name, found in report[group].items():
+            where = f"{group}.{name}"
+            maps = found.get("localization") if isinstance(found, dict) else None
+            if not isinstance(maps, dict):
+                yield f"{where}.localization"
+                continue
+            yield from (f"{where}.localization.{m}" for m, v in maps.items() if not _is_map(v))
+            figures = found.get("classification", {})
+            if not isinstance(figures, dict) or not all(
+                _is_figure(v) for k, v in figures.items() if k != "kappa_by_part"
+            ):
+                yield f"{where}.classification"
+
+
+def _is_map(found: Any) -> bool:
+    if not isinstance(found, dict) or not _is_number(found.get("threshold")):
+        return False
+    nested = [v for v in found.values() if isinstance(v, dict) and "value" in v]
+    return 0 <= found["threshold"] <= 1 and all(map(_is_figure, nested))
+
+
+def _is_figure(found: Any) -> bool:
+    if not isinstance(found, Mapping) or not isinstance(found.get("n"), int):
+        return False
+    return all(found.get(k) is None or _is_number(found[k]) for k in ("value", "low", "high"))
+
+
+def _is_number(found: Any) -> bool:
+    fine = isinstance(found, int | float) and not isinstance(found, bool)
+    return fine and math.isfinite(found)

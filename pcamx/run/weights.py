@@ -1,0 +1,156 @@
+"""The weights of a finished stage, RUN/<stage>/weights.pt, and networks made of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pcamx import __version__
+from pcamx.catalogue import StageId, trainable
+from pcamx.config import Attention, Config, Model
+from pcamx.errors import PcamxError
+from pcamx.model.encoder import Layout
+from pcamx.model.network import Network, Segmenter, build_network
+from pcamx.ops import Impl
+from pcamx.output import replacing_file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """A finished stage: its network's weights and what made them."""
+
+    stage: StageId
+    layout: str
+    canvas: int
+    accuracy: float | None
+    """P; None where nothing is classified."""
+    seconds: float
+    epochs: int
+    world: int
+    device: str
+    state: dict[str, Tensor]
+    mean: float | None = None
+    """Of the training films, grey levels of 0..255; None in files of pcamx before it was kept."""
+    std: float | None = None
+    run: str | None = None
+    """The id of the run, as in its origin.json; None in older files."""
+
+
+def save_weights(path: Path, weights: Weights) -> None:
+    """Write a finished stage's weights whole or not at all, with a digest of all of it."""
+    facts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights)}
+    with replacing_file(path) as temporary:
+        torch.save(facts | {"sha256": _digest(facts)}, temporary)
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of every fact and of every tensor's bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(facts.keys() - {"state"}):
+        digest.update(f"{name} {facts[name]!r}\n".encode())
+    for name, tensor in sorted(facts["state"].items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_weights(path: Path, stage: StageId | None = None) -> Weights:
+    """Read what `save_weights` wrote, tensors and plain values only.
+
+    Raises PcamxError where the file is missing, something else, damaged, or not of ``stage``.
+    """
+    try:
+        facts = torch.load(path, map_location="cpu", weights_only=True)
+        written = facts.pop("sha256", None)
+        weights = Weights(**facts)
+        damaged = written is not None and written != _digest(facts)
+    except FileNotFoundError:
+        raise PcamxError(f"{path}: no such weights; train that stage first") from None
+    except Exception as error:
+        # torch.load raises pickle, zip, runtime and key errors alike for a foreign file.
+        raise PcamxError(
+            f"{path}: not a stage's weights ({type(error).__name__}); expected a weights.pt "
+            f"of pcamx {__version__}"
+        ) from None
+    if damaged:
+        raise PcamxError(f"{path}: damaged, its SHA-256 is another; restore it or train again")
+    if stage is not None and weights.stage != stage:
+        raise PcamxError(f"{path}: weights of {weights.stage!r}, not of {stage!r}; restore its own")
+    return weights
+
+
+def load_start(path: Path, config: Config, stage: StageId) -> Weights:
+    """Return the weights that a stage starts from.
+
+    Raises PcamxError where they are missing or of another layout.
+    """
+    entry = trainable(stage)
+    if not path.is_file():
+        raise PcamxError(
+            f"{entry.title} starts from {path}, which is not there: train that stage first, or set "
+            f"stages.{entry.section}.init_from to scratch"
+        )
+    weights = load_weights(path)
+    _check_layout(weights, path, config.model.layout)
+    return weights
+
+
+def _check_layout(weights: Weights, path: Path, layout: str) -> None:
+    if weights.layout != layout:
+        raise PcamxError(
+            f"{path}: weights of the {weights.layout} layout, the config says {layout}; "
+            "set model.layout or start from another run"
+        )
+
+
+def fill(network: nn.Module, weights: Weights, path: Path, *, layout: str) -> list[str]:
+    """Put ``weights`` into ``network``; return the parameters that they do not hold.
+
+    Raises PcamxError where they belong to another layout.
+    """
+    _check_layout(weights, path, layout)
+    known = network.state_dict()
+    state = {name: value for name, value in weights.state.items() if name in known}
+    try:
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError:
+        raise PcamxError(f"{path}: weights of another model") from None
+    return list(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Architecture:
+    model: Model
+    attention: Attention
+    impl: Impl
+
+
+def network_of(
+    weights: Weights,
+    path: Path,
+    device: torch.device,
+    attention: Attention,
+    impl: Impl,
+) -> Network | Segmenter:
+    """Return the network that ``weights``, read from ``path``, were trained in, in eval mode.
+
+    Raises PcamxError where they are not its weights, or of a layout that is unknown here.
+    """
+    layout: Any = weights.layout
+    if layout not in get_args(Layout):
+        raise PcamxError(f"{path}: layout {layout!r} is unknown to pcamx {__version__}")
+    network = build_network(
+        trainable(weights.stage), _Architecture(Model(layout=layout), attention, impl)
+    )
+    try:
+        network.load_state_dict(weights.state)
+    except RuntimeError:
+        raise PcamxError(
+            f"{path}: not the weights of this network; pcamx {__version__} did not write them"
+        ) from None
+    return network.to(device).eval()
