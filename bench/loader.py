@@ -188,7 +188,7 @@ def bench(
     size = max(max(film.width, film.height) for film in films)
     case = f"{len(films)} films of {size} px > {canvas} px"
     chunks = [range(i, min(i + batch, len(films))) for i in range(0, len(films), batch)]
-    decoded = decode_batches(store, films, chunks, canvas, device=device, threads=workers)
+    decoded = decode_batches(store.root, films, chunks, canvas, device=device, threads=workers)
     truth_N1HW = torch.cat([canvas_B1HW.cpu() for canvas_B1HW in decoded])
 
     configs, rows = dict[str, Config](), list[Row]()

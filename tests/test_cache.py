@@ -53,7 +53,7 @@ def read(store: Store, settings: Data | None = None, **more: Any) -> torch.Tenso
 
 def decoded(store: Store, side: int = SIDE) -> torch.Tensor:
     (found,) = decode_batches(
-        store, store.films, [range(len(store.films))], side, device=CPU, threads=1
+        store.root, store.films, [range(len(store.films))], side, device=CPU, threads=1
     )
     return found
 

@@ -40,7 +40,9 @@ def make_store(folder: Path, films: Sequence[Film]) -> Store:
 def decode(
     store: Store, batches: Sequence[Sequence[int]], canvas: int = 64, threads: int = 1
 ) -> list[torch.Tensor]:
-    return list(decode_batches(store, store.films, batches, canvas, device=CPU, threads=threads))
+    return list(
+        decode_batches(store.root, store.films, batches, canvas, device=CPU, threads=threads)
+    )
 
 
 def expected(path: Path, canvas: int) -> npt.NDArray[np.int64]:
@@ -142,7 +144,7 @@ def test_closed_early_it_lets_go(tmp_path: Path) -> None:
     Image.fromarray(texture(80, 60)).save(tmp_path / "0.png")
     store = make_store(tmp_path, [film("0.png", 80, 60)])
     for taken in (0, 1, 3):
-        batches = decode_batches(store, store.films, [[0]] * 9, 64, device=CPU, threads=2)
+        batches = decode_batches(store.root, store.films, [[0]] * 9, 64, device=CPU, threads=2)
         kept = [next(batches) for _ in range(taken)]
         batches.close()  # type: ignore[attr-defined]
         assert all(canvas.float().mean() > 50 for canvas in kept)  # outlives the pipeline

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.canvas.decode_pixels import lay_films
+from pcamx.data.canvas.decode_pixels import decode_pixels
 from pcamx.data.files.dicom import read_dicom
 from pcamx.data.files.film import FilmFile, read_film
 from pcamx.data.files.image import UnfitError
@@ -188,8 +188,8 @@ def test_same_canvas_as_a_png_of_the_same_pixels(tmp_path: Path, deep: bool) -> 
         listed.append(Film(f"{i}.png", 0, "", "", "", "test", width, height, png.white, ""))
         films.append(film)
     store = Store(tmp_path, tmp_path, tuple(listed), 0.0, 1.0)
-    (decoded,) = decode_batches(store, listed, [range(4)], 64, device=CPU, threads=1)
-    laid = lay_films(
+    (decoded,) = decode_batches(store.root, listed, [range(4)], 64, device=CPU, threads=1)
+    laid = decode_pixels(
         [f.grey_HW for f in films], [f.white for f in films], 64, device=CPU, threads=1
     )
     assert torch.equal(laid, decoded)
@@ -206,8 +206,8 @@ def test_same_canvas_on_the_gpu(tmp_path: Path, deep: bool) -> None:
     white = read_film(tmp_path / "a.png").white
     listed = (Film("a.png", 0, "", "", "", "test", 222, 333, white, ""),)
     store = Store(tmp_path, tmp_path, listed, 0.0, 1.0)
-    (decoded,) = decode_batches(store, listed, [[0]], 64, device=gpu, threads=1)
-    laid = lay_films([pixels], [white], 64, device=gpu, threads=1)
+    (decoded,) = decode_batches(store.root, listed, [[0]], 64, device=gpu, threads=1)
+    laid = decode_pixels([pixels], [white], 64, device=gpu, threads=1)
     assert laid.device == gpu and torch.equal(laid, decoded)
 
 

@@ -168,7 +168,7 @@ class ByHand:
     def positive_cam(self, film: Film) -> tuple[np.ndarray, float]:
         """Map at 32 x 32, min-max scaled, and the probability of abnormal."""
         (grey,) = decode_batches(
-            self.store, [film], [[0]], 32, device=torch.device("cpu"), threads=1
+            self.store.root, [film], [[0]], 32, device=torch.device("cpu"), threads=1
         )
         image = (grey.float() - self.store.mean) / self.store.std
         h = self.network.encoder(image)[-1][0].double()

@@ -270,7 +270,7 @@ def test_signs_by_hand(run: Path, unmarked: Path) -> None:
     assert len(found) == len(films) > 5
     network, head = model.network, model.network.head
     (canvas_B1HW,) = decode_batches(
-        store, films, [range(len(films))], 32, device=torch.device("cpu"), threads=1
+        store.root, films, [range(len(films))], 32, device=torch.device("cpu"), threads=1
     )
     for k, signs in enumerate(found):
         canvas_HW = canvas_B1HW[k, 0].double()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.canvas.decode_pixels import lay_films
+from pcamx.data.canvas.decode_pixels import decode_pixels
 from pcamx.data.files.film import read_film
 from pcamx.data.prepare.dicom_to_png import _names
 from pcamx.data.prepare.store_builder import Summary, prepare
@@ -69,8 +69,8 @@ def test_dicom_films_are_trained_on_as_they_are_explained(root: Path, tmp_path: 
     for row, film in zip(ROWS, store.films, strict=False):
         shown = read_film(root / row[0])
         assert film.white == shown.white
-        (canvas,) = decode_batches(store, [film], [[0]], 48, device=CPU, threads=1)
-        laid = lay_films([shown.grey_HW], [shown.white], 48, device=CPU, threads=1)
+        (canvas,) = decode_batches(store.root, [film], [[0]], 48, device=CPU, threads=1)
+        laid = decode_pixels([shown.grey_HW], [shown.white], 48, device=CPU, threads=1)
         assert torch.equal(canvas, laid), film.path
     assert (out / "films/n.png").read_bytes() == (root / "n.png").read_bytes()
     (bad,) = list(csv.DictReader((out / "quarantine.csv").open()))

@@ -64,7 +64,7 @@ def prepared(root: Path, out: Path, kind: str | None) -> tuple[Store, Summary]:
 
 def canvases(store: Store, split: str, side: int = 48) -> torch.Tensor:
     films = store.split(split)
-    (found,) = decode_batches(store, films, [range(len(films))], side, device=CPU, threads=1)
+    (found,) = decode_batches(store.root, films, [range(len(films))], side, device=CPU, threads=1)
     return found
 
 

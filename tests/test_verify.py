@@ -94,7 +94,7 @@ def test_a_sound_film_and_the_decoder_that_training_uses(tmp_path: Path, name: s
 
     film = Film(name, 0, "p", "s", "", "train", *facts[:3], "")
     store = Store(tmp_path, tmp_path, (film,), 0, 1)
-    (canvas,) = decode_batches(store, [film], [[0]], 64, device=torch.device("cpu"), threads=1)
+    (canvas,) = decode_batches(store.root, [film], [[0]], 64, device=torch.device("cpu"), threads=1)
     rows, columns = (64 - facts.height) // 2, (64 - facts.width) // 2
     shown = canvas[0, 0, rows : 64 - rows, columns : 64 - columns].numpy().astype(np.float64)
     # Luma of a colour JPEG differs by a few levels where Pillow's RGB is clipped.

@@ -17,8 +17,8 @@ from torch import Tensor
 from pcamx import metrics
 from pcamx.catalogue import best_map, trainable
 from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.canvas.decode_pixels import lay_films
-from pcamx.data.store import Film, Store
+from pcamx.data.canvas.decode_pixels import decode_pixels
+from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import abnormal_probability
 from pcamx.explain.reading import Reading
@@ -85,10 +85,9 @@ def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
         Film(str(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
         for film in films
     )
-    store = Store(Path("/"), Path("/"), listed, model.mean, model.std)
     every = [range(len(listed))]
     (canvas_B1HW,) = decode_batches(
-        store, listed, every, model.canvas, device=model.device, threads=_threads()
+        Path("/"), listed, every, model.canvas, device=model.device, threads=_threads()
     )
     return canvas_B1HW
 
@@ -96,7 +95,7 @@ def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
 def _lay_dicoms(model: Pretrained, films: Sequence[Reading]) -> Tensor:
     pixels = [film.grey_HW for film in films if film.grey_HW is not None]
     whites = [film.white for film in films]
-    return lay_films(pixels, whites, model.canvas, device=model.device, threads=_threads())
+    return decode_pixels(pixels, whites, model.canvas, device=model.device, threads=_threads())
 
 
 def _threads() -> int:

@@ -1,4 +1,4 @@
-"""NVIDIA DALI turns encoded films into uint8 canvases; the only module that knows DALI.
+"""NVIDIA DALI turns encoded films into uint8 canvases.
 
 Shapes: B batch, H W the canvas, or the film where it is decoded whole.
 """
@@ -16,18 +16,20 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from pcamx.data.canvas.placement import fit
-from pcamx.data.store import Film, Store
+from pcamx.data.canvas.graph import (
+    GRAPH,
+    PREFETCH,
+    Input,
+    build,
+    canvas_graph,
+    fn,
+    place,
+    place_inputs,
+    types,
+)
+from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 
-# DALI makes these at import, and its type stubs do not know them all.
-fn: Any = dali.fn
-types: Any = dali.types
-Pipeline: Any = dali.pipeline.Pipeline
-
-GRAPH = 1
-"""To be raised with any change of the graph that changes a canvas; cached ones are then dead."""
-PREFETCH = 2
 _KINDS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -52,16 +54,16 @@ class _Source:
 
     def __init__(
         self,
-        store: Store,
+        root: Path,
         films: Sequence[Film],
         batches: Sequence[Sequence[int]],
         canvas: int | None,
     ) -> None:
-        self.store, self.films, self.batches, self.canvas = store, films, batches, canvas
+        self.root, self.films, self.batches, self.canvas = root, films, batches, canvas
         self.deep = any(film.white != 255 for film in films)
 
     def path(self, index: int) -> Path:
-        return self.store.root / self.films[index].path
+        return self.root / self.films[index].path
 
     def __call__(self, batch: int) -> tuple[list[Any], ...]:
         if batch >= len(self.batches):
@@ -70,43 +72,29 @@ class _Source:
         paths = [np.frombuffer(os.fsencode(self.path(i)), np.uint8) for i in self.batches[batch]]
         if self.canvas is None:
             return (paths,)
-        fits = [fit(film.width, film.height, self.canvas) for film in films]
-        answer = (
-            paths,
-            [np.array([f.height, f.width], np.float32) for f in fits],
-            [np.array([-f.top, -f.left], np.int32) for f in fits],
-        )
+        sizes = [(film.width, film.height) for film in films]
         # Decoded to 16 bits, an 8-bit film's 255 is 65535.
         whites = [65535 if film.white == 255 else film.white for film in films]
-        return (*answer, [np.float32(255 / w) for w in whites]) if self.deep else answer
+        return paths, *place(sizes, whites if self.deep else None, self.canvas)
 
-    def dtypes(self) -> list[Any]:
-        """Of what it answers."""
-        if self.canvas is None:
-            return [types.UINT8]
-        return [types.UINT8, types.FLOAT, types.INT32, types.FLOAT][: 4 if self.deep else 3]
+    def inputs(self) -> list[Input]:
+        """What it answers."""
+        path = Input(types.UINT8)
+        return [path] if self.canvas is None else [path, *place_inputs(self.deep)]
 
 
-def _graph(source: _Source, device: torch.device, threads: int) -> Any:
+def _pipeline(source: _Source, device: torch.device, threads: int) -> Any:
     """Read > decode to grey > resize > pad; on a GPU everything after the bytes runs there."""
     gpu = device.type == "cuda"
-    pipe = Pipeline(
-        batch_size=max(len(batch) for batch in source.batches),
-        num_threads=threads,
-        device_id=device.index if gpu else None,
-        prefetch_queue_depth=PREFETCH,
-        exec_dynamic=True,  # outputs own their memory, so PyTorch may take them without a copy
-    )
-    given = source.dtypes()
-    with pipe:
-        path, *place = fn.external_source(
-            source=source, num_outputs=len(given), dtype=given, batch=True
-        )
+
+    def canvas(path: Any, *place: Any) -> Any:
         # DALI's threads read, not the training loop; no mmap: a file cut short would kill us.
         encoded = fn.io.file.read(path, dont_use_mmap=True)
         grey = _grey(encoded, source.deep, gpu)
-        pipe.set_outputs(canvas_graph(grey, *place, side=source.canvas) if source.canvas else grey)
-    return pipe
+        return canvas_graph(grey, *place, side=source.canvas) if source.canvas else grey
+
+    size = max(len(batch) for batch in source.batches)
+    return build(source, source.inputs(), canvas, batch_size=size, threads=threads, device=device)
 
 
 def _grey(encoded: Any, deep: bool, gpu: bool) -> Any:
@@ -118,28 +106,6 @@ def _grey(encoded: Any, deep: bool, gpu: bool) -> Any:
         adjust_orientation=True,
         # All JPEGs by one decoder: a film's bits must not depend on its batch.
         **({"hw_decoder_load": 1.0} if gpu else {}),
-    )
-
-
-def canvas_graph(grey: Any, size: Any, start: Any, *gain: Any, side: int) -> Any:
-    """The graph behind the decoder; with a gain it works on 16 bits until the film is resized."""
-    grey = fn.resize(
-        grey,
-        size=size,
-        interp_type=types.INTERP_LINEAR,
-        antialias=True,
-        dtype=types.FLOAT if gain else types.UINT8,
-    )
-    if gain:
-        grey = fn.brightness(grey, brightness=gain[0], dtype=types.UINT8)
-    # A slice that begins before the film pads it.
-    return fn.slice(
-        grey,
-        start=start,
-        shape=[side, side],
-        axes=[0, 1],
-        out_of_bounds_policy="pad",
-        fill_values=0,
     )
 
 
@@ -171,7 +137,7 @@ def who_decodes(films: Sequence[Film], device: torch.device, threads: int) -> st
 
 
 def decode_batches(
-    store: Store,
+    root: Path,
     films: Sequence[Film],
     batches: Sequence[Sequence[int]],
     canvas: int,
@@ -181,21 +147,22 @@ def decode_batches(
 ) -> Iterator[Tensor]:
     """Yield uint8 [B, 1, canvas, canvas] on ``device`` for each batch of indices into ``films``.
 
-    Films are turned upright (EXIF), made grey, reduced with antialiasing, centred on black as
-    `fit` says, and scaled by 255 / white. Batches may differ in length. If any of ``films`` is
-    deeper than 8 bits, all are decoded to 16; pass the same ``films`` for the same bits.
+    ``films`` lie below ``root``. They are turned upright (EXIF), made grey, reduced with
+    antialiasing, centred on black as `pcamx.data.canvas.placement.fit` says, and scaled by
+    255 / white. Batches may differ in length. If any of ``films`` is deeper than 8 bits, all are
+    decoded to 16; pass the same ``films`` for the same bits.
     ``threads`` CPU threads decode; on a GPU JPEG is decoded there and PNG by those threads.
 
     Raises PcamxError, naming the file, if one has vanished or been damaged since prepare.
     """
-    source = _Source(store, films, batches, canvas)
+    source = _Source(root, films, batches, canvas)
     for output in _run(source, device, threads):
         canvas_BHW1 = from_dlpack(output.as_tensor())
         yield canvas_BHW1.view(-1, 1, canvas, canvas)
 
 
 def decode_whole(
-    store: Store, films: Sequence[Film], *, device: torch.device, threads: int
+    root: Path, films: Sequence[Film], *, device: torch.device, threads: int
 ) -> Iterator[npt.NDArray[Any]]:
     """Yield each film as decoded, grey and upright, [H, W] in its own size.
 
@@ -203,7 +170,7 @@ def decode_whole(
     Raises PcamxError as `decode_batches`.
     """
     batches = [range(i, min(i + _WHOLE, len(films))) for i in range(0, len(films), _WHOLE)]
-    source = _Source(store, films, batches, canvas=None)
+    source = _Source(root, films, batches, canvas=None)
     for batch, output in zip(batches, _run(source, device, threads), strict=True):
         greys = output.as_cpu()
         for row in range(len(batch)):
@@ -217,7 +184,7 @@ def _run(source: _Source, device: torch.device, threads: int) -> Iterator[Any]:
         return
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    pipe = _graph(source, device, threads)
+    pipe = _pipeline(source, device, threads)
     for number in range(len(source.batches)):
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         try:
@@ -235,9 +202,9 @@ def _blame(source: _Source, number: int) -> None:
     """
     for batch in source.batches[number : number + PREFETCH + 1]:
         for index in batch:
-            alone = _Source(source.store, source.films, [[index]], source.canvas)
+            alone = _Source(source.root, source.films, [[index]], source.canvas)
             try:
-                _graph(alone, torch.device("cpu"), threads=1).run()
+                _pipeline(alone, torch.device("cpu"), threads=1).run()
             except RuntimeError:
                 raise PcamxError(
                     f"{source.path(index)}: cannot be decoded ({_reason(source.path(index))}); "

@@ -134,7 +134,7 @@ class Decoded:
         chunks = [mine[i : i + CHUNK] for i in range(0, len(mine), CHUNK)]
         canvas, threads = self.data.canvas, self.data.threads
         decoded = decode_batches(
-            self.store, films, chunks, canvas, device=self.device, threads=threads
+            self.store.root, films, chunks, canvas, device=self.device, threads=threads
         )
         try:
             file.seek(cache.HEAD + mine.start * canvas**2)
@@ -153,7 +153,7 @@ def stream(data: Data, store: Store, films: Sequence[Film], device: torch.device
 
     def canvases(batches: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
         decoded = decode_batches(
-            store,
+            store.root,
             films,
             [batch.tolist() for batch in batches],
             data.canvas,

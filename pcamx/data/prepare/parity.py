@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import torch
 
 from pcamx.data.canvas.decode import decode_batches, decode_whole
 from pcamx.data.prepare.transcode import Kind, to_8_bits, write_films
-from pcamx.data.store import FILMS, REPORT, Film, Store
+from pcamx.data.store import FILMS, REPORT, Film
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
 
@@ -72,15 +72,21 @@ def transcode_films(
     Returns them as the manifest is to have them. Raises as `write_films` and `compare`.
     """
     new = write_films(root, draft, films, kind, workers=workers, track=track)
-    before = Store(draft, root, tuple(films), 0.0, 1.0)
-    after = Store(draft, draft / FILMS, tuple(new), 0.0, 1.0)
+    before, after = _Films(root, films), _Films(draft / FILMS, new)
     parity = compare(before, after, kind, track)
     _write_report(draft, parity)
     return new, parity
 
 
-def compare(before: Store, after: Store, kind: Kind, track: Track) -> Parity:
-    """Decode every film of both stores and compare; ``after`` holds them transcoded, in order.
+class _Films(NamedTuple):
+    """Films and the folder that they lie in."""
+
+    root: Path
+    films: Sequence[Film]
+
+
+def compare(before: _Films, after: _Films, kind: Kind, track: Track) -> Parity:
+    """Decode every film of both folders and compare; ``after`` holds them transcoded, in order.
 
     Raises PcamxError where an HTJ2K film is not the same to the bit, or DALI cannot read one.
     """
@@ -88,8 +94,8 @@ def compare(before: Store, after: Store, kind: Kind, track: Track) -> Parity:
     device = torch.device("cuda" if gpu else "cpu")
     threads = len(os.sched_getaffinity(0))
     pairs = zip(
-        decode_whole(before, before.films, device=device, threads=threads),
-        decode_whole(after, after.films, device=device, threads=threads),
+        decode_whole(before.root, before.films, device=device, threads=threads),
+        decode_whole(after.root, after.films, device=device, threads=threads),
         strict=True,
     )
     shown = track(pairs, "comparing films", len(before.films))
@@ -113,7 +119,7 @@ def compare(before: Store, after: Store, kind: Kind, track: Track) -> Parity:
     )
 
 
-def _check_exact(pairs: Iterable[tuple[Grey, Grey]], before: Store) -> None:
+def _check_exact(pairs: Iterable[tuple[Grey, Grey]], before: _Films) -> None:
     for film, (ours, theirs) in zip(before.films, pairs, strict=True):
         if not np.array_equal(ours, theirs):
             raise PcamxError(
@@ -123,7 +129,7 @@ def _check_exact(pairs: Iterable[tuple[Grey, Grey]], before: Store) -> None:
 
 
 def _levels(
-    pairs: Iterable[tuple[Grey, Grey]], before: Store, after: Store
+    pairs: Iterable[tuple[Grey, Grey]], before: _Films, after: _Films
 ) -> Iterator[tuple[Grey, Grey]]:
     """The same in 8 bits."""
     for old, new, (ours, theirs) in zip(before.films, after.films, pairs, strict=True):
@@ -136,10 +142,12 @@ def _eight_bits(grey_HW: Grey, film: Film) -> Grey:
     return to_8_bits(grey_HW, 65535 if film.white == 255 else film.white)
 
 
-def _canvases(store: Store, device: torch.device, threads: int) -> Iterator[Grey]:
+def _canvases(store: _Films, device: torch.device, threads: int) -> Iterator[Grey]:
     count = len(store.films)
     batches = [range(i, min(i + _BATCH, count)) for i in range(0, count, _BATCH)]
-    decoded = decode_batches(store, store.films, batches, CANVAS, device=device, threads=threads)
+    decoded = decode_batches(
+        store.root, store.films, batches, CANVAS, device=device, threads=threads
+    )
     return (canvas_B1HW.cpu().numpy() for canvas_B1HW in decoded)
 
 
@@ -156,7 +164,7 @@ def _difference(pairs: Iterable[tuple[Grey, Grey]]) -> Difference:
     )
 
 
-def _bytes(store: Store) -> int:
+def _bytes(store: _Films) -> int:
     return sum((store.root / film.path).stat().st_size for film in store.films)
 
 
