@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, curves, film_figure, pace, page, rows, style, tables
+from pcamx.report import console, curves, film_figure, pace, page, rows, tables
 from pcamx.report.film_figure import Panel
 
 MORE = ("relevance_rank", "pxap", "maxboxacc_v2", "dice", "miou_otsu", "false_activation")
@@ -120,6 +120,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.style = ""
         self.open: list[str] = []
         self.feed(text)
 
@@ -135,7 +136,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        elif self.open:
             self.text += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -163,7 +166,7 @@ def test_page_needs_nothing_from_outside(
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/"))
         assert not any(name.startswith("on") for name in attributes)
-    styles = "".join(a.get("style") or "" for _, a in parsed.tags) + style.STYLE
+    styles = "".join(a.get("style") or "" for _, a in parsed.tags) + parsed.style
     assert all(target.startswith("#") for target in re.findall(r"url\((.)", styles))
     assert "@import" not in styles
     assert parsed.all("img") and all(image["alt"] for image in parsed.all("img"))
