@@ -141,6 +141,9 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     page = (tmp_path / "out/compare.html").read_text()
     assert page.count("<figure") == len(re.findall(r"data:image/png", page)) - 1 > 0
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing from outside
+    for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):
+        spans = set(re.findall(r'colspan="(\d+)"', table))
+        assert spans == {str(table.count('scope="col"'))}  # a group's title has the whole width
     comparison_rows.print_comparison(found)
     text = capsys.readouterr().out
     assert "Differences to run" in text and "stage 3, decoder" in text

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, curves, film_figure, pace, page, rows, tables
+from pcamx.report import console, curves, film_figure, html, pace, page, rows, tables
 from pcamx.report.film_figure import Panel
 
 MORE = ("relevance_rank", "pxap", "maxboxacc_v2", "dice", "miou_otsu", "false_activation")
@@ -232,6 +233,17 @@ def test_undefined_figures_are_dashes(metrics: list[dict[str, Any]]) -> None:
     cells = re.findall(r"<td>(.*?)</td>", text, re.DOTALL)
     assert [cell.strip()[:1] for cell in cells[:3]] == ["–"] * 3
     assert "not tuned" in cells[3]
+
+
+def test_a_map_without_a_threshold_has_a_dash() -> None:
+    text = page.render({"stages": {"1": {"localization": {"cam": {"pointing": 0.5}}}}}, [], [])
+    cells = [" ".join(cell.split()) for cell in re.findall(r"<td>(.*?)</td>", text, re.DOTALL)]
+    assert cells == ['<data value="0.5">0.500</data>', "–", "–", "–"]
+
+
+def test_a_value_that_a_page_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'runs' is undefined"):
+        html.render("compare.html", {})
 
 
 def test_empty_report_still_makes_a_page() -> None:
