@@ -10,6 +10,7 @@ from torch import nn
 
 from pcamx import config as configs
 from pcamx.model.network import Network
+from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights, load_weights, save_weights
 
 SECONDS = 12.34567890123
@@ -72,6 +73,9 @@ def write_report(run: Path, stages: tuple[int, ...] = (1, 2, 3)) -> dict[str, An
         "device": "a machine, 2 cores",
         "versions": {"pcamx": "0.1.0", "torch": "2.13.0"},
         "commit": "0123abc",
+        "command": "pcamx evaluate run",
+        "config": {},
+        "unfinished": [],
         "data": {"store": "/secret/place", "splits": {"valid": split}, "marked_used": 6},
         "stages": {
             str(n): part(3 if n == 3 else 2) | {"epochs": n, "seconds": SECONDS + n} for n in stages
@@ -87,3 +91,9 @@ def retrained(run: Path, stage: int) -> None:
     path = run / f"stage{stage}" / "weights.pt"
     weights = load_weights(path)
     save_weights(path, dataclasses.replace(weights, seconds=99.5))
+
+
+def sign(run: RunFolder, run_id: str) -> None:
+    """Let stage 1's weights say that they are of the run ``run_id``."""
+    path = run.weights(1)
+    save_weights(path, dataclasses.replace(load_weights(path), run=run_id))

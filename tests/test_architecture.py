@@ -2,8 +2,10 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +36,7 @@ HOME = {  # everything else in pcamx, kernels and launch does without
     "yaml": "pcamx.config",
     "rich": "pcamx.report",
     "matplotlib": "pcamx.report",
+    "jinja2": "pcamx.report.html",
     "pydicom": "pcamx.data.files",
     "highdicom": "pcamx.explain",
     "safetensors": "pcamx.run",
@@ -121,6 +124,7 @@ def test_the_tree_keeps_the_order() -> None:
         ("pcamx.cli", "from rich.console import Console"),
         ("pcamx.model.head", "from nvidia import dali"),
         ("pcamx.report.page", "import nvidia.nvimgcodec"),
+        ("pcamx.report.page", "from jinja2 import Environment"),
         ("launch.train", "from matplotlib.figure import Figure"),
         ("pcamx.newcomer", ""),
     ],
@@ -141,6 +145,21 @@ def test_the_check_can_fail(module: str, source: str) -> None:
 )
 def test_the_check_lets_the_rest_pass(module: str, source: str) -> None:
     assert offences(module, source) == []
+
+
+def test_markup_stands_in_templates() -> None:
+    """A closing tag in Python is HTML or SVG that belongs into pcamx/report/templates/."""
+    tags = {module: re.findall(r"</\w+>", source) for module, source in modules().items()}
+    assert {module: found for module, found in tags.items() if found} == {}
+
+
+def test_the_wheel_takes_every_template_along() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["pcamx"]
+    shipped = {path for pattern in patterns for path in (ROOT / "pcamx").glob(pattern)}
+    templates = {path for path in (ROOT / "pcamx/report/templates").rglob("*") if path.is_file()}
+    assert {"base.html", "page.css"} <= {path.name for path in templates}
+    assert templates <= shipped
 
 
 def test_folders() -> None:

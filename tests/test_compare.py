@@ -15,7 +15,7 @@ from pcamx.compare.differences import auroc_difference, difference
 from pcamx.compare.measured import names, read_run
 from pcamx.compare.pictures import FILMS, choose
 from pcamx.errors import PcamxError
-from pcamx.evaluation.film_table import COLUMNS, read_films
+from pcamx.evaluation.film_table import columns, read_films
 from pcamx.report import comparison_rows
 from pcamx.report.comparison_rows import Gap
 
@@ -28,13 +28,13 @@ def write_run(
 ) -> Path:
     """An evaluated run of stage 1 on films f0, f1, ..., every other of them normal."""
     folder.mkdir()
-    lines = [",".join(COLUMNS)]
+    lines = [",".join(columns())]
     for k, hit in enumerate(pointing, first):
         cells = {"path": f"f{k}", "patient": f"p{k // 2}", "label": str(1 - k % 2)}
         cells |= {"network": "stage 1", "map": "positive_cam", "pointing": str(hit)}
         if probability:
             cells["probability"] = str(probability[k - first])
-        lines.append(",".join(cells.get(column, "") for column in COLUMNS))
+        lines.append(",".join(cells.get(column, "") for column in columns()))
     (folder / "films.csv").write_text("\n".join(lines) + "\n")
     figure = {"value": sum(pointing) / len(pointing), "low": 0.0, "high": 1.0, "n": len(pointing)}
     stage = {"localization": {"positive_cam": {"pointing": figure}}}
@@ -141,6 +141,9 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     page = (tmp_path / "out/compare.html").read_text()
     assert page.count("<figure") == len(re.findall(r"data:image/png", page)) - 1 > 0
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing from outside
+    for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):
+        spans = set(re.findall(r'colspan="(\d+)"', table))
+        assert spans == {str(table.count('scope="col"'))}  # a group's title has the whole width
     comparison_rows.print_comparison(found)
     text = capsys.readouterr().out
     assert "Differences to run" in text and "stage 3, decoder" in text

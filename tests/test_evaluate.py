@@ -25,6 +25,7 @@ from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
+from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_weights
 
 STAGES = ("1", "2", "3")
@@ -296,16 +297,15 @@ def _use_store(run: Path, folder: Path) -> None:
     text = (run / "config.yaml").read_text()
     old = configs.load(run / "config.yaml").data.store
     (run / "config.yaml").write_text(text.replace(old, str(folder)))
-    (run / "store.sha256").unlink()
+    (run / "origin.json").unlink()
 
 
 def test_store_prepared_anew_is_refused(run: Path, tmp_path: Path) -> None:
     copy, folder = tmp_path / "run", tmp_path / "store"
     shutil.copytree(run, copy)
     shutil.copytree(configs.load(copy / "config.yaml").data.store, folder)
-    seen = (copy / "store.sha256").read_text()
     _use_store(copy, folder)
-    (copy / "store.sha256").write_text(seen)
+    RunFolder(copy).write_origin(folder)
     before = (copy / "report.json").read_bytes()
     stores.change(folder, stores.no_validation_marks)
     with pytest.raises(PcamxError, match="store was prepared anew since .*run began"):

@@ -1,5 +1,6 @@
 """from_pretrained on runs and exports: the same network, and one line for what is neither."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
+from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
-from pcamx.run.weights import load_weights
+from pcamx.run.weights import load_weights, save_weights
 
 
 @pytest.fixture
@@ -144,7 +146,9 @@ def test_store_that_is_gone(tmp_path: Path, write_config: Any) -> None:
 
 
 def test_store_prepared_anew(run: Path) -> None:
-    (run / "store.sha256").write_text("0" * 64)
+    config = configs.load(run / "config.yaml")
+    RunFolder(run).write_origin(Path(config.data.store))
+    edit("origin.json", sha256="0" * 64)(run)
     with pytest.raises(PcamxError, match="was prepared anew since"):
         from_pretrained(run)
 
@@ -167,9 +171,9 @@ def void(_: object) -> None:
 
 def other_shapes(folder: Path) -> None:
     path = folder / "stage3/weights.pt"
-    content = torch.load(path, weights_only=True)
-    content["state"]["head.weight"] = torch.zeros(3, 128)
-    torch.save(content, path)
+    weights = load_weights(path)
+    state = weights.state | {"head.weight": torch.zeros(3, 128)}
+    save_weights(path, dataclasses.replace(weights, state=state))
 
 
 def other_fields(folder: Path) -> None:
@@ -179,7 +183,28 @@ def other_fields(folder: Path) -> None:
 
 def other_layout(folder: Path) -> None:
     path = folder / "stage3/weights.pt"
-    torch.save(torch.load(path, weights_only=True) | {"layout": "wide"}, path)
+    save_weights(path, dataclasses.replace(load_weights(path), layout="wide"))
+
+
+def one_bit(folder: Path) -> None:
+    path = folder / "stage3/weights.pt"
+    content = torch.load(path, weights_only=True)
+    content["state"]["head.weight"].view(torch.int32)[0, 5] ^= 1
+    torch.save(content, path)
+
+
+def zeros(folder: Path) -> None:
+    """64 KB in the middle of the file, as a bad disk leaves them."""
+    path = folder / "stage3/weights.pt"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 65536] = bytes(65536)
+    path.write_bytes(content)
+
+
+def of_stage_2(folder: Path) -> None:
+    """Stage 2's file in the place of stage 3's."""
+    shutil.copy(folder / "stage2/weights.pt", folder / "stage3/weights.pt")
 
 
 def more_keys(folder: Path) -> None:
@@ -194,13 +219,22 @@ def more_keys(folder: Path) -> None:
         (other_fields, "weights.pt: not a stage's weights .*of pcamx"),
         (other_layout, "weights.pt: layout 'wide' is unknown to pcamx"),
         (other_shapes, "weights.pt: not the weights of this network; pcamx"),
+        (one_bit, "weights.pt: damaged, its SHA-256 is another"),
+        (zeros, "weights.pt: damaged, its SHA-256 is another"),
+        (of_stage_2, "weights.pt: weights of 2, not of 3"),
         (
             more_keys,
             r"config.yaml: unknown key optics; .*\(pcamx .*; is the run of another version",
         ),
         (write("config.yaml", b"\xff"), "config.yaml: not UTF-8"),
-        (write("report.json", b"{"), "report.json: damaged or of another version; run pcamx eval"),
-        (write("report.json", b'{"format": 2}'), "report.json: damaged or of another version"),
+        (
+            write("report.json", b"{"),
+            "report.json: damaged, or no report of an evaluation; run pcam",
+        ),
+        (
+            write("report.json", b'{"format": 2}'),
+            "report.json: format 2, this pcamx ",
+        ),
         (edit("report.json", stages={"3": {"epochs": 3}}), "report.json: damaged"),
         (edit("report.json", stages=[]), "report.json: damaged"),
     ],

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, curves, film_figure, pace, page, rows, style, tables
+from pcamx.report import console, curves, film_figure, html, pace, page, rows, tables
 from pcamx.report.film_figure import Panel
+from pcamx.run.folder import RunFolder
+from pcamx.run.history import read_history
 
 MORE = ("relevance_rank", "pxap", "maxboxacc_v2", "dice", "miou_otsu", "false_activation")
 HOSTILE = 'hand/<script>alert("x")</script>&\'$_{1}.png'
@@ -120,6 +123,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.style = ""
         self.open: list[str] = []
         self.feed(text)
 
@@ -135,7 +139,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        elif self.open:
             self.text += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -163,7 +169,7 @@ def test_page_needs_nothing_from_outside(
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/"))
         assert not any(name.startswith("on") for name in attributes)
-    styles = "".join(a.get("style") or "" for _, a in parsed.tags) + style.STYLE
+    styles = "".join(a.get("style") or "" for _, a in parsed.tags) + parsed.style
     assert all(target.startswith("#") for target in re.findall(r"url\((.)", styles))
     assert "@import" not in styles
     assert parsed.all("img") and all(image["alt"] for image in parsed.all("img"))
@@ -229,6 +235,17 @@ def test_undefined_figures_are_dashes(metrics: list[dict[str, Any]]) -> None:
     cells = re.findall(r"<td>(.*?)</td>", text, re.DOTALL)
     assert [cell.strip()[:1] for cell in cells[:3]] == ["–"] * 3
     assert "not tuned" in cells[3]
+
+
+def test_a_map_without_a_threshold_has_a_dash() -> None:
+    text = page.render({"stages": {"1": {"localization": {"cam": {"pointing": 0.5}}}}}, [], [])
+    cells = [" ".join(cell.split()) for cell in re.findall(r"<td>(.*?)</td>", text, re.DOTALL)]
+    assert cells == ['<data value="0.5">0.500</data>', "–", "–", "–"]
+
+
+def test_a_value_that_a_page_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'runs' is undefined"):
+        html.render("compare.html", {})
 
 
 def test_empty_report_still_makes_a_page() -> None:
@@ -346,14 +363,14 @@ def test_repeated_steps_count_once(metrics: list[dict[str, Any]]) -> None:
 
 
 def test_metrics_file_cut_off_by_a_kill(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
+    run, path = RunFolder(tmp_path), tmp_path / "metrics.jsonl"
     path.write_text('{"stage": 1, "step": 0}\n{"stage": 1, "st')
-    assert curves.read_metrics(path) == [{"stage": 1, "step": 0}]
+    assert read_history(run) == [{"stage": 1, "step": 0}]
     path.write_text('{"stage": 1\n{"stage": 1, "step": 0}\n')
     with pytest.raises(PcamxError, match=r"metrics\.jsonl: line 1 "):
-        curves.read_metrics(path)
+        read_history(run)
     with pytest.raises(PcamxError, match="is this the folder of a run"):
-        curves.read_metrics(tmp_path / "missing.jsonl")
+        read_history(RunFolder(tmp_path / "missing"))
 
 
 # The terminal

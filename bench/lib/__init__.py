@@ -1,0 +1,1 @@
+"""What the benches share: cases and rivals, timing, records. Each command stands one folder up."""

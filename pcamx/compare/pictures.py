@@ -93,7 +93,6 @@ def _panels(run: Measured, names: Sequence[str]) -> list[Panel]:
     films = [known[name] for name in names]
     explainers, device = {}, torch.device("cpu")
     for entry in entries:
-        assert isinstance(entry.key, int)
         model = from_pretrained(run.folder, stage=entry.key)
         device = model.device
         explainers[entry.title] = explainer(model.network, maps_of(entry, gradient=False))

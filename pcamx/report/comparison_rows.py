@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pcamx.catalogue import AUROC, MIOU, POINTING, classifiers
+from pcamx.catalogue import AUROC, MIOU, POINTING
 from pcamx.report import rows
 from pcamx.report.rows import Estimate, Group, Row
 from pcamx.report.tables import cell, new_table
@@ -101,11 +101,7 @@ def _grouped(by_run: Mapping[str, Mapping[str, Row]]) -> tuple[Group, ...]:
 
 def _baseline(title: str) -> tuple[bool, str]:
     """Stages first and in order, baselines as they come."""
-    return (True, "") if _is_baseline(title) else (False, title.split(",")[0])
-
-
-def _is_baseline(title: str) -> bool:
-    return title.split(",")[0] not in [entry.title for entry in classifiers()]
+    return (True, "") if rows.is_baseline(title) else (False, title.split(",")[0])
 
 
 def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
@@ -125,8 +121,8 @@ def print_comparison(found: Comparison) -> None:
     """Print the stages' tables, the differences and the remarks on stdout."""
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, 110)
-    stages = [g for g in localization(found) if not _is_baseline(g.title)]
-    classes = [g for g in classification(found) if not _is_baseline(g.title)]
+    stages = [g for g in localization(found) if not g.baseline]
+    classes = [g for g in classification(found) if not g.baseline]
     console.print(_table("Classification", rows.titles("decision", "first"), classes), "")
     console.print(
         _table("Localization of the abnormal map", rows.titles("map", "first"), stages), ""

@@ -1,4 +1,4 @@
-"""A contact sheet: many films on one page, each with its mark's outline or its map, to look at."""
+"""Draws a contact sheet: many films on one page, each with its mark's outline or its map."""
 
 import textwrap
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from pcamx.errors import PcamxError
 from pcamx.report.film_figure import Panel, draw_outlines, overlay, write_png
 
 FILMS = 48
-"""As many fit on a page."""
+"""Says how many films fit on a page."""
 _COLUMNS, _CELL, _TEXT, _HEAD = 8, 1.6, 0.36, 0.25  # inches
 _LETTERS = 34  # a line, of 4.5 points
 
 
 def draw_sheet(panels: Sequence[Panel], heading: str) -> Figure:
-    """A grid of films in true grey, in order; of a panel's maps the first is laid over it.
+    """Draw the films in true grey, in order, as a grid; a panel's first map is laid over its film.
 
     Raises PcamxError where there is no film.
     """

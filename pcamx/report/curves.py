@@ -1,4 +1,4 @@
-"""How a run went: losses, lambda and the attention over its steps, as SVG."""
+"""Draws how a run went: losses, lambda and the attention over its steps, as SVG."""
 
 import io
 import math
@@ -34,14 +34,17 @@ _RC: dict[str, Any] = {
 
 
 class Curve(NamedTuple):
-    """One drawing: ``svg`` for the page, ``alt`` for those who cannot see it."""
+    """Holds one drawing: ``svg`` for the page, ``alt`` for those who cannot see it."""
 
     svg: str
     alt: str
 
 
 def stage_curves(metrics: Sequence[Mapping[str, Any]], stage: StageId) -> list[Curve]:
-    """The losses of ``stage``, and its lambda, P, mask area and validation; empty if not run."""
+    """Draw the losses of ``stage``, and its lambda, P, mask area and validation.
+
+    What was not logged is not drawn: the list is empty where the stage did not run.
+    """
     train = _last_by_step(metrics, stage, "train")
     valid = _last_by_step(metrics, stage, "valid")
     losses = trainable(stage).losses
@@ -117,7 +120,7 @@ def _dress(axis: Axes, what: str, stage: StageId) -> None:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """An inline <svg>: text as text, no metadata, ids of its own."""
+    """Write a figure as an inline <svg>: text as text, no metadata, ids of its own."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)

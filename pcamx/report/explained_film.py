@@ -1,4 +1,4 @@
-"""The picture of one explained film: the film, and again with the map and the candidates on top.
+"""Draws one explained film: as it is, and again with the map and the candidates on top.
 
 Shapes: H W the film as drawn, 3 red green blue, P points. Lengths of the layout are pixels of the
 picture.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pcamx.report.film_figure import legend_bar, overlay
 
 LONG_SIDE = 1000
-"""Pixels of the picture that the longer side of a film takes, at most."""
+"""Limits the longer side of a drawn film, in pixels of the picture."""
 CANDIDATE = "#56F0C8"  # a green that neither a film nor the map has
 _DPI = 200
 _MARGIN, _HEAD, _LINE, _BAR, _LEAST = 24, 104, 25, 400, 1040
@@ -31,7 +31,7 @@ _HALO = [effects.withStroke(linewidth=2.0, foreground="black", alpha=0.7)]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """A candidate in the pixels of the drawn film."""
+    """Holds a candidate, in the pixels of the drawn film."""
 
     label: str
     rings: Sequence[NDArray[np.float64]]  # [P, 2] each, closed; the first is the outer one
@@ -40,7 +40,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """What is drawn of a film, and the words around it."""
+    """Holds what is drawn of a film, and the words around it."""
 
     title: str
     verdict: str
@@ -56,7 +56,7 @@ class Picture:
 
 
 class _Sheet(NamedTuple):
-    """A figure whose things are placed by pixels from its upper left corner."""
+    """Places things on a figure by pixels from its upper left corner."""
 
     figure: Figure
     width: int
@@ -73,7 +73,10 @@ class _Sheet(NamedTuple):
 
 
 def draw(picture: Picture) -> bytes:
-    """The picture as PNG, 200 pixels an inch; a pixel of ``image_HW`` is one of the picture."""
+    """Return the picture as PNG, 200 pixels an inch.
+
+    A pixel of ``image_HW`` is a pixel of the picture.
+    """
     high, wide = picture.image_HW.shape
     width = max(2 * wide + 3 * _MARGIN, _LEAST)
     words = _words(picture, width - _BAR - 3 * _MARGIN)
@@ -97,7 +100,7 @@ def draw(picture: Picture) -> bytes:
 
 
 def _show(sheet: _Sheet, image_HW3: NDArray[np.uint8], left: int) -> Axes:
-    """Axes whose units are the film's pixels, 0 0 its upper left corner."""
+    """Show a film and return its axes, in the film's pixels; 0 0 is the upper left corner."""
     rows, columns, _ = image_HW3.shape
     axis = sheet.axes(left, _HEAD, columns, rows)
     axis.set(xticks=[], yticks=[])
@@ -131,7 +134,7 @@ def _draw_candidates(axis: Axes, picture: Picture) -> None:
 
 
 def _words(picture: Picture, room: float) -> list[str]:
-    """The lines beside the legend, broken to fit ``room`` pixels."""
+    """Break the words beside the legend into lines that fit ``room`` pixels."""
     low, high = picture.ends
     legend = (
         f"{picture.map_name}, scaled over this film: 0 is {low:.3g}, 1 is {high:.3g}; "

@@ -8,7 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pcamx.catalogue import BASELINES, CENTRE, MAPS, MEASURES, MIOU, POINTING, TRAINABLES
+from pcamx.catalogue import (
+    BASELINES,
+    CENTRE,
+    MAPS,
+    MEASURES,
+    MIOU,
+    POINTING,
+    TRAINABLES,
+    classifiers,
+)
 
 DASH = "–"
 SIZES = {"small": "small lesions", "medium": "medium lesions", "large": "large lesions"}
@@ -67,6 +76,16 @@ class Group:
 
     title: str
     rows: tuple[Row, ...]
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is of no stage of the paper."""
+        return is_baseline(self.title)
+
+
+def is_baseline(title: str) -> bool:
+    """Tell whether a group's title, ``stage 2`` or ``stage 2, positive CAM``, is of no stage."""
+    return title.split(",")[0] not in [entry.title for entry in classifiers()]
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -180,17 +199,15 @@ def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
     return _mapping(_mapping(report, "stage3_against_segmenter"), MIOU.key)
 
 
-_STAGES = {str(entry.key): entry.title for entry in TRAINABLES}
-_BASELINES = {baseline.key: baseline.title for baseline in BASELINES}
-
-
 def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Key, title and content of every stage and baseline."""
+    stages_of = {str(entry.key): entry.title for entry in TRAINABLES}
+    baselines_of = {baseline.key: baseline.title for baseline in BASELINES}
     for key, stage in stages(report).items():
-        yield key, _STAGES.get(key, key.replace("_", " ")), stage
+        yield key, stages_of.get(key, key.replace("_", " ")), stage
     baselines = _mapping(report, "baselines")
     for key in baselines:
-        yield key, _BASELINES.get(key, key.replace("_", " ")), _mapping(baselines, key)
+        yield key, baselines_of.get(key, key.replace("_", " ")), _mapping(baselines, key)
 
 
 def _map_rows(maps: Mapping[str, Any], keys: Mapping[str, str], *, keep: bool) -> tuple[Row, ...]:

@@ -81,10 +81,10 @@ class RunFolder:
         """Return what is finished, in the order of training."""
         return [entry.key for entry in TRAINABLES if self.weights(entry.key).is_file()]
 
-    def finished_classifiers(self) -> list[int]:
+    def finished_classifiers(self) -> list[StageId]:
         """Return the finished stages of the paper; raises PcamxError where there is none."""
         keys = [entry.key for entry in classifiers()]
-        found = [key for key in self.finished() if key in keys and isinstance(key, int)]
+        found = [key for key in self.finished() if key in keys]
         if not found:
             names = ", ".join(map(str, keys))
             raise PcamxError(

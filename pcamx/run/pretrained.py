@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pcamx import __version__
-from pcamx.catalogue import classifiers, maps_of, trainable
+from pcamx.catalogue import StageId, classifiers, maps_of, trainable
 from pcamx.config import Attention, Config, ConfigError
 from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
@@ -51,7 +51,7 @@ class Pretrained:
 
     folder: Path
     network: Network = field(repr=False)
-    stage: int
+    stage: StageId
     layout: str
     canvas: int
     """Side of the square canvas in pixels; `data.canvas.placement.fit` places a film on it."""
@@ -83,7 +83,7 @@ class Pretrained:
 
 
 def from_pretrained(
-    folder: str | Path, *, stage: int | None = None, device: torch.device | str | None = None
+    folder: str | Path, *, stage: StageId | None = None, device: torch.device | str | None = None
 ) -> Pretrained:
     """Load an export's folder, or a run's: its last finished stage, or ``stage``.
 
@@ -100,7 +100,7 @@ def from_pretrained(
     raise PcamxError(f"{folder}: {what}; expected a run's config.yaml or an export's {CONFIG}")
 
 
-def _from_run(run: RunFolder, stage: int | None, device: torch.device) -> Pretrained:
+def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pretrained:
     try:
         config = run.read_config()
     except ConfigError as error:
@@ -109,7 +109,8 @@ def _from_run(run: RunFolder, stage: int | None, device: torch.device) -> Pretra
     number = finished[-1] if stage is None else stage
     if number not in finished:
         there = " and ".join(trainable(n).title for n in finished)
-        raise PcamxError(f"{run.path}: stage {number} is not finished; there is {there}")
+        name = trainable(number).title if isinstance(number, str) else f"stage {number}"
+        raise PcamxError(f"{run.path}: {name} is not finished; there is {there}")
     weights = run.load_weights(number)
     mean, std = _standardisation(run, config, weights)
     report = read_report_of(run, weights)
@@ -137,11 +138,11 @@ def _standardisation(run: RunFolder, config: Config, weights: Weights) -> tuple[
     return head.mean, head.std
 
 
-def _maps(stage: int) -> list[str]:
+def _maps(stage: StageId) -> list[str]:
     return [kind.key for kind in maps_of(trainable(stage), gradient=False)]
 
 
-def _thresholds(report: Report | None, stage: int) -> dict[str, Threshold]:
+def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     found = report["stages"][str(stage)]["localization"] if report else {}
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
@@ -171,7 +172,7 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _from_export(folder: Path, stage: int | None, device: torch.device) -> Pretrained:
+def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:
     facts = _facts(folder / CONFIG)
     if stage not in (None, facts["stage"]):
         raise PcamxError(f"{folder}: an export of stage {facts['stage']}, not of stage {stage}")

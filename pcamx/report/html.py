@@ -1,0 +1,40 @@
+"""Fills in the HTML templates that lie in ``templates/``: here is jinja2, and nowhere else.
+
+A page is ``templates/NAME.html``; it extends ``base.html``, which holds the head that all pages
+share and takes in ``page.css``, and imports the macros of ``tables.html``, ``films.html`` and
+``lists.html``. Whatever data brings is escaped; a name that a page lacks is an error.
+"""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pcamx.report import rows
+
+
+def render(name: str, values: dict[str, Any]) -> str:
+    """Fill in the template ``name`` with ``values`` and return the page as text.
+
+    Raises jinja2's UndefinedError where the template asks for a value that is not there.
+    """
+    return _environment().get_template(name).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    """Open the templates where the package lies, with the filters that they use."""
+    environment = Environment(
+        loader=PackageLoader("pcamx.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": rows.number, "percent": _percent}
+    return environment
+
+
+def _percent(value: float) -> str:
+    """Write a share as percents for CSS, cut to the scale from 0 to 100."""
+    return f"{100 * min(max(value, 0.0), 1.0):.2f}"
