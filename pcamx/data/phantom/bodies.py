@@ -7,14 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from pcamx.data.phantom.bones import Bone, Point
+from pcamx.data.phantom.bones import Bone, Point, Rng
 
 PARTS = ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST")
 # Long bones come more often than in MURA: a small set must show the plain cases often enough.
 SHARES = (0.13, 0.15, 0.21, 0.07, 0.21, 0.12, 0.11)
-Rng = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
