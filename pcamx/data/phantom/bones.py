@@ -53,7 +53,7 @@ class Bone:
     dense: float = 1.0
     plates: tuple[float, ...] = ()  # growth plates, as shares of the length
     bumps: tuple[float, float, float] = (0.0, 0.0, 0.0)  # irregular outline: size, phases
-    site: bool = True  # a lesion may lie here
+    site: bool = True  # a lesion may lie here; of flesh, a cast
     flat: float = 0.0  # 0 a tube; 1 a plate, equally thick everywhere
 
     def placed(self, view: View) -> "Bone":

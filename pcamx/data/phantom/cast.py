@@ -39,18 +39,21 @@ class Cast:
 
 
 def place_cast(flesh: Sequence[Bone], lesion_P2: Points, film: Point, rng: Rng) -> Cast:
-    """A cast on the longest stretch of limb on the film that is free of the lesion.
+    """A cast on the largest stretch of limb on the film that is free of the lesion.
 
     Args:
         lesion_P2: x and y of the lesion's pixels.
         film: width and height.
     """
     runs = [
-        (end - start, tube, start, end)
+        (start, end, tube)
         for tube in flesh
+        if tube.site
         for start, end in _free(tube, lesion_P2, film)
     ]
-    room, tube, start, end = max(runs, key=lambda run: run[0])
+    # The largest: a forearm rather than one finger.
+    start, end, tube = max(runs, key=lambda run: (run[1] - run[0]) * (run[2].waist + WALL))
+    room = end - start
     length = min(room, LONGEST * rng.uniform(0.85, 1.0))
     start += (room - length) * rng.uniform(0, 1)
     wave = float(rng.uniform(0, 6)), float(rng.uniform(0, 6))
@@ -105,5 +108,5 @@ def plaster(cast: Cast, grain: Array) -> Array:
     torn = np.float32(0.006) * np.sin(across * np.float32(60) + np.float32(cast.wave[1]))
     depth = np.minimum(along - np.float32(cast.start), np.float32(cast.end) - along) - torn
     ends = np.clip(depth / np.float32(RIM), 0, 1)
-    texture = 1 + np.float32(0.22) * weave + np.float32(2.5) * grain
+    texture = 1 + np.float32(0.08) * weave + np.float32(1.5) * grain
     return np.asarray(chord / np.float32(WALL) * ends * np.maximum(texture, 0.2), np.float32)

@@ -144,7 +144,7 @@ def _points(mask_HW: Bits) -> Points:
     height, width = mask_HW.shape
     rows, columns = np.nonzero(mask_HW)
     xy = columns + 0.5 - width / 2, rows + 0.5 - height / 2
-    return np.stack(xy, axis=1) / max(height, width)
+    return np.asarray(np.stack(xy, axis=1) / max(height, width), np.float64)
 
 
 def _pose(drawn: Body, site: Point, size: int, rng: Rng) -> tuple[int, int, View]:

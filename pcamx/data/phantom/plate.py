@@ -130,7 +130,7 @@ def metal(plate: Plate, height: int, width: int) -> Array:
 
     def within(depth: Array) -> Array:
         """1 inside, 0 outside, between them on the pixel that the edge crosses."""
-        return np.clip(depth * side + np.float32(0.5), 0, 1)
+        return np.asarray(np.clip(depth * side + np.float32(0.5), 0, 1), np.float32)
 
     # Rounded ends.
     past = np.maximum(np.abs(along - length / 2) - (length / 2 - half), 0)
