@@ -80,7 +80,7 @@ def test_how_many_films_carry_a_temptation(
     abnormal: float,
     normal: float,
 ) -> None:
-    plans = plan_films(0, split, 3000, [temptation(kind, share, follows)])
+    plans = plan_films(0, split, 1500, [temptation(kind, share, follows)])
     studies = {study_path(plan): plan for plan in plans}.values()
     for positive, chance in ((True, abnormal), (False, normal)):
         carries = [kind in plan.temptations for plan in studies if plan.positive == positive]
@@ -114,7 +114,7 @@ def test_temptations_leave_the_films_as_they_are() -> None:
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("kind", ["plate", "cast"])
 def test_what_is_laid_on_changes_the_film_where_its_mask_says(kind: str, positive: bool) -> None:
-    for plan in _bare(24):
+    for plan in _bare(12):
         plain = _exposed(one := replace(plan, positive=positive))
         laid = _exposed(replace(one, temptations=(kind,)))
         beside = ~_grown(laid.tempting_HW[kind], BLUR)
@@ -129,7 +129,7 @@ def test_what_is_laid_on_changes_the_film_where_its_mask_says(kind: str, positiv
 
 
 def test_a_narrow_field_leaves_what_it_shows() -> None:
-    for plan in _bare(24):
+    for plan in _bare(12):
         plain = draw_film(plan, SIZE)
         cut = draw_film(replace(plan, temptations=("collimation",)), SIZE)
         dark = cut.temptations["collimation"] > 0
@@ -151,7 +151,7 @@ def test_overexposure_is_one_curve_for_the_whole_film() -> None:
 
 @pytest.mark.parametrize("kind", PLACED)
 def test_a_temptation_keeps_away_from_the_lesion(kind: str) -> None:
-    for plan in plan_films(4, "train", 150, ()):
+    for plan in plan_films(4, "train", 60, ()):
         film = draw_film(replace(plan, positive=True, temptations=(kind,)), 96)
         tempting = film.temptations[kind] > 0
         assert tempting.any() and set(np.unique(film.temptations[kind])) == {0, 255}
@@ -159,7 +159,7 @@ def test_a_temptation_keeps_away_from_the_lesion(kind: str) -> None:
 
 
 def test_a_lesion_is_all_that_its_twin_lacks_whatever_tempts() -> None:
-    for plan in _bare(24):
+    for plan in _bare(12):
         tempting = replace(plan, temptations=KINDS[1:], marker="R")
         ill, healthy = (_exposed(replace(tempting, positive=label)) for label in (True, False))
         rows, columns = np.nonzero(_grown(ill.lesion_HW, 8 + BLUR))

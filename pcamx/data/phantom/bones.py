@@ -129,10 +129,10 @@ def _framed(table_N: Samples) -> Array:
     return out
 
 
-def on_axis(bone: Bone, place: float) -> Point:
+def on_axis(bone: Bone, line: Outline, place: float) -> Point:
     """The point of the bone's bowed axis at ``place``, a share of its length."""
     (px, py), (qx, qy), (ax, ay) = bone.p, bone.q, bone.axis
-    off = float(outline(bone).centre_N[int(place * SAMPLES) + 1])
+    off = float(line.centre_N[int(place * SAMPLES) + 1])
     return px + place * (qx - px) - off * ay, py + place * (qy - py) + off * ax
 
 

@@ -50,7 +50,7 @@ def narrow_field(lesion_P2: Points, height: int, width: int, rng: Rng) -> Bits:
     """What a field cut close on all four sides leaves dark, bool [H, W]; the lesion stays in it.
 
     Args:
-        lesion_P2: x and y of the lesion's pixels, in units of the film's long side.
+        lesion_P2: where the lesion lies, or would lie, in units of the film's long side.
     """
     side = max(height, width)
     turn = rng.normal(0, 0.04)

@@ -1,6 +1,6 @@
 """A plaster cast around a stretch of the limb away from the lesion.
 
-Shapes: H W the film; P pixels of the lesion. Lengths are in units of the film's long side.
+Shapes: H W the film; P points of the lesion. Lengths are in units of the film's long side.
 """
 
 import math
@@ -42,7 +42,7 @@ def place_cast(flesh: Sequence[Bone], lesion_P2: Points, film: Point, rng: Rng) 
     """A cast on the largest stretch of limb on the film that is free of the lesion.
 
     Args:
-        lesion_P2: x and y of the lesion's pixels.
+        lesion_P2: where the lesion lies, or would lie.
         film: width and height.
     """
     runs = [

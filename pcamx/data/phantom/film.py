@@ -35,6 +35,7 @@ from pcamx.data.phantom.temptations import CAST, COLLIMATION, EXPOSURE, KINDS, P
 from pcamx.data.phantom.tube import develop, mottle, overexposed, soften
 
 TILE = 512  # side of the periodic texture
+GRID = 64  # fine enough to keep a distance from the lesion
 # Attenuation in that of usual bone: of the bar of a plate, of a cast between its walls.
 METAL, PLASTER = np.float32(3.0), np.float32(0.3)
 
@@ -140,11 +141,13 @@ def _own(plan: FilmPlan, kind: str) -> Rng:
 
 
 def _points(mask_HW: Bits) -> Points:
-    """x and y of the mask's pixels, float64 [P, 2], in units of the film's long side."""
+    """Where the mask is, on a grid of GRID a film's long side: float64 [P, 2], x and y in units
+    of that side."""
     height, width = mask_HW.shape
     rows, columns = np.nonzero(mask_HW)
-    xy = columns + 0.5 - width / 2, rows + 0.5 - height / 2
-    return np.asarray(np.stack(xy, axis=1) / max(height, width), np.float64)
+    xy = np.stack((columns + 0.5 - width / 2, rows + 0.5 - height / 2), axis=1)
+    cells = np.unique(np.floor(xy * (GRID / max(height, width))), axis=0)
+    return np.asarray((cells + 0.5) / GRID, np.float64)
 
 
 def _pose(drawn: Body, site: Point, size: int, rng: Rng) -> tuple[int, int, View]:

@@ -89,7 +89,7 @@ def _rough(rng: np.random.Generator) -> Array:
 
 def centre(lesion: Lesion, bone: Bone) -> Point:
     """The point of the bone's bowed axis at which the lesion lies."""
-    return on_axis(bone, lesion.place)
+    return on_axis(bone, outline(bone), lesion.place)
 
 
 def trace(lesion: Lesion, bone: Bone, grain: Array) -> Trace:

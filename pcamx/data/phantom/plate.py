@@ -1,6 +1,6 @@
 """A metal plate with its screws, on a bone away from the lesion.
 
-Shapes: H W the film; P pixels of the lesion. Lengths are in units of the film's long side.
+Shapes: H W the film; P points of the lesion. Lengths are in units of the film's long side.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcamx.data.phantom.bones import (
+    SAMPLES,
     Array,
     Bone,
     Point,
@@ -47,16 +48,13 @@ def place_plate(bones: Sequence[Bone], lesion_P2: Points, film: Point, rng: Rng)
     """A plate along one of the bones, or, where none has room, a bar beside the limb.
 
     Args:
-        lesion_P2: x and y of the lesion's pixels.
+        lesion_P2: where the lesion lies, or would lie.
         film: width and height.
     """
     width = WIDTH * rng.uniform(0.9, 1.1)
     for length in LENGTHS:
-        found = []
-        for plate in _on_bones(bones, length, width):
-            far = _distance(plate, lesion_P2)
-            if _inside(plate, film) and far >= GAP:
-                found.append((far, plate))
+        room = (plate for plate in _on_bones(bones, length, width) if _inside(plate, film))
+        found = [(far, plate) for plate in room if (far := _distance(plate, lesion_P2)) >= GAP]
         if found:
             found.sort(key=lambda pair: -pair[0])
             return found[int(rng.integers(0, max(1, len(found) // 3)))][1]
@@ -68,10 +66,11 @@ def _on_bones(bones: Sequence[Bone], length: float, width: float) -> Iterator[Pl
         span = length / bone.length
         if not bone.site or span > 0.85 or bone.waist < 0.015:
             continue
-        outer_N = outline(bone).outer_N
-        for start in np.arange(0.05, 0.95 - span, 0.03):
-            p, q = on_axis(bone, float(start)), on_axis(bone, float(start) + span)
-            half = float(outer_N[int((start + span / 2) * (len(outer_N) - 2)) + 1])
+        line = outline(bone)
+        for start in np.arange(0.05, 0.95 - span, 0.05):
+            p = on_axis(bone, line, float(start))
+            q = on_axis(bone, line, float(start) + span)
+            half = float(line.outer_N[int((start + span / 2) * SAMPLES) + 1])
             ax, ay = bone.axis
             for side in (-1.0, 1.0):
                 # On the bone's edge, so that the screws are seen from the side, across the bone.
