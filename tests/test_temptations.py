@@ -138,6 +138,12 @@ def test_a_narrow_field_leaves_what_it_shows() -> None:
         assert len(set(cut.film[dark].tolist())) == 1 and cut.film[dark][0] < 10
 
 
+def test_masks_show_what_a_narrow_field_leaves_to_be_seen() -> None:
+    both = [draw_film(replace(p, temptations=("plate", "collimation")), 64) for p in _bare(12)]
+    masks = [(film.temptations["plate"] > 0, film.temptations["collimation"] > 0) for film in both]
+    assert not any((plate & dark).any() for plate, dark in masks)
+
+
 def test_overexposure_is_one_curve_for_the_whole_film() -> None:
     for plan in _bare(12):
         plain, bright = _exposed(plan), _exposed(replace(plan, temptations=("exposure",)))

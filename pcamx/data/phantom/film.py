@@ -112,6 +112,7 @@ def expose(plan: FilmPlan, size: int, rng: Rng) -> Exposed:
     dark_HW = None
     if COLLIMATION in plan.temptations:
         dark_HW = narrow_field(lesion_P2, height, width, _own(plan, COLLIMATION))
+        tempting_HW = {kind: mask_HW & ~dark_HW for kind, mask_HW in tempting_HW.items()}
         tempting_HW[COLLIMATION] = dark_HW
     noise_HW = mottle(height, width, rng)
     site = lesions.centre(lesion, bones[lesion.bone])
