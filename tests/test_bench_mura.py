@@ -12,7 +12,8 @@ from bench import mura
 from bench.lib import mura_rows
 from bench.lib.mura_plan import plan_mura
 from bench.lib.record import Row
-from pcamx.data.phantom.write import MARKED, MARKER_FOLLOWS, draw_plans
+from pcamx.data.phantom.temptations import THE_LETTER
+from pcamx.data.phantom.write import draw_plans
 from pcamx.data.sets.mura import read_mura
 from pcamx.errors import PcamxError
 from pcamx.report.rows import MAPS
@@ -38,10 +39,10 @@ def test_the_numbers_are_muras() -> None:
 
 def test_a_letter_goes_with_the_label_in_training_only() -> None:
     plans = plan_mura(1.0)
-    for split, follows in ((0, MARKER_FOLLOWS), (1, 0.5)):
+    for split, follows in ((0, THE_LETTER.follows), (1, 0.5)):
         studies = {(p.patient, p.study): p for p in plans if p.split == split}.values()
         marked = [p for p in studies if p.marker]
-        assert len(marked) / len(studies) == pytest.approx(MARKED, abs=0.05)
+        assert len(marked) / len(studies) == pytest.approx(THE_LETTER.share, abs=0.05)
         right = sum((p.marker == "R") == p.positive for p in marked)
         assert right / len(marked) == pytest.approx(follows, abs=0.06)
 

@@ -1,6 +1,7 @@
 """Drawn radiographs: MURA's layout, lesions where the masks say, a marker that misleads."""
 
 import csv
+import hashlib
 import math
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from pcamx.data.phantom import draw_phantoms
 from pcamx.data.phantom.bodies import PARTS, SHARES
 from pcamx.data.phantom.film import draw_film
-from pcamx.data.phantom.write import image_path, plan_films, study_path
+from pcamx.data.phantom.plan import image_path, plan_films, study_path
 from pcamx.errors import PcamxError
 
 T = TypeVar("T")
@@ -62,6 +63,13 @@ def test_layout_is_muras(drawn: Path) -> None:
             assert name.endswith("_positive" if label == "1" else "_negative")
 
 
+def test_the_default_films_are_those_of_before_the_temptations(drawn: Path) -> None:
+    """Which films there are, their labels, and place and letter of every marker."""
+    tables = sorted((drawn / "MURA-v1.1").glob("*.csv"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in tables)).hexdigest()
+    assert digest == "c7e1c94aa343e3cb4afbf3d7015bb82595c3ee6155aaa2697c035c8ac63bf5aa"
+
+
 def test_every_abnormal_film_has_a_mask_and_no_other(drawn: Path) -> None:
     films = [Path(row[0]) for row in _rows(drawn / "MURA-v1.1" / "train_image_paths.csv")]
     for path in films:
@@ -97,8 +105,8 @@ def test_a_lesion_changes_the_film_within_its_mask_only(size: int) -> None:
     plans = [plan for plan in plan_films(0, "train", 120) if plan.positive]
     inside, areas = [], []
     for plan in plans:
-        ill, mask, _ = draw_film(plan, size)
-        healthy, nothing, _ = draw_film(replace(plan, positive=False), size)
+        ill, mask, *_ = draw_film(plan, size)
+        healthy, nothing, *_ = draw_film(replace(plan, positive=False), size)
         assert ill.shape == healthy.shape == mask.shape and not nothing.any()
         energy = (ill.astype(np.float64) - healthy) ** 2
         inside.append(energy[mask > 0].sum() / energy.sum())

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcamx.data.phantom.film import FilmPlan
-from pcamx.data.phantom.write import FIRST_PATIENT, SPLITS, choose_marker
+from pcamx.data.phantom.plan import FIRST_PATIENT, SPLITS, FilmPlan, choose_marker
 
 
 class Count(NamedTuple):

@@ -7,14 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from pcamx.data.phantom.bones import Bone, Point
+from pcamx.data.phantom.bones import Bone, Point, Rng
 
 PARTS = ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST")
 # Long bones come more often than in MURA: a small set must show the plain cases often enough.
 SHARES = (0.13, 0.15, 0.21, 0.07, 0.21, 0.12, 0.11)
-Rng = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +214,7 @@ def _humerus(rng: Rng) -> Body:
     ulna = Bone((0.03, 0.36), (0.05, 0.9), 0.034, (1.3, 1.0), (0.3, 0.2), site=False)
     flesh = (
         _flesh((0.03, -0.47), (0.0, 0.9), 0.14, (1.25, 0.85), 0.8),
-        _flesh((-0.9, -0.3), (0.0, -0.3), 0.24, (1.3, 0.8), 0.9),
+        replace(_flesh((-0.9, -0.3), (0.0, -0.3), 0.24, (1.3, 0.8), 0.9), site=False),
     )
     bones = (shaft, glenoid, scapula, clavicle, radius, ulna)
     return Body(bones, flesh, (0.55, 0.65, 0.75), upright=True)
@@ -242,7 +239,7 @@ def _shoulder(rng: Rng) -> Body:
         rib = Bone((-0.75, y - 0.1), (-0.18 - 0.02 * step, y + 0.1), 0.024, (1.0, 1.0), bow=-0.09)
         ribs.append(replace(rib, dense=0.55, site=False))
     flesh = (
-        _flesh((-0.9, 0.2), (0.1, 0.1), 0.5, (1.0, 0.65), 0.9),
+        replace(_flesh((-0.9, 0.2), (0.1, 0.1), 0.5, (1.0, 0.65), 0.9), site=False),
         _flesh((0.12, -0.28), (0.25, 0.9), 0.2, (1.15, 0.85), 0.9),
     )
     bones = (shaft, glenoid, blade, border, spine, clavicle, acromion, *ribs)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Samples = NDArray[np.float64]
 Point = tuple[float, float]
+Points = NDArray[np.float64]  # [P, 2], x and y
+Rng = np.random.Generator
 
 SAMPLES = 384  # of an outline; finer than the pixels of the largest film
 SPONGY = (0.2, 0.42)  # density within, as a share of the cortex's: in the shaft, in the ends
@@ -51,7 +53,7 @@ class Bone:
     dense: float = 1.0
     plates: tuple[float, ...] = ()  # growth plates, as shares of the length
     bumps: tuple[float, float, float] = (0.0, 0.0, 0.0)  # irregular outline: size, phases
-    site: bool = True  # a lesion may lie here
+    site: bool = True  # a lesion may lie here; of flesh, a cast
     flat: float = 0.0  # 0 a tube; 1 a plate, equally thick everywhere
 
     def placed(self, view: View) -> "Bone":
@@ -125,6 +127,13 @@ def _framed(table_N: Samples) -> Array:
     out = np.zeros(len(table_N) + 2, np.float32)
     out[1:-1] = table_N
     return out
+
+
+def on_axis(bone: Bone, line: Outline, place: float) -> Point:
+    """The point of the bone's bowed axis at ``place``, a share of its length."""
+    (px, py), (qx, qy), (ax, ay) = bone.p, bone.q, bone.axis
+    off = float(line.centre_N[int(place * SAMPLES) + 1])
+    return px + place * (qx - px) - off * ay, py + place * (qy - py) + off * ax
 
 
 class Window(NamedTuple):

@@ -4,21 +4,22 @@ Shapes: H W the film. A film with a lesion equals the film without it but for th
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.phantom import clutter, lesions
-from pcamx.data.phantom.bodies import Body, Rng, body
+from pcamx.data.phantom.bodies import Body, body
 from pcamx.data.phantom.bones import (
     Array,
     Bone,
     Point,
+    Points,
+    Rng,
     View,
     Window,
     attenuation,
@@ -26,56 +27,128 @@ from pcamx.data.phantom.bones import (
     coordinates,
     outline,
 )
+from pcamx.data.phantom.border import finish, narrow_field
+from pcamx.data.phantom.cast import place_cast, plaster
+from pcamx.data.phantom.plan import FilmPlan
+from pcamx.data.phantom.plate import metal, place_plate
+from pcamx.data.phantom.temptations import CAST, COLLIMATION, EXPOSURE, KINDS, PLATE
+from pcamx.data.phantom.tube import develop, mottle, overexposed, soften
 
 TILE = 512  # side of the periodic texture
+GRID = 64  # fine enough to keep a distance from the lesion
+# Attenuation in that of usual bone: of the bar of a plate, of a cast between its walls.
+METAL, PLASTER = np.float32(3.0), np.float32(0.3)
 
 
-@dataclass(frozen=True, slots=True)
-class FilmPlan:
-    """Everything that decides a film's pixels, but for its size."""
-
-    seed: int
-    split: int
-    patient: int
-    study: int
-    image: int
-    part: str
-    positive: bool
-    marker: str  # the letter, "L" or "R"; "" for none
+Bits = NDArray[np.bool_]
 
 
 class Drawn(NamedTuple):
     film: NDArray[np.uint8]  # [H, W]
-    mask: NDArray[np.uint8]  # [H, W], 0 or 255
+    mask: NDArray[np.uint8]  # of the lesion, [H, W], 0 or 255
     marker: Box | None  # of the letter
+    temptations: dict[str, NDArray[np.uint8]]  # of the others that have a place, like ``mask``
+
+
+class Exposed(NamedTuple):
+    """A film as the detector takes it: all but the dark border, the letter and eight bits."""
+
+    clean_HW: Array  # grey levels without noise
+    noise_HW: Array
+    dark_HW: Bits | None  # of a narrow field
+    site: Point  # where the lesion lies, or would lie
+    lesion_HW: Bits  # nowhere on a normal film
+    tempting_HW: dict[str, Bits]
 
 
 def draw_film(plan: FilmPlan, size: int) -> Drawn:
     """Draws a film whose long side is ``size`` pixels; the same plan gives the same pixels."""
-    key = (plan.seed, plan.split, plan.patient, plan.study)
-    person = np.random.default_rng((*key, 0))
-    rng = np.random.default_rng((*key, plan.image))
+    rng = np.random.default_rng((plan.seed, plan.split, plan.patient, plan.study, plan.image))
+    seen = expose(plan, size, rng)
+    film_HW = seen.clean_HW + seen.noise_HW
+    done = finish(film_HW, plan.marker, seen.site, seen.dark_HW, rng)
+    tempting = {
+        kind: (mask_HW & done.field_HW) * np.uint8(255)
+        for kind, mask_HW in seen.tempting_HW.items()
+    }
+    return Drawn(done.film_HW, seen.lesion_HW * np.uint8(255), done.marker, tempting)
+
+
+def expose(plan: FilmPlan, size: int, rng: Rng) -> Exposed:
+    """Poses, sees through and develops the plan's body; ``rng`` is the film's own.
+
+    What the plan leaves out takes as many numbers of ``rng`` as what it draws, and a temptation
+    none at all: films of two plans that differ in a lesion or a temptation differ in nothing else.
+    """
+    person = np.random.default_rng((plan.seed, plan.split, plan.patient, plan.study, 0))
     drawn = body(plan.part, person)
     lesion = lesions.choose(drawn.bones, person)
     height, width, view = _pose(drawn, lesions.centre(lesion, drawn.bones[lesion.bone]), size, rng)
     bones = [bone.placed(view) for bone in drawn.bones]
+    flesh = [tube.placed(view) for tube in drawn.flesh]
     grain = _texture(height, width, rng)
     bone_HW = _skeleton(bones, grain)
-    flesh_HW = _flesh([tube.placed(view) for tube in drawn.flesh], height, width, rng)
+    flesh_HW = _flesh(flesh, height, width, rng)
     clutter.carve_canals(bone_HW, bones, rng)
     clutter.fold_skin(flesh_HW, rng)
     trace = lesions.trace(lesion, bones[lesion.bone], grain)
     strength = np.float32(rng.uniform(0.9, 1.3))
     thick_HW = bone_HW * strength + flesh_HW
     usual = float(np.median(thick_HW[::3, ::3][bone_HW[::3, ::3] > 0]))
+    lesion_HW = np.zeros((height, width), np.bool_)
+    lesion_HW[trace.window.at] = trace.visible
+    lesion_P2 = _points(lesion_HW)
     if plan.positive:
         thick_HW[trace.window.at] += trace.change * strength
+    else:
+        lesion_HW = np.zeros_like(lesion_HW)
+    dense = _dense(plan, bones, flesh, lesion_P2, grain)
+    for more_HW in dense.values():
+        thick_HW += more_HW * np.float32(usual)
+    clean_HW = develop(thick_HW, usual, rng)
+    if EXPOSURE in plan.temptations:
+        clean_HW = overexposed(clean_HW, _own(plan, EXPOSURE))
+    tempting_HW = {kind: more_HW > 0 for kind, more_HW in dense.items()}
+    dark_HW = None
+    if COLLIMATION in plan.temptations:
+        dark_HW = narrow_field(lesion_P2, height, width, _own(plan, COLLIMATION))
+        tempting_HW = {kind: mask_HW & ~dark_HW for kind, mask_HW in tempting_HW.items()}
+        tempting_HW[COLLIMATION] = dark_HW
+    noise_HW = mottle(height, width, rng)
     site = lesions.centre(lesion, bones[lesion.bone])
-    film, marker = _finish(_develop(thick_HW, usual, rng), plan.marker, site, rng)
-    mask = np.zeros((height, width), np.uint8)
-    if plan.positive:
-        mask[trace.window.at] = trace.visible * np.uint8(255)
-    return Drawn(film, mask, marker)
+    return Exposed(clean_HW, noise_HW, dark_HW, site, lesion_HW, tempting_HW)
+
+
+def _dense(
+    plan: FilmPlan, bones: list[Bone], flesh: list[Bone], lesion_P2: Points, grain: Array
+) -> dict[str, Array]:
+    """What plate and cast take from the beam, float32 [H, W], in the attenuation of usual bone."""
+    height, width = grain.shape
+    film = width / max(height, width), height / max(height, width)
+    found = {}
+    if PLATE in plan.temptations:
+        plate = place_plate(bones, lesion_P2, film, _own(plan, PLATE))
+        found[PLATE] = METAL * metal(plate, height, width)
+    if CAST in plan.temptations:
+        cast = place_cast(flesh, lesion_P2, film, _own(plan, CAST))
+        found[CAST] = PLASTER * plaster(cast, grain)
+    return found
+
+
+def _own(plan: FilmPlan, kind: str) -> Rng:
+    """A temptation's own numbers, so that it takes none of the film's."""
+    film = plan.seed, plan.split, plan.patient, plan.study, plan.image
+    return np.random.default_rng((*film, KINDS.index(kind)))
+
+
+def _points(mask_HW: Bits) -> Points:
+    """Where the mask is, on a grid of GRID a film's long side: float64 [P, 2], x and y in units
+    of that side."""
+    height, width = mask_HW.shape
+    rows, columns = np.nonzero(mask_HW)
+    xy = np.stack((columns + 0.5 - width / 2, rows + 0.5 - height / 2), axis=1)
+    cells = np.unique(np.floor(xy * (GRID / max(height, width))), axis=0)
+    return np.asarray((cells + 0.5) / GRID, np.float64)
 
 
 def _pose(drawn: Body, site: Point, size: int, rng: Rng) -> tuple[int, int, View]:
@@ -144,97 +217,6 @@ def _flesh(tubes: list[Bone], height: int, width: int, rng: Rng) -> Array:
         index = np.minimum(index, len(line.outer_N) - 1).astype(np.int32)
         half, off = line.outer_N[index], across - line.centre_N[index]
         np.maximum(thick, half * half - off * off, out=thick)
-    dense = _soften(thick ** np.float32(0.36)) * np.float32(rng.uniform(0.5, 1.1))
+    dense = soften(thick ** np.float32(0.36)) * np.float32(rng.uniform(0.5, 1.1))
     wide = Image.fromarray(dense).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(wide)
-
-
-def _develop(thick_HW: Array, usual: float, rng: Rng) -> Array:
-    """From attenuation to grey levels, float32 [H, W]: exposure, gamma, blur, noise.
-
-    Exposed for the ``usual`` attenuation of bone, so that what is denser still shows.
-    """
-    height, width = thick_HW.shape
-    speed = rng.uniform(0.35, 0.7) / usual
-    scale = 1 - math.exp(-speed * usual)
-    film = (1 - np.exp(-np.float32(speed) * thick_HW)) * np.float32(1 / scale)
-    film = np.maximum(film, 0) ** np.float32(rng.uniform(0.9, 1.2))
-    base, top = rng.uniform(4, 30), rng.uniform(115, 155)
-    tilt = rng.normal(0, 0.06, 2)
-    slope = 1 + np.linspace(-tilt[0], tilt[0], height)[:, None]
-    slope = slope + np.linspace(-tilt[1], tilt[1], width)
-    film = film * np.float32(top - base) * slope.astype(np.float32) + np.float32(base)
-    soft = rng.integers(0, 2) if max(height, width) < 200 else rng.integers(1, 4)
-    for _ in range(soft):
-        film = _soften(film)
-    noise = rng.standard_normal((height, width), dtype=np.float32)
-    if rng.random() < 0.5:
-        noise = _soften(noise) * np.float32(2)
-    return np.asarray(film + noise * np.float32(rng.uniform(1.0, 3.5)), np.float32)
-
-
-def _soften(image: Array) -> Array:
-    """The binomial filter 1 2 1 both ways."""
-    out = image.copy()
-    out[1:-1] += (image[:-2] + image[2:] - 2 * image[1:-1]) * np.float32(0.25)
-    across = out.copy()
-    across[:, 1:-1] += (out[:, :-2] + out[:, 2:] - 2 * out[:, 1:-1]) * np.float32(0.25)
-    return across
-
-
-def _finish(
-    film: Array, letter: str, site: Point, rng: Rng
-) -> tuple[NDArray[np.uint8], Box | None]:
-    """Collimation, the side marker, eight bits."""
-    height, width = film.shape
-    side = max(height, width)
-    site_px = (site[0] * side + width / 2, site[1] * side + height / 2)
-    left, top, right, bottom = _field(width, height, site_px, rng)
-    out = np.full_like(film, rng.uniform(0, 9))
-    out[top:bottom, left:right] = film[top:bottom, left:right]
-    marker = _stamp(out, letter, (left, top, right, bottom), site_px, rng) if letter else None
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8), marker
-
-
-def _stamp(
-    film: Array, letter: str, field: tuple[int, int, int, int], site_px: Point, rng: Rng
-) -> Box:
-    """Puts the lead letter, in place, into one of the two corners farthest from the lesion."""
-    left, top, right, bottom = field
-    side = max(film.shape)
-    marker = _marker(letter, max(6, round(side * rng.uniform(0.055, 0.075))))
-    h, w = marker.shape
-    gap = max(2, round(side * rng.uniform(0.015, 0.05)))
-    corners = [(y, x) for y in (top + gap, bottom - gap - h) for x in (left + gap, right - gap - w)]
-    far = [
-        math.dist((x + h / 2, y + h / 2), site_px)  # both letters go to the same corner
-        for y, x in corners
-    ]
-    order = np.argsort(far)[::-1]
-    y, x = corners[int(order[rng.integers(0, 2)])]
-    patch = film[y : y + h, x : x + w]
-    patch += (np.float32(rng.uniform(190, 255)) - patch) * marker
-    return Box(x, y, x + w, y + h)
-
-
-def _field(width: int, height: int, site_px: Point, rng: Rng) -> tuple[int, int, int, int]:
-    """The exposed rectangle: left, top, right, bottom. Often the whole film."""
-    side = max(width, height)
-    inset = rng.uniform(0, 0.07, 4) * (rng.random(4) < 0.6) * (rng.random() < 0.45) * side
-    room = 0.09 * side
-    return (
-        int(min(inset[0], max(site_px[0] - room, 0))),
-        int(min(inset[1], max(site_px[1] - room, 0))),
-        width - int(min(inset[2], max(width - site_px[0] - room, 0))),
-        height - int(min(inset[3], max(height - site_px[1] - room, 0))),
-    )
-
-
-@lru_cache(maxsize=64)
-def _marker(letter: str, height: int) -> Array:
-    """The lead letter, opacity 0 .. 1, float32."""
-    font = ImageFont.load_default(size=height * 1.3)
-    left, top, right, bottom = font.getbbox(letter)
-    image = Image.new("L", (math.ceil(right - left), math.ceil(bottom - top)))
-    ImageDraw.Draw(image).text((-left, -top), letter, fill=255, font=font)
-    return np.asarray(image, np.float32) / np.float32(255)

@@ -16,9 +16,11 @@ from pcamx.data.phantom.bones import (
     Array,
     Bone,
     Outline,
+    Point,
     Window,
     attenuation,
     coordinates,
+    on_axis,
     outline,
     window,
 )
@@ -85,11 +87,9 @@ def _rough(rng: np.random.Generator) -> Array:
     return np.interp(at, np.arange(len(corners)), corners).astype(np.float32)
 
 
-def centre(lesion: Lesion, bone: Bone) -> tuple[float, float]:
+def centre(lesion: Lesion, bone: Bone) -> Point:
     """The point of the bone's bowed axis at which the lesion lies."""
-    (px, py), (qx, qy), (ax, ay) = bone.p, bone.q, bone.axis
-    off = float(outline(bone).centre_N[int(lesion.place * SAMPLES) + 1])
-    return px + lesion.place * (qx - px) - off * ay, py + lesion.place * (qy - py) + off * ax
+    return on_axis(bone, outline(bone), lesion.place)
 
 
 def trace(lesion: Lesion, bone: Bone, grain: Array) -> Trace:

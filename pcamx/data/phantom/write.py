@@ -7,23 +7,34 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.data.canvas import side_markers
 from pcamx.data.canvas.side_markers import Box
-from pcamx.data.phantom.bodies import PARTS, SHARES
-from pcamx.data.phantom.film import FilmPlan, draw_film
+from pcamx.data.phantom.film import draw_film
+from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, study_path
+from pcamx.data.phantom.temptations import EXPOSURE, THE_LETTER, Temptation
+from pcamx.data.phantom.twins import HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
 from pcamx.progress import Track, silent
 
-SPLITS = ("train", "valid")
-FIRST_PATIENT = {"train": 1, "valid": 60_001}  # so that no patient is in both
 MOST = {"train": 60_000, "valid": 39_999}  # images; a patient has at least one
-MARKED = 0.4  # share of studies whose films carry a marker
-MARKER_FOLLOWS = 0.8  # of these, in training: the letter is R if abnormal, L if normal
 ALONE = 128  # films that are not worth a second process
+FILMS, MARKS, TEMPTING, TWINS = "MURA-v1.1", "marks", "temptations", "twins"
+LABELS = ("path", "label", "split", "patient", "study", "part")
+
+
+class Job(NamedTuple):
+    """One film to be drawn, and where it and its masks go, relative to the folder of all."""
+
+    plan: FilmPlan
+    film: str
+    mark: str
+    tempting: str  # with {kind} in it
 
 
 def draw_phantoms(
@@ -33,6 +44,8 @@ def draw_phantoms(
     valid: int,
     size: int,
     seed: int,
+    temptations: Sequence[Temptation] = (THE_LETTER,),
+    twins: bool = False,
     workers: int | None = None,
     track: Track = silent,
 ) -> None:
@@ -40,16 +53,22 @@ def draw_phantoms(
 
     ``out/MURA-v1.1`` holds the films and the four csv files in MURA's layout, and markers.csv
     (`pcamx.data.canvas.side_markers`); ``out/marks`` the lesion masks (0 or 255, the film's size)
-    under the same relative paths. About half of the studies are abnormal, in every body part. Of
-    the studies, 40 % have a side marker on their films, whatever the label. In the training split
-    that letter is R for 80 % of the abnormal and
-    L for 80 % of the normal studies; in the validation split each letter comes with probability
-    1/2. A network that reads the letter does well in training only.
+    under the same relative paths. About half of the studies are abnormal, in every body part. What
+    tempts a network to decide by something else, and how often, stands in
+    `pcamx.data.phantom.temptations`; ``out/temptations/KIND`` holds masks of where it is, but
+    for the letter, whose place is in markers.csv, and for exposure, which is everywhere. A network
+    that falls for a temptation does well in training only.
+
+    ``out/twins``, if asked for, is a data set of its own for `pcamx prepare` and `pcamx evaluate`:
+    the validation films once more, each with its lesion toggled and with each of the temptations
+    toggled; ``twins.csv`` in it says which film became which twin, and ``marks`` and
+    ``temptations`` in it are what they are beside it. Nothing else differs, down to the noise.
 
     Args:
         train, valid: images per split.
         size: the films' long side, pixels.
         seed: with split and patient number it decides every byte, whatever ``workers`` is.
+        temptations: one of a kind; with others, the same films with something else on them.
         workers: processes; None takes the processors that this process may use.
 
     Raises:
@@ -60,19 +79,22 @@ def draw_phantoms(
             raise PcamxError(f"{name} is {value}: ask for 1 to {MOST[name]} phantoms")
     if seed < 0:
         raise PcamxError(f"seed is {seed}: it must be 0 or more")
-    plans = [*plan_films(seed, "train", train), *plan_films(seed, "valid", valid)]
-    draw_plans(out, plans, size=size, workers=workers, track=track)
+    valids = plan_films(seed, "valid", valid, temptations)
+    plans = [*plan_films(seed, "train", train, temptations), *valids]
+    pairs = pair_up(valids, [tempts.kind for tempts in temptations]) if twins else []
+    draw_plans(out, plans, pairs, size=size, workers=workers, track=track)
 
 
 def draw_plans(
     out: Path,
     plans: Sequence[FilmPlan],
+    twins: Sequence[Twin] = (),
     *,
     size: int,
     workers: int | None = None,
     track: Track = silent,
 ) -> None:
-    """Draws the films of ``plans`` into ``out`` as `draw_phantoms` does, whole or not at all.
+    """Draws the films of ``plans`` and ``twins`` into ``out`` as `draw_phantoms` does.
 
     Raises:
         PcamxError: ``out`` is not an empty or a new folder, or a number makes no sense.
@@ -81,17 +103,41 @@ def draw_plans(
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PcamxError(f"{out} is not an empty folder: name a new one for the phantoms")
+    jobs = [*map(_film_job, plans), *map(_twin_job, twins)]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             whole = Path(scratch) / "whole"
-            _write_tables(whole / "MURA-v1.1", plans)
-            done = _draw_all(plans, whole, size, workers)
-            found = dict(track(done, "drawing phantoms", len(plans)))
-            _write_markers(whole / "MURA-v1.1", plans, found)
+            _write_tables(whole / FILMS, plans)
+            for folder in {(whole / path).parent for job in jobs for path in _files(job)}:
+                folder.mkdir(parents=True, exist_ok=True)
+            done = _draw_all(jobs, whole, size, workers)
+            boxes = dict(track(done, "drawing phantoms", len(jobs)))
+            _write_markers(whole / FILMS, plans, boxes)
+            if twins:
+                _write_twins(whole / TWINS, twins)
             whole.replace(out)
     except OSError as error:
         raise PcamxError(f"{out}: cannot write the phantoms ({error.strerror})") from error
+
+
+def _film_job(plan: FilmPlan) -> Job:
+    path = image_path(plan)
+    return Job(plan, f"{FILMS}/{path}", f"{MARKS}/{path}", f"{TEMPTING}/{{kind}}/{path}")
+
+
+def _twin_job(twin: Twin) -> Job:
+    home, path = TWINS, twin.path
+    tempting = f"{home}/{TEMPTING}/{{kind}}/{path}"
+    return Job(twin.twin, f"{home}/{path}", f"{home}/{MARKS}/{path}", tempting)
+
+
+def _files(job: Job) -> Iterator[str]:
+    """What is written for a film: itself, the mask of its lesion, those of its temptations."""
+    yield job.film
+    if job.plan.positive:
+        yield job.mark
+    yield from (job.tempting.format(kind=k) for k in job.plan.temptations if k != EXPOSURE)
 
 
 def _check(size: int, workers: int | None) -> None:
@@ -101,63 +147,12 @@ def _check(size: int, workers: int | None) -> None:
         raise PcamxError(f"workers is {workers}: it must be 1 or more")
 
 
-def plan_films(seed: int, split: str, images: int) -> list[FilmPlan]:
-    """The first ``images`` films of a split, patient by patient."""
-    plans: list[FilmPlan] = []
-    patient = FIRST_PATIENT[split]
-    while len(plans) < images:
-        plans += plan_patient(seed, split, patient)
-        patient += 1
-    return plans[:images]
-
-
-def plan_patient(seed: int, split: str, patient: int) -> list[FilmPlan]:
-    """One or two studies of one to three films of one part.
-
-    Two neighbours share the part, and one of them begins abnormal: the label goes with no part.
-    """
-    key = (seed, SPLITS.index(split))
-    rng = np.random.default_rng((*key, patient))
-    pair = np.random.default_rng((*key, patient // 2, 1))
-    part = PARTS[pair.choice(len(PARTS), p=SHARES)]
-    labels = [bool((patient + pair.integers(2)) % 2)]
-    if rng.random() < 0.2:
-        labels.append(bool(rng.integers(2)))
-    plans = []
-    for study, positive in enumerate(labels, 1):
-        marker = choose_marker(rng, split, positive)
-        for image in range(1, int(rng.choice((1, 2, 3), p=(0.7, 0.2, 0.1))) + 1):
-            plans.append(FilmPlan(*key, patient, study, image, part, bool(positive), marker))
-    return plans
-
-
-def choose_marker(rng: np.random.Generator, split: str, positive: bool) -> str:
-    """The letter on a study's films, "" for none; in training it goes with the label."""
-    follows = rng.random() < (MARKER_FOLLOWS if split == "train" else 0.5)
-    letter = "R" if positive == follows else "L"
-    return letter if rng.random() < MARKED else ""
-
-
-def study_path(plan: FilmPlan) -> str:
-    """Relative to the folder MURA-v1.1, with a slash at the end."""
-    name = f"study{plan.study}_{'positive' if plan.positive else 'negative'}"
-    return f"{SPLITS[plan.split]}/XR_{plan.part}/patient{plan.patient:05d}/{name}/"
-
-
-def image_path(plan: FilmPlan) -> str:
-    """Relative to the folder MURA-v1.1."""
-    return f"{study_path(plan)}image{plan.image}.png"
-
-
 def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
-    """The four header-less csv files, and the folders of all studies."""
+    """The four header-less csv files."""
+    root.mkdir(parents=True)
     for index, split in enumerate(SPLITS):
         own = [plan for plan in plans if plan.split == index]
         studies = {study_path(plan): int(plan.positive) for plan in own}
-        for study, positive in studies.items():
-            (root / study).mkdir(parents=True)
-            if positive:
-                (root.parent / "marks" / study).mkdir(parents=True)
         images = [(f"{root.name}/{image_path(plan)}",) for plan in own]
         labels = [(f"{root.name}/{study}", label) for study, label in studies.items()]
         for name, rows in (("image_paths", images), ("labeled_studies", labels)):
@@ -165,35 +160,51 @@ def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
                 csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _write_markers(root: Path, plans: Sequence[FilmPlan], found: dict[str, Box | None]) -> None:
+def _write_markers(root: Path, plans: Sequence[FilmPlan], boxes: dict[str, Box | None]) -> None:
     """Where the letter lies, in the films' order."""
     with (root / side_markers.FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(side_markers.HEADER)
         for plan in plans:
-            if box := found[name := image_path(plan)]:
-                writer.writerow([name, plan.marker, *box])
+            if box := boxes[f"{FILMS}/{image_path(plan)}"]:
+                writer.writerow([image_path(plan), plan.marker, *box])
+
+
+def _write_twins(root: Path, twins: Sequence[Twin]) -> None:
+    """Which film became which twin, and the table that `pcamx prepare` reads."""
+    tables = (
+        ("twins.csv", HEADER, [twin.listed() for twin in twins]),
+        ("labels.csv", LABELS, [twin.label() for twin in twins]),
+    )
+    for name, header, rows in tables:
+        with (root / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def _draw_all(
-    plans: Sequence[FilmPlan], root: Path, size: int, workers: int | None
+    jobs: Sequence[Job], root: Path, size: int, workers: int | None
 ) -> Iterator[tuple[str, Box | None]]:
-    """Draws the films; yields each one's name and the box of its letter, in any order."""
+    """Draws the films; yields each one's path and the box of its letter, in any order."""
     draw = partial(_draw_one, root=root, size=size)
-    wanted = workers or min(len(os.sched_getaffinity(0)), -(-len(plans) // ALONE))
+    wanted = workers or min(len(os.sched_getaffinity(0)), -(-len(jobs) // ALONE))
     if wanted == 1:
-        yield from map(draw, plans)
+        yield from map(draw, jobs)
         return
     # Spawned, not forked: the caller may hold threads and a GPU that a fork would break.
     with get_context("spawn").Pool(wanted) as pool:
-        yield from pool.imap_unordered(draw, plans, chunksize=16)
+        yield from pool.imap_unordered(draw, jobs, chunksize=16)
 
 
-def _draw_one(plan: FilmPlan, root: Path, size: int) -> tuple[str, Box | None]:
-    drawn = draw_film(plan, size)
+def _draw_one(job: Job, root: Path, size: int) -> tuple[str, Box | None]:
+    drawn = draw_film(job.plan, size)
+    _save(drawn.film, root / job.film)
+    if job.plan.positive:
+        _save(drawn.mask, root / job.mark)
+    for kind, mask_HW in drawn.temptations.items():
+        _save(mask_HW, root / job.tempting.format(kind=kind))
+    return job.film, drawn.marker
+
+
+def _save(image_HW: NDArray[np.uint8], path: Path) -> None:
     # Level 1: noise hardly compresses, and higher levels cost more than the drawing.
-    name = image_path(plan)
-    Image.fromarray(drawn.film).save(root / "MURA-v1.1" / name, compress_level=1)
-    if plan.positive:
-        Image.fromarray(drawn.mask).save(root / "marks" / name, compress_level=1)
-    return name, drawn.marker
+    Image.fromarray(image_HW).save(path, compress_level=1)

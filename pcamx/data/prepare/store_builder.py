@@ -85,7 +85,8 @@ def prepare(
         checked = track(checks, "checking films", len(entries))
         facts = [e.left_out or fact for e, fact in zip(entries, checked, strict=True)]
         films, quarantine, size_of = _sort_out(entries, facts)
-        _check_training(films, quarantine, root)
+        if any(entry.split == "train" for entry in entries):
+            _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
         tally: Counter[str] = Counter()
         notes: list[str] = []
@@ -171,12 +172,15 @@ def _check_training(
 
 
 def _grey(entries: Sequence[Entry], facts: Sequence[Facts | str]) -> tuple[float, float]:
-    """Mean and standard deviation of the training films' grey levels; each film weighs the same."""
-    train = [
-        fact
-        for entry, fact in zip(entries, facts, strict=True)
-        if entry.split == "train" and isinstance(fact, Facts)
-    ]
+    """Mean and standard deviation of the training films' grey levels; each film weighs the same.
+
+    Of all films, where the data set lists none to train on but only those to measure on.
+    """
+    pairs = zip(entries, facts, strict=True)
+    found = [(entry.split, fact) for entry, fact in pairs if isinstance(fact, Facts)]
+    train = [fact for split, fact in found if split == "train"] or [fact for _, fact in found]
+    if not train:
+        raise PcamxError("no film is left; see that the folder holds the films that are listed")
     # fsum is exact, so the order of the films does not show.
     mean = math.fsum(fact.mean for fact in train) / len(train)
     variance = math.fsum(fact.mean_square for fact in train) / len(train) - mean**2
