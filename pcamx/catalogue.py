@@ -210,8 +210,13 @@ SAME_MARKS = Baseline(
 )
 BASELINES: list[Baseline] = [CENTRE, UNTRAINED, SAME_MARKS]
 
-Films = Literal["marked", "normal", "lettered", "lettered abnormal", "every", "abnormal tried"]
+Films = Literal[
+    "marked", "normal", "lettered", "lettered abnormal", "every", "abnormal tried", "twins"
+]
 """Films that a figure is about; lettered ones carry a side marker."""
+
+
+Judged = Literal["map", "decision", "faithfulness", "basis"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,12 +226,13 @@ class Measure:
     key: str
     title: str
     meaning: str
-    of: Literal["map", "decision", "faithfulness"]
-    """What it judges: one map; the classification; one map by the network's own answers."""
+    of: Judged
+    """What it judges: one map; the classification; one map by the network's own answers; what the
+    decision rests on, by films and their twins."""
     function: str
     """map: (maps [M, H, W], lesions or markers [M, H, W]) > [M, ...], or of maps alone where
     ``films`` is normal. decision: of a `pcamx.metrics.Decisions`. faithfulness: see
-    `pcamx.metrics.deletion`."""
+    `pcamx.metrics.deletion`. basis: of `pcamx.metrics.basis.Pairs`."""
     value: str = ""
     """map: (what ``function`` gave [M, ...], `pcamx.evaluation.scoring.Tuning`) > [M], a Statistic
     of the whole set, or None where undefined; left out, the function's own [M]."""
@@ -437,13 +443,75 @@ CALIBRATION_ERROR = Measure(
     unit="probability",
     better="lower",
 )
+_BASIS = "pcamx.metrics.basis"
+LESION_FLIPS = Measure(
+    key="lesion_flips",
+    title="lesion away: flips",
+    meaning="Of the films called abnormal, the share called normal once the lesion is taken away "
+    "and nothing else.",
+    of="basis",
+    function=f"{_BASIS}:lesion_flips",
+    films="twins",
+    shown="first",
+)
+LESION_PUT_IN_FLIPS = Measure(
+    key="lesion_put_in_flips",
+    title="lesion put in: flips",
+    meaning="Of the films called normal, the share called abnormal once a lesion is put in.",
+    of="basis",
+    function=f"{_BASIS}:lesion_put_in_flips",
+    films="twins",
+    shown="first",
+)
+TEMPTATION_FLIPS = Measure(
+    key="temptation_flips",
+    title="temptation toggled: flips",
+    meaning="Share of the decisions that change when a temptation, which says nothing of the "
+    "lesion, is put in or taken away.",
+    of="basis",
+    function=f"{_BASIS}:temptation_flips",
+    films="twins",
+    better="lower",
+    shown="first",
+)
+LESION_EFFECT = Measure(
+    key="lesion_effect",
+    title="lesion, logits",
+    meaning="Logit of abnormal minus that of normal, with the lesion minus without.",
+    of="basis",
+    function=f"{_BASIS}:lesion_effect",
+    films="twins",
+    unit="logits",
+)
+TEMPTATION_EFFECT = Measure(
+    key="temptation_effect",
+    title="temptation, logits",
+    meaning="The same with the temptation minus without.",
+    of="basis",
+    function=f"{_BASIS}:temptation_effect",
+    films="twins",
+    unit="logits",
+    better="lower",
+)
+SHARE = Measure(
+    key="share",
+    title="temptation's share",
+    meaning="Of the decision: the temptation's effect over the sum of both effects, in size.",
+    of="basis",
+    function=f"{_BASIS}:share",
+    films="twins",
+    better="lower",
+    shown="first",
+)
 MEASURES: list[Measure] = [
+    *(LESION_FLIPS, LESION_PUT_IN_FLIPS, TEMPTATION_FLIPS, SHARE),
+    *(LESION_EFFECT, TEMPTATION_EFFECT),
     *(POINTING, ENERGY, MIOU, DICE, MIOU_OTSU, RELEVANCE_RANK, MAXBOXACC, PXAP),
     *(FALSE_ACTIVATION, ON_MARKER, ON_MARKER_ABNORMAL, DELETION, INSERTION),
     *(AUROC, ACCURACY, KAPPA, SENSITIVITY, SPECIFICITY, BRIER, CALIBRATION_ERROR),
 ]
 
 
-def measures(of: Literal["map", "decision", "faithfulness"]) -> Iterator[Measure]:
+def measures(of: Judged) -> Iterator[Measure]:
     """Yield the measures that judge ``of``."""
     return (measure for measure in MEASURES if measure.of == of)

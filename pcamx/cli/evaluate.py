@@ -32,6 +32,13 @@ def add(commands: Commands) -> None:
         "any more, goes to on_test in there",
     )
     sub.add_argument(
+        "--twins",
+        type=Path,
+        metavar="STORE",
+        help="a store of the same films with one thing changed each, which pcamx phantom --twins "
+        "draws: what do the decisions rest on?",
+    )
+    sub.add_argument(
         "--faithful",
         type=_films,
         default=0,
@@ -56,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
         options.run,
         other=options.store,
         split=options.split,
+        twins=options.twins,
         faithful=options.faithful,
         track=track,
         say=say,

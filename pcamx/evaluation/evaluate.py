@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import read_markers
+from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
     add_faithfulness,
@@ -28,6 +30,7 @@ from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
+from pcamx.evaluation.twins import basis_figures, margins, read_twins
 from pcamx.model.network import Network
 from pcamx.output import make_folder
 from pcamx.progress import Say, Track, mute, silent
@@ -46,6 +49,7 @@ def evaluate(
     *,
     other: Path | None = None,
     split: Split = "valid",
+    twins: Path | None = None,
     faithful: int = 0,
     track: Track = silent,
     say: Say = mute,
@@ -54,14 +58,15 @@ def evaluate(
 
     Writes report.json, films.csv, report.html and figure2.png into `out_folder`. With ``other``, a
     store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
-    own store, whose AUROC stands beside, if it holds that ``split``. ``faithful`` is how many
-    abnormal films are tried by deletion and insertion as well, each of which costs about as much
-    as a hundred films otherwise. Returns the report. Raises PcamxError where the folder holds no
-    run or no finished stage, or cannot be written.
+    own store, whose AUROC stands beside, if it holds that ``split``. ``twins`` is a
+    store of the same films with one thing changed each (`pcamx.evaluation.twins`). ``faithful``
+    is how many abnormal films are tried by deletion and insertion as well, each of which costs
+    about as much as a hundred films otherwise. Returns the report. Raises PcamxError where the
+    folder holds no run or no finished stage, or cannot be written.
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
     with _opened(out):  # not after the measuring
-        return _measure(run, RunFolder(out), faithful)
+        return _measure(run, RunFolder(out), twins, faithful)
 
 
 @contextmanager
@@ -75,7 +80,7 @@ def _opened(out: Path) -> Iterator[None]:
             out.rmdir()  # which an empty folder alone lets happen
 
 
-def _measure(run: MeasuredRun, out: RunFolder, faithful: int) -> Report:
+def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
     networks, untrained = run.networks(), run.untrained()
     stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
@@ -84,10 +89,12 @@ def _measure(run: MeasuredRun, out: RunFolder, faithful: int) -> Report:
     scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
+    classifiers = stages | {UNTRAINED.key: untrained}
+    if twins is not None:
+        _add_basis(run, measured, classifiers, twins, seed)
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
         batches = run.some(run.store, tried, "deleting pixels of films")
-        classifiers = stages | {UNTRAINED.key: untrained}
         add_faithfulness(measured, faithfulness(classifiers, explainers, batches), tried, seed)
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
@@ -105,6 +112,23 @@ def _measure(run: MeasuredRun, out: RunFolder, faithful: int) -> Report:
     )
     _write_pictures(report, panels, run.run, out)
     return report
+
+
+def _add_basis(
+    run: MeasuredRun,
+    measured: Mapping[str, Measured],
+    networks: Mapping[str, Network],
+    folder: Path,
+    seed: int,
+) -> None:
+    """Put beside the other figures of every classifier what its decisions rest on."""
+    store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
+    films, twins = run.store.split(run.split), store.split("valid")
+    pairs = read_twins(store, films, twins)
+    film_N = margins(networks, run.measured(run.store, "deciding films"))
+    twin_M = margins(networks, run.some(store, twins, "deciding their twins"))
+    for name in networks:
+        measured[name]["basis"] = basis_figures(film_N[name], twin_M[name], pairs, films, seed)
 
 
 def _write_pictures(

@@ -6,7 +6,7 @@ difference with a test; the classes of `streaming` are torchmetrics' for everyth
 """
 
 from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
-from pcamx.metrics.bootstrap import Difference, Figure, Statistic, figure, mean, paired
+from pcamx.metrics.bootstrap import Difference, Figure, Floats, Statistic, figure, mean, paired
 from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
 from pcamx.metrics.calibration import brier, calibration_error
 from pcamx.metrics.classification import (
@@ -43,6 +43,7 @@ __all__ = [
     "Difference",
     "Figure",
     "FilmMean",
+    "Floats",
     "MaxBoxAcc",
     "PixelAveragePrecision",
     "SizeMeans",

@@ -54,6 +54,10 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
     more_classes = rows.classification(report, more)
     titles, parts = rows.kappa_by_part(report)
     return {
+        "basis": rows.titles("basis", "first"),
+        "bases": rows.basis(report),
+        "more_basis": rows.titles("basis", "console", "page"),
+        "more_bases": rows.basis(report, rows.titles("basis", "console", "page")),
         "localization": rows.titles("map", "first"),
         "groups": rows.localization(report),
         "more": _more(report),

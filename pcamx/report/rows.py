@@ -16,6 +16,7 @@ from pcamx.catalogue import (
     MIOU,
     POINTING,
     TRAINABLES,
+    Judged,
     classifiers,
 )
 
@@ -23,7 +24,6 @@ DASH = "–"
 SIZES = {"small": "small lesions", "medium": "medium lesions", "large": "large lesions"}
 
 
-Judged = Literal["map", "decision"]
 Shown = Literal["first", "console", "page"]
 
 
@@ -137,6 +137,16 @@ def classification(
         Row(title, _estimates(found, keys))
         for _, title, part in _parts(report)
         if (found := _mapping(part, "classification"))
+    )
+
+
+def basis(report: Mapping[str, Any], keys: Mapping[str, str] | None = None) -> tuple[Row, ...]:
+    """Return what the decisions rest on: a row per stage and baseline measured on twins."""
+    keys = titles("basis", "first") if keys is None else keys
+    return tuple(
+        Row(title, _estimates(found, keys))
+        for _, title, part in _parts(report)
+        if (found := _mapping(part, "basis"))
     )
 
 

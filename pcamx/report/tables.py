@@ -41,6 +41,14 @@ def classification_table(report: Mapping[str, object]) -> Table:
     return table
 
 
+def basis_table(report: Mapping[str, object]) -> Table:
+    """Make a table of what the decisions rest on, a row per stage and baseline."""
+    table = new_table("What the decision rests on", [*rows.titles("basis", "first").values(), "n"])
+    for row in rows.basis(report):
+        table.add_row(Text(row.name), *map(cell, row.figures.values()), rows.counts(row.figures))
+    return table
+
+
 def results_table(report: Mapping[str, object]) -> Table:
     """Pointing, energy and mIoU with their intervals, a row per stage or baseline and map."""
     head = [*rows.titles("map", "first").values(), "at", "n"]
@@ -72,7 +80,10 @@ def print_results(report: Mapping[str, object]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     # The tables take 80 columns; room beyond that lets an unusual figure stay whole.
     console.width = max(console.width, 100)
-    for table in (classification_table(report), results_table(report), more_table(report)):
+    tables = [classification_table(report), results_table(report), more_table(report)]
+    if rows.basis(report):
+        tables.insert(0, basis_table(report))
+    for table in tables:
         console.print(table)
         console.print()
     console.print("[low, high]: 95 % bootstrap interval over patients. n: films; kappa's: studies,")

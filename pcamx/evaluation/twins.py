@@ -1,0 +1,96 @@
+"""Films drawn twice with one thing changed, and how far that moves the decision.
+
+A store of twins is made of what `pcamx phantom --twins` draws: its data folder holds twins.csv,
+whose rows are film, twin, change and temptation (`pcamx.data.phantom.twins`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from pcamx import metrics
+from pcamx.catalogue import measures, resolve
+from pcamx.data.phantom.twins import HEADER
+from pcamx.data.store import Film, Store, csv_rows
+from pcamx.errors import PcamxError
+from pcamx.metrics import Floats
+from pcamx.metrics.basis import CHANGES, Change, Pairs
+from pcamx.model.network import Network
+from pcamx.types import ABNORMAL, NORMAL, Batch
+
+FILE = "twins.csv"
+
+
+class Twin(NamedTuple):
+    """Where a film and its twin stand among the films of their stores, and what differs."""
+
+    film: int
+    twin: int
+    change: Change
+    temptation: str
+
+
+def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> list[Twin]:
+    """Read which of the ``twins`` of ``store`` are of which ``films``.
+
+    Films that are not among these are passed by. Raises PcamxError that names the file and line
+    where it cannot be understood, or where no pair is left.
+    """
+    path = store.root / FILE
+    if not path.is_file():
+        raise PcamxError(
+            f"{store.folder}: no {FILE} in {store.root}; prepare the twins/ that pcamx phantom "
+            "--twins draws"
+        )
+    film_at = {film.path: i for i, film in enumerate(films)}
+    twin_at = {film.path: i for i, film in enumerate(twins)}
+    found = []
+    for number, (line, row) in enumerate(csv_rows(path)):
+        if number == 0:
+            if tuple(row) != HEADER:
+                raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}")
+            continue
+        change = next((c for c in CHANGES if len(row) == len(HEADER) and row[2] == c), None)
+        if change is None:
+            raise PcamxError(f"{path}, line {line}: not a twin; expected {','.join(HEADER)}")
+        if row[0] in film_at and row[1] in twin_at:
+            found.append(Twin(film_at[row[0]], twin_at[row[1]], change, row[3]))
+    if not found:
+        raise PcamxError(f"{path}: none of its films is measured here; are they of this data set?")
+    return found
+
+
+@torch.no_grad()
+def margins(networks: Mapping[str, Network], batches: Iterable[Batch]) -> dict[str, Floats]:
+    """Return every network's logit of abnormal minus that of normal, float64 [N]."""
+    found: dict[str, list[Floats]] = {name: [] for name in networks}
+    for batch in batches:
+        for name, network in networks.items():
+            logits_BC = network(batch.image_B1HW).double().cpu()
+            found[name].append((logits_BC[:, ABNORMAL] - logits_BC[:, NORMAL]).numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def basis_figures(
+    film_N: Floats, twin_M: Floats, twins: Sequence[Twin], films: Sequence[Film], seed: int
+) -> dict[str, Any]:
+    """Return every figure of the catalogue about what the decision rests on, as in report.json.
+
+    ``film_N`` and ``twin_M`` are margins of all films and of all twins; a kind of pair that there
+    is none of leaves its figures out.
+    """
+    pairs = Pairs(
+        film_N[[one.film for one in twins]],
+        twin_M[[one.twin for one in twins]],
+        [one.change for one in twins],
+        [films[one.film].patient for one in twins],
+    )
+    found = {}
+    for measure in measures("basis"):
+        sample = resolve(measure.function)(pairs)
+        figure = metrics.figure(sample.statistic, sample.patients, seed=seed)
+        if figure.value is not None:
+            found[measure.key] = figure.to_dict()
+    return found

@@ -1,0 +1,100 @@
+"""What the decision rests on: films and their twins, by hand and through the real commands."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pcamx.catalogue import measures
+from pcamx.cli import main
+from pcamx.data.store import Film, read_store
+from pcamx.errors import PcamxError
+from pcamx.evaluation.twins import Twin, basis_figures, read_twins
+from pcamx.metrics.basis import Change
+
+FILMS = [Film(f"{i}.png", i % 2, f"p{i}", f"s{i}", "", "valid", 9, 9, 255, "") for i in range(4)]
+FILM = np.array([-1.0, 2.0, -3.0, 0.5])
+REMOVED: Change = "lesion_removed"
+
+
+def by_hand(pairs: list[tuple[int, Change, float]]) -> dict[str, Any]:
+    """Figures of pairs (film, change, the twin's margin)."""
+    twins = [Twin(film, i, change, "") for i, (film, change, _) in enumerate(pairs)]
+    margins = np.array([margin for _, _, margin in pairs])
+    return basis_figures(FILM, margins, twins, FILMS, seed=0)
+
+
+def test_flips_and_effects_by_hand() -> None:
+    found = by_hand(
+        [
+            (1, "lesion_removed", -1.0),  # flips, effect 3
+            (3, "lesion_removed", 0.25),  # stays, effect 0.25
+            (0, "lesion_added", 4.0),  # flips, effect 5
+            (2, "lesion_added", -2.0),  # stays, effect 1
+            (0, "temptation_added", -0.5),  # stays, effect 0.5
+            (1, "temptation_removed", -2.0),  # flips, effect 4
+            (2, "temptation_added", -3.5),  # stays, effect -0.5
+        ]
+    )
+    value = {key: figure["value"] for key, figure in found.items()}
+    assert value["lesion_flips"] == 0.5 and found["lesion_flips"]["n"] == 2
+    assert value["lesion_put_in_flips"] == 0.5 and found["lesion_put_in_flips"]["n"] == 2
+    assert value["temptation_flips"] == pytest.approx(1 / 3)
+    lesion, tempted = (3 + 0.25 + 5 + 1) / 4, (0.5 + 4 - 0.5) / 3
+    assert value["lesion_effect"] == pytest.approx(lesion)
+    assert value["temptation_effect"] == pytest.approx(tempted)
+    assert value["share"] == pytest.approx(tempted / (tempted + lesion))
+    assert found["share"]["low"] <= value["share"] <= found["share"]["high"]
+    assert set(found) == {measure.key for measure in measures("basis")}
+
+
+def test_what_the_films_do_not_allow_is_left_out() -> None:
+    found = by_hand([(1, REMOVED, 1.0)])
+    assert set(found) == {"lesion_flips", "lesion_effect"}
+    # A film called normal has no decision that taking the lesion away could turn.
+    assert set(by_hand([(0, REMOVED, -5.0)])) == {"lesion_effect"}
+
+
+def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on plated films, whose twins are drawn, prepared and evaluated."""
+
+    def pcamx(*words: object) -> None:
+        monkeypatch.setattr("sys.argv", ["pcamx", *map(str, words)])
+        assert main() in (None, 0)
+
+    drawn = tmp_path / "drawn"
+    pcamx(
+        "phantom",
+        drawn,
+        "--train",
+        4,
+        "--valid",
+        8,
+        "--size",
+        48,
+        "--temptation",
+        "plate",
+        "--twins",
+    )
+    pcamx("prepare", drawn / "MURA-v1.1", "--out", tmp_path / "store")
+    pcamx("prepare", drawn / "twins", "--out", tmp_path / "twins")
+    films = read_store(tmp_path / "store").split("valid")
+    store = read_store(tmp_path / "twins")
+    twins = read_twins(store, films, store.split("valid"))
+    assert len(twins) == 2 * len(films)
+    for one in twins:
+        film, twin = films[one.film], store.films[one.twin]
+        lesion = one.change.startswith("lesion")
+        assert (twin.label != film.label) == lesion and (one.temptation == "plate") != lesion
+        assert twin.patient == film.patient
+    others = [film for film in films if film.path.startswith("nowhere")]
+    with pytest.raises(PcamxError, match=r"twins\.csv: none of its films is measured here"):
+        read_twins(store, others, store.split("valid"))
+    table = store.root / "twins.csv"
+    table.write_text(table.read_text() + "a.png,b.png,lesion_moved,\n")
+    with pytest.raises(PcamxError, match=r"twins\.csv, line \d+: not a twin; expected film,"):
+        read_twins(store, films, store.split("valid"))
+    table.unlink()
+    with pytest.raises(PcamxError, match=r"no twins\.csv in .*; prepare the twins/ that pcamx"):
+        read_twins(store, films, store.split("valid"))
