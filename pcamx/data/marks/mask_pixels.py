@@ -1,0 +1,151 @@
+"""Which pixels of a mask image are lesion.
+
+Pixels that are not black are, whatever their colour. Where a part of the picture is transparent,
+it was painted on a layer: what is not transparent is lesion, in black too, unless it is black in
+some places and not in others.
+"""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from pcamx.data.marks.parse import line
+from pcamx.data.marks.shapes import Bits, Layers, Size, by
+from pcamx.errors import PcamxError
+
+MAX_PIXELS = 64_000_000
+"""As many as a film may have."""
+CLASSES = 8
+"""Pictures of more greys or colours are not made of classes."""
+_SHOWN = 4
+_INDEX = 32
+"""Grey levels below number the classes; others shade them."""
+_SWAPPED = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright_size(file: Path) -> Size:
+    """Width and height of a mask after its EXIF orientation. Raises PcamxError."""
+    try:
+        with Image.open(file) as image:
+            size = image.size
+            _check(image)
+            if image.format == "PNG" and "exif" not in image.info and b"eXIf" in file.read_bytes():
+                image.load()  # it stands behind the pixels
+            return size[::-1] if _turn(image) in _SWAPPED else size
+    except PcamxError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
+        raise PcamxError(_unreadable(error)) from None
+
+
+def classes_of(file: Path) -> Layers:
+    """The classes of a mask, upright; "" for one without.
+
+    A picture has classes if it is grey and numbers them from 1 to 31, or has two to eight colours.
+    Raises PcamxError for what cannot be read, or has no background.
+    """
+    colours_HW, lesion_HW, grey = _read(file)
+    values = np.unique(colours_HW[lesion_HW])
+    if len(values) > 1 and lesion_HW.all():
+        raise PcamxError("no pixel is black or transparent; paint the background black")
+    numbers = grey and len(values) and 0 < values[0] and values[-1] < _INDEX
+    if len(values) < 2:
+        return Layers({"": lesion_HW})
+    if len(values) > CLASSES or (grey and not numbers):
+        shown = ", ".join(_name(value, grey) for value in values[:_SHOWN])
+        return Layers({"": lesion_HW}, shown + (", ..." if len(values) > _SHOWN else ""))
+    return Layers({_name(value, grey): lesion_HW & (colours_HW == value) for value in values})
+
+
+def _name(value: Any, grey: bool) -> str:
+    return f"{value:g}" if grey else f"#{int(value):06x}"
+
+
+def embedded(text: str, size: Size) -> Bits:
+    """The lesion in a PNG of ``size`` that stands in a text as base64, a data URL or not.
+
+    Raises PcamxError.
+    """
+    head, comma, body = text.partition(",")
+    try:
+        data = base64.b64decode(body if comma else head, validate=False)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            found = image.size
+    except Exception as error:  # as above
+        raise PcamxError(f"the mask is no readable PNG ({line(error)}); draw it again") from None
+    if found != size:
+        raise PcamxError(f"a mask of {by(found)} pixels for {by(size)}; draw it again")
+    return _read(io.BytesIO(data))[1]
+
+
+def _read(source: Path | io.BytesIO) -> tuple[NDArray[Any], Bits, bool]:
+    """A number for each pixel's colour, whether it is lesion, and whether the numbers are greys."""
+    try:
+        with Image.open(source) as image:
+            _check(image)
+            image.load()
+            turn = _turn(image)
+            upright = image.transpose(_TURNS[turn]) if turn in _TURNS else image
+            upright.info.update(image.info)
+            grey = upright.mode in ("1", "L", "I", "F") or upright.mode.startswith("I;16")
+            if not grey or (upright.mode in ("1", "L") and "transparency" in image.info):
+                return *_coloured(np.asarray(upright.convert("RGBA"))), False
+            return *_grey(np.asarray(upright), image.info.get("transparency")), True
+    except PcamxError:
+        raise
+    except Exception as error:  # as above
+        raise PcamxError(_unreadable(error)) from None
+
+
+def _grey(values_HW: NDArray[Any], clear: Any) -> tuple[NDArray[Any], Bits]:
+    if values_HW.dtype.kind == "f":
+        values_HW = np.nan_to_num(values_HW)  # what is not measured is no lesion
+    seen_HW = values_HW != clear if isinstance(clear, int) else np.ones(values_HW.shape, np.bool_)
+    return values_HW, _lesion(values_HW != 0, seen_HW)
+
+
+def _coloured(rgba_HW4: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Bits]:
+    colours_HW = rgba_HW4[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return colours_HW, _lesion(colours_HW != 0, rgba_HW4[..., 3] != 0)
+
+
+def _lesion(bright_HW: Bits, seen_HW: Bits) -> Bits:
+    if not seen_HW.any() and bright_HW.any():
+        raise PcamxError("transparent everywhere, but not black; save it without transparency")
+    lesion_HW: Bits = seen_HW & bright_HW
+    # A layer of which nothing but the painted strokes is seen may be painted in black.
+    return lesion_HW if lesion_HW.any() or seen_HW.all() else seen_HW
+
+
+def _check(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise PcamxError(f"larger than {MAX_PIXELS // 10**6} megapixels; save it smaller")
+    if len(image.getbands()) > 1 and ";16" in str(getattr(image, "tile", "")):
+        raise PcamxError("16 bits a colour, of which half would be lost; save it as 8-bit grey")
+
+
+def _turn(image: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied; Pillow applies a TIFF's itself."""
+    if image.format == "TIFF":
+        return 1
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return int(exif.get(ExifTags.Base.Orientation, 1))
+
+
+def _unreadable(error: Exception) -> str:
+    return f"not a readable mask ({line(error)}); save it as PNG again"
