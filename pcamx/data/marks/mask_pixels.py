@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from pcamx.data.marks.parse import line
+from pcamx.data.marks.parse import MAX_BYTES, line
 from pcamx.data.marks.shapes import Bits, Layers, Size, by
 from pcamx.errors import PcamxError
 
@@ -40,10 +40,11 @@ _TURNS = {
 def upright_size(file: Path) -> Size:
     """Width and height of a mask after its EXIF orientation. Raises PcamxError."""
     try:
-        with Image.open(file) as image:
+        data = _bytes(file)
+        with Image.open(io.BytesIO(data)) as image:
             size = image.size
             _check(image)
-            if image.format == "PNG" and "exif" not in image.info and b"eXIf" in file.read_bytes():
+            if image.format == "PNG" and "exif" not in image.info and b"eXIf" in data:
                 image.load()  # it stands behind the pixels
             return size[::-1] if _turn(image) in _SWAPPED else size
     except PcamxError:
@@ -58,7 +59,7 @@ def classes_of(file: Path) -> Layers:
     A picture has classes if it is grey and numbers them from 1 to 31, or has two to eight colours.
     Raises PcamxError for what cannot be read, or has no background.
     """
-    colours_HW, lesion_HW, grey = _read(file)
+    colours_HW, lesion_HW, grey = _read(_bytes(file))
     values = np.unique(colours_HW[lesion_HW])
     if len(values) > 1 and lesion_HW.all():
         raise PcamxError("no pixel is black or transparent; paint the background black")
@@ -89,13 +90,23 @@ def embedded(text: str, size: Size) -> Bits:
         raise PcamxError(f"the mask is no readable PNG ({line(error)}); draw it again") from None
     if found != size:
         raise PcamxError(f"a mask of {by(found)} pixels for {by(size)}; draw it again")
-    return _read(io.BytesIO(data))[1]
+    return _read(data)[1]
 
 
-def _read(source: Path | io.BytesIO) -> tuple[NDArray[Any], Bits, bool]:
+def _bytes(file: Path) -> bytes:
+    """The file, at once: Pillow 13.0 maps a turned TIFF's pixels from the disk at a wrong size."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise PcamxError(f"larger than {MAX_BYTES >> 20} MiB; save it smaller")
+        return file.read_bytes()
+    except OSError as error:
+        raise PcamxError(f"cannot be read ({error.strerror}); check the path") from None
+
+
+def _read(data: bytes) -> tuple[NDArray[Any], Bits, bool]:
     """A number for each pixel's colour, whether it is lesion, and whether the numbers are greys."""
     try:
-        with Image.open(source) as image:
+        with Image.open(io.BytesIO(data)) as image:
             _check(image)
             image.load()
             turn = _turn(image)
