@@ -221,6 +221,19 @@ def test_label_studio(tmp_path: Path, kind: str, edit: Any, message: str) -> Non
     refused(change(by_hand.label_studio(tmp_path, kind), edit), message)
 
 
+def test_a_task_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    file = change(by_hand.label_studio(tmp_path, "box"), lambda t: t.extend([3, {"id": 6}]))
+    found = read_marks(file, FILMS)
+    assert list(found.of) == ["a/x.jpg"]
+    assert [(p.kind, p.text) for p in found.problems] == [
+        ("damaged", "export.json: " + text + "; export the marks again")
+        for text in (
+            'a task: no list "annotations" of objects, which Label Studio\'s JSON export has',
+            'task 6: no list "annotations" of objects, which Label Studio\'s JSON export has',
+        )
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "old", "new", "message"),
     [

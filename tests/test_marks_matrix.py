@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from marks_matrix import FILMS, MATRIX, grown
+from marks_matrix import MATRIX
+from marks_truth import FILMS, grown
 
 from pcamx.data.marks import read_marks
 

@@ -25,6 +25,8 @@ CLASSES = 8
 _SHOWN = 4
 _INDEX = 32
 """Grey levels below number the classes; others shade them."""
+_FORMATS = ("PNG", "BMP", "TIFF")
+_PHOTOMETRIC = 262
 _SWAPPED = (5, 6, 7, 8)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -143,10 +145,27 @@ def _lesion(bright_HW: Bits, seen_HW: Bits) -> Bits:
 
 
 def _check(image: Image.Image) -> None:
+    """Raise PcamxError for what is too large, or of which Pillow would give a part."""
     if image.width * image.height > MAX_PIXELS:
         raise PcamxError(f"larger than {MAX_PIXELS // 10**6} megapixels; save it smaller")
+    if image.format not in _FORMATS:
+        raise PcamxError(f"a {image.format} under another name, which blurs edges; save it as PNG")
     if len(image.getbands()) > 1 and ";16" in str(getattr(image, "tile", "")):
         raise PcamxError("16 bits a colour, of which half would be lost; save it as 8-bit grey")
+    negative = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    if negative and image.mode.startswith("I"):
+        raise PcamxError("a 16-bit negative, which may be either way round; save it as PNG")
+    if _has_more(image):
+        raise PcamxError("several pages; save each as a mask, in folders of their own")
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether a second page follows; to count all of a million would take long."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _turn(image: Image.Image) -> int:
