@@ -111,6 +111,7 @@ YOLO = [
         {AP: BOX},
         labels=("1",),
     ),
+    Case("class as numpy saves it", yolo(f"1.000e+00 {_SHARES}"), {AP: BOX}, labels=("1",)),
     Case(
         "four corners",
         yolo("0 " + " ".join(f"{x / W} {y / H}" for x, y in _OBB)),

@@ -120,6 +120,22 @@ def test_the_option() -> None:
         parser.parse_args(["--labels", " ,"])
 
 
+def test_masks_of_one_class_each_number_it_too(tmp_path: Path) -> None:
+    """a/x.jpg has class 1 alone, b/y.png both, a/y.jpg 2 alone."""
+    for name, shape, values in (("a/x", (10, 20), [1]), ("b/y", (10, 10), [1, 2])):
+        pixels_HW = np.zeros(shape, np.uint8)
+        for k, value in enumerate(values):
+            pixels_HW[2:4, 2 + 3 * k : 4 + 3 * k] = value
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels_HW).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.full((10, 10), 2, np.uint8)).save(tmp_path / "a" / "y.png")
+    with pytest.raises(PcamxError, match="marks of 2 classes, 1 2, 2 2; say which"):
+        read_marks(tmp_path, FILMS)
+    found = read_marks(tmp_path, FILMS, ["1"])
+    assert list(found.of) == ["a/x.jpg", "b/y.png"] and found.left_out == {"2": 2}
+    assert pixels(tmp_path, labels=["1"]) == pixels(tmp_path, "b/y.png", labels=["1"]) == 4
+
+
 # Several sources
 
 
@@ -250,6 +266,8 @@ GREY = Image.new("L", (20, 10))
 SHADES = Image.fromarray(np.arange(1, 201, dtype=np.uint8).reshape(10, 20))
 CLEAR = np.full((10, 20, 4), 255, np.uint8)
 CLEAR[..., 3] = 0
+CUT_OUT = np.full((10, 20, 4), (0, 0, 0, 255), np.uint8)
+CUT_OUT[2:5, 4:7] = (255, 255, 255, 0)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +279,8 @@ CLEAR[..., 3] = 0
         (saved(GREY, "TIFF", save_all=True, append_images=[GREY]), ".tif", "several pages"),
         (saved(GREY, "JPEG"), ".png", "a JPEG under another name"),
         (saved(SHADES, "PNG"), ".png", "no pixel is black or transparent"),
-        (saved(Image.fromarray(CLEAR), "PNG"), ".png", "transparent everywhere"),
+        (saved(Image.fromarray(CLEAR), "PNG"), ".png", "bright where it is transparent"),
+        (saved(Image.fromarray(CUT_OUT), "PNG"), ".png", "bright where it is transparent"),
         (saved(Image.new("1", (9000, 9000)), "PNG"), ".png", "larger than 64 megapixels"),
         (
             saved(Image.new("I;16", (20, 10)), "TIFF", tiffinfo={262: 0}),

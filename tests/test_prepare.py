@@ -94,7 +94,7 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
         mean=30.0,
         std=float(np.sqrt(squares - 30.0**2)),
     )
-    assert seen == [("checking films", 8, 8), ("drawing marks", 5, 5)]
+    assert seen == [("checking films", 8, 8), ("reading marks", 5, 5), ("drawing marks", 5, 5)]
     store = read_store(out)
     assert (store.root, store.mean, store.std) == (root, found.mean, found.std)
     assert [film.path for film in store.films] == [row[0] for row in ROWS[:6]]
@@ -251,10 +251,12 @@ def test_several_marks_and_chosen_classes_as_a_user_gives_them(
         return code, "".join(capsys.readouterr())
 
     out, marks = ("--out", tmp_path / "store"), ("--marks", tmp_path / "yolo")
+    code, said = pcamx(*out, "--labels", "3")
+    assert code == 2 and "--labels chooses among the classes of marks" in said
     code, said = pcamx(*out, *marks)
     assert code == 2 and "yolo: marks of 2 classes, 3 1, 8 1; say which are lesions" in said
     code, said = pcamx(*out, *marks, "--marks", tmp_path / "masks", "--labels", "3")
-    assert code == 0 and "marked: 2;" in said
+    assert code == 0 and "marked: 2;" in said, said
     assert "classes taken as lesions: 3 1" in said and "not chosen, not used: 8 1" in said
     for name in ("x1", "x3"):
         with Image.open(tmp_path / "store" / "marks" / "a" / f"{name}.png.png") as image:

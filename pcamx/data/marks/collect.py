@@ -17,6 +17,7 @@ from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
 from pcamx.data.marks.shapes import Box, Mask, Size, draw
 from pcamx.data.marks.usable import Drawn, fits, usable
 from pcamx.errors import PcamxError
+from pcamx.progress import Track, silent
 
 MakeMask = Callable[[], Mask]
 
@@ -82,6 +83,7 @@ def read_marks(
     sources: Path | Sequence[Path],
     films: Mapping[str, Size | None],
     labels: Sequence[str] = (),
+    track: Track = silent,
 ) -> Marks:
     """The marks of ``sources``, files or folders of any known kind, on the films they mean.
 
@@ -99,7 +101,7 @@ def read_marks(
     found = []
     for path in paths:
         desk.source = f"{path}: " if len(paths) > 1 else ""
-        found.append(_read(path, films, desk))
+        found.append(_read(path, films, desk, track))
     desk.source = ""
     left_out = _choose(found, labels)
     of: dict[str, tuple[Drawn, ...]] = {}
@@ -142,7 +144,7 @@ def _choose(found: Sequence[_Found], labels: Sequence[str]) -> Counter[str]:
     return left_out
 
 
-def _read(source: Path, films: Mapping[str, Size | None], desk: Desk) -> _Found:
+def _read(source: Path, films: Mapping[str, Size | None], desk: Desk, track: Track) -> _Found:
     """The usable marks of one source, of every class. Raises PcamxError if there are none."""
     kind, images = open_marks(source)
     marked: list[tuple[str, Annotated]] = []
@@ -157,7 +159,8 @@ def _read(source: Path, films: Mapping[str, Size | None], desk: Desk) -> _Found:
             marked.append((_where(file, source, image), image))
         elif not image.remarks:
             found.unmarked += 1
-    for film, where, image in _placed(marked, films, desk):
+    placed = list(_placed(marked, films, desk))
+    for film, where, image in track(placed, "reading marks", len(placed)):
         size = films[film]
         if size is None:
             found.of.setdefault(film, ())

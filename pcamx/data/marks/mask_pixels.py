@@ -58,24 +58,20 @@ def upright_size(file: Path) -> Size:
 def classes_of(file: Path) -> Layers:
     """The classes of a mask, upright; "" for one without.
 
-    A picture has classes if it is grey and numbers them from 1 to 31, or has two to eight colours.
-    Raises PcamxError for what cannot be read, or has no background.
+    Grey levels from 1 to 31 number the classes, up to eight colours are classes. Raises PcamxError
+    for what cannot be read, or has no background.
     """
     colours_HW, lesion_HW, grey = _read(_bytes(file))
     values = np.unique(colours_HW[lesion_HW])
     if len(values) > 1 and lesion_HW.all():
         raise PcamxError("no pixel is black or transparent; paint the background black")
-    numbers = grey and len(values) and 0 < values[0] and values[-1] < _INDEX
-    if len(values) < 2:
-        return Layers({"": lesion_HW})
-    if len(values) > CLASSES or (grey and not numbers):
-        shown = ", ".join(_name(value, grey) for value in values[:_SHOWN])
-        return Layers({"": lesion_HW}, shown + (", ..." if len(values) > _SHOWN else ""))
-    return Layers({_name(value, grey): lesion_HW & (colours_HW == value) for value in values})
-
-
-def _name(value: Any, grey: bool) -> str:
-    return f"{value:g}" if grey else f"#{int(value):06x}"
+    names = [f"{value:g}" if grey else f"#{int(value):06x}" for value in values.tolist()]
+    numbers = bool(len(values)) and values.dtype != bool and 0 < values[0] <= values[-1] < _INDEX
+    if len(values) <= CLASSES and (numbers if grey else len(values)):
+        layers = {n: lesion_HW & (colours_HW == v) for n, v in zip(names, values, strict=True)}
+        return Layers(layers)
+    several = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return Layers({"": lesion_HW}, several if len(names) > 1 else "")
 
 
 def embedded(text: str, size: Size) -> Bits:
@@ -116,7 +112,7 @@ def _read(data: bytes) -> tuple[NDArray[Any], Bits, bool]:
             upright.info.update(image.info)
             grey = upright.mode in ("1", "L", "I", "F") or upright.mode.startswith("I;16")
             if not grey or (upright.mode in ("1", "L") and "transparency" in image.info):
-                return *_coloured(np.asarray(upright.convert("RGBA"))), False
+                return _coloured(np.asarray(upright.convert("RGBA")))
             return *_grey(np.asarray(upright), image.info.get("transparency")), True
     except PcamxError:
         raise
@@ -131,17 +127,22 @@ def _grey(values_HW: NDArray[Any], clear: Any) -> tuple[NDArray[Any], Bits]:
     return values_HW, _lesion(values_HW != 0, seen_HW)
 
 
-def _coloured(rgba_HW4: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Bits]:
-    colours_HW = rgba_HW4[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    return colours_HW, _lesion(colours_HW != 0, rgba_HW4[..., 3] != 0)
+def _coloured(rgba_HW4: NDArray[np.uint8]) -> tuple[NDArray[Any], Bits, bool]:
+    red_HW, green_HW, blue_HW, alpha_HW = np.moveaxis(rgba_HW4, -1, 0)
+    grey = bool((red_HW == green_HW).all() and (green_HW == blue_HW).all())
+    colours_HW: NDArray[Any] = red_HW
+    if not grey:
+        colours_HW = red_HW.astype(np.int32) << 16 | green_HW.astype(np.int32) << 8 | blue_HW
+    return colours_HW, _lesion(colours_HW != 0, alpha_HW != 0), grey
 
 
 def _lesion(bright_HW: Bits, seen_HW: Bits) -> Bits:
-    if not seen_HW.any() and bright_HW.any():
-        raise PcamxError("transparent everywhere, but not black; save it without transparency")
     lesion_HW: Bits = seen_HW & bright_HW
-    # A layer of which nothing but the painted strokes is seen may be painted in black.
-    return lesion_HW if lesion_HW.any() or seen_HW.all() else seen_HW
+    if lesion_HW.any() or seen_HW.all():
+        return lesion_HW
+    if bright_HW.any():
+        raise PcamxError("bright where it is transparent, black elsewhere; save it without alpha")
+    return seen_HW  # painted in black on a layer
 
 
 def _check(image: Image.Image) -> None:

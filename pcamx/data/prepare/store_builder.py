@@ -82,6 +82,8 @@ def prepare(
         check_codec(transcode)
     entries, own_marks = list_films(root, table)
     marks = marks or own_marks
+    if labels and marks is None:
+        raise PcamxError("--labels chooses among the classes of marks; name these with --marks")
     with replacing_folder(out, refuse_foreign) as draft:
         paths = [root / entry.path for entry in entries]
         checks = in_processes(verify, paths, paths, workers)
@@ -93,7 +95,7 @@ def prepare(
         tally: Counter[str] = Counter()
         notes: list[str] = []
         if marks is not None:
-            found = read_marks(marks, size_of, labels)
+            found = read_marks(marks, size_of, labels, track)
             notes = found.notes()
             work = track(found.masks.items(), "drawing marks", len(found.masks))
             films = _add_marks(films, work, draft, tally)

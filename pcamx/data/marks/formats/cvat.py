@@ -11,7 +11,7 @@ from pcamx.data.marks.parse import box, image_size, number, points, whole, word
 from pcamx.data.marks.shapes import Bits, Polygon, Raster, Shape, ellipse, rectangle
 from pcamx.errors import PcamxError
 
-_NO_AREA = ("polyline", "points", "skeleton", "cuboid")
+_NO_AREA = ("polyline", "points", "skeleton")
 _OF_THE_IMAGE = ("tag", "attribute")
 
 

@@ -4,17 +4,16 @@ All are shares of the image's width and height (docs.ultralytics.com, datasets/d
 The file says neither the image's size nor its suffix.
 """
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from pcamx.data.marks.annotated import Annotated, Draft
+from pcamx.data.marks.annotated import Annotated, Draft, label_of
 from pcamx.data.marks.parse import box, number, points, short
 from pcamx.data.marks.shapes import Polygon, Shape
 from pcamx.errors import PcamxError
 
-_CLASS = re.compile(r"[0-9]+(\.0+)?")
+_LAST_CLASS = 1_000_000
 _SHARE = 2.0
 """A share may lie a little outside the image; what lies farther is given in pixels."""
 
@@ -26,13 +25,21 @@ def fits(tree: Any) -> bool:
 
 def _leads(line: str) -> bool:
     first, *rest = line.split()
-    if not rest or not _CLASS.fullmatch(first):
-        return False
+    return _class(first) is not None and bool(rest) and _float(rest[0]) is not None
+
+
+def _class(text: str) -> str | None:
+    """A class's number, also written with a point or an exponent, as numpy saves it."""
+    value = _float(text)
+    whole = value is not None and value.is_integer() and 0 <= value <= _LAST_CLASS
+    return str(int(value or 0)) if whole else None
+
+
+def _float(text: str) -> float | None:
     try:
-        float(rest[0])
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def lines(content: str) -> list[str]:
@@ -45,12 +52,13 @@ def read(tree: list[str], file: str) -> Iterator[Annotated]:
     draft = Draft()
     for count, line in enumerate(tree, 1):
         label, *fields = line.split()
-        draft.take(f"line {count} of {file}", (label,), partial(_shape, label, fields))
+        labels = label_of(_class(label))
+        draft.take(f"line {count} of {file}", labels, partial(_shape, label, fields))
     yield draft.image(file, None, relative=True)
 
 
 def _shape(label: str, fields: list[str]) -> Shape:
-    if not _CLASS.fullmatch(label):
+    if _class(label) is None:
         raise PcamxError(f"{short(label)} is no class's number; mend it")
     values = [number(field, "a share of the image") for field in fields]
     if any(abs(value) > _SHARE for value in values):
