@@ -168,6 +168,10 @@ def test_each_source_says_what_its_only_class_is(tmp_path: Path) -> None:
     masks = by_hand.images(tmp_path, "mask")  # without classes, so used as a whole
     found = read_marks([second, masks], FILMS, ["lesion"])
     assert list(found.of) == ["a/y.jpg", "a/x.jpg"]
+    one = Image.open(masks / "x.png").point(lambda value: value // 255)
+    one.save(masks / "x.png")  # of 0 and 1: still without classes
+    found = read_marks([second, masks], FILMS, ["lesion"])
+    assert list(found.of) == ["a/y.jpg", "a/x.jpg"] and not found.left_out
 
 
 def test_a_source_of_nothing_to_use_is_named(tmp_path: Path) -> None:

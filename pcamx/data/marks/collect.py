@@ -5,13 +5,13 @@ Shapes: H W the upright film.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pcamx.data.marks import classes
 from pcamx.data.marks.annotated import Annotated
-from pcamx.data.marks.formats.detect import open_marks
+from pcamx.data.marks.formats.detect import MASKS, open_marks
 from pcamx.data.marks.names import Names
 from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
 from pcamx.data.marks.shapes import Box, Mask, Size, draw
@@ -126,7 +126,7 @@ def read_marks(
 
 def _choose(found: Sequence[_Found], labels: Sequence[str]) -> Counter[str]:
     """Leave the marks of classes that are no lesions out of ``found``; class > how many."""
-    counts = [classes.count(m.labels for marks in one.of.values() for m in marks) for one in found]
+    counts = list(map(_classes, found))
     left_out: Counter[str] = Counter()
     if labels:
         classes.require_known(labels, sum(counts, Counter()))
@@ -171,7 +171,14 @@ def _read(source: Path, films: Mapping[str, Size | None], desk: Desk, track: Tra
                 found.unsized.append(film)
     if not found.of:
         raise PcamxError(_nothing(source, kind, desk.problems[before:]))
+    if kind == MASKS and len(_classes(found)) == 1:  # 0 and 1, or 0 and red: no class is meant
+        for film, marks in found.of.items():
+            found.of[film] = tuple(replace(mark, labels=()) for mark in marks)
     return found
+
+
+def _classes(found: _Found) -> Counter[str]:
+    return classes.count(mark.labels for marks in found.of.values() for mark in marks)
 
 
 def _where(file: Path, source: Path, image: Annotated) -> str:
