@@ -50,6 +50,12 @@ COCO = [
         {AP: within(RING)},
         ("damaged: marks.json: annotation 1 of ap.png, polygon 1", "damaged: marks.json: annotati"),
     ),
+    Case(
+        "two polygons of one mark",
+        coco({"segmentation": [flat(DENTED), flat(RING)]}),
+        {},
+        {AP: within(DENTED) | within(RING)},
+    ),
     Case("empty ring", coco({"segmentation": [[]]} | BBOX), {AP: BOX}),
     Case("run lengths as text", coco(RLE), {AP: PAINTED}),
     Case("run lengths as a list", coco(RUNS), {AP: PAINTED}),

@@ -1,5 +1,6 @@
 """Which marks are lesions: classes that are chosen, several sources, predictions, hostile masks."""
 
+import base64
 import io
 import json
 import struct
@@ -303,3 +304,15 @@ def test_masks_that_are_named_and_not_used(
     assert list(found.of) == ["z.png"]
     ((kind, text),) = ((p.kind, p.text) for p in found.problems)
     assert kind == "damaged" and text.startswith(f"x{suffix}: ") and message in text
+
+
+def test_a_mask_within_a_file_is_looked_at_alike(tmp_path: Path) -> None:
+    file = by_hand.label_studio(tmp_path, "box")
+    tree = json.loads(file.read_text())
+    regions = tree[0]["annotations"][0]["result"]
+    url = f"data:image/png;base64,{base64.b64encode(png16(4)).decode()}"
+    regions.append(regions[1] | {"type": "bitmask", "value": {"imageDataURL": url}})
+    file.write_text(json.dumps(tree))
+    found = read_marks(file, FILMS)
+    ((kind, text),) = ((p.kind, p.text) for p in found.problems)
+    assert kind == "damaged" and text.startswith("task 5, region 3: 16 bits a colour")
