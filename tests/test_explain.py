@@ -189,7 +189,14 @@ def test_coco_is_read_by_pycocotools_and_by_prepare(run: Path, films: Path, tmp_
     results = coco.loadRes(list(coco.anns.values()))
     assert len(results.anns) == len(coco.anns) > 0
     sizes = {image["file_name"]: (image["width"], image["height"]) for image in coco.imgs.values()}
-    masks = read_marks(tmp_path / "out/coco.json", sizes).masks
+    with pytest.raises(PcamxError, match="predictions of pcamx explain; marks are what a person"):
+        read_marks(tmp_path / "out/coco.json", sizes)
+    with pytest.raises(PcamxError, match="predictions of pcamx explain"):
+        read_marks(tmp_path / "out/films", sizes)
+    tree = _load(tmp_path / "out/coco.json")
+    drawn = [{k: v for k, v in one.items() if k != "score"} for one in tree["annotations"]]
+    (tmp_path / "drawn.json").write_text(json.dumps(tree | {"info": {}, "annotations": drawn}))
+    masks = read_marks(tmp_path / "drawn.json", sizes).masks
     for image in coco.imgs.values():
         found = facts(tmp_path / "out", image["file_name"])
         theirs = coco.loadAnns(coco.getAnnIds(image["id"]))

@@ -96,7 +96,8 @@ def coco(file: Path, boxes: Sequence[tuple[str, list[int], int]] = BOXES) -> Pat
 
 
 def test_check_by_hand(store: Path, tmp_path: Path) -> None:
-    found = check(coco(tmp_path / "marks.json"), store, tmp_path / "sheet.png")
+    both = ("fracture", "cyst")
+    found = check(coco(tmp_path / "marks.json"), store, tmp_path / "sheet.png", labels=both)
     assert [one.path for one in found.usable] == ["a.png", "b.png", "t.jpg"]
     assert found.share == {"a.png": 0.1, "b.png": 0.025, "n.png": 0.05, "t.jpg": 0.05}
     assert [(p.name, p.films, p.abnormal, p.marked, p.marks) for p in found.parts] == [
@@ -115,7 +116,8 @@ def test_check_by_hand(store: Path, tmp_path: Path) -> None:
 
 def test_what_a_person_sees(pcamx: Any, store: Path, tmp_path: Path) -> None:
     marks, sheet = coco(tmp_path / "marks.json"), tmp_path / "sheet.png"
-    code, out, err = pcamx("marks", "check", marks, "--data", store, "--out", sheet)
+    words = ("--data", store, "--out", sheet, "--labels", "fracture,cyst")
+    code, out, err = pcamx("marks", "check", marks, *words)
     assert code == 0 and "Traceback" not in err and sheet.is_file()
     for line in (
         "COCO: 5 boxes on 4 films",

@@ -41,9 +41,10 @@ def test_the_same_lesion_in_every_format(tmp_path: Path, name: str, kind: str) -
     assert mask.dtype == np.uint8 and np.array_equal(mask, by_hand.mask(kind))
     (mark,) = found.of["a/x.jpg"]
     assert mark.shape.kind == kind
-    assert mark.label == {"YOLO": "0", "mask images": ""}.get(name, "fracture")
+    label = {"YOLO": "0", "mask images": ""}.get(name, "fracture")
+    assert mark.labels == ((label,) if label else ())
     boxes = ["boxes taken as filled rectangles: 1"] if kind == "box" else []
-    assert found.notes() == boxes
+    assert found.notes() == boxes + ([f"classes taken as lesions: {label} 1"] if label else [])
     assert found.unsized == (("a/x.jpg",) if name == "YOLO" else ())
 
 
@@ -142,7 +143,7 @@ def test_marks_of_another_frame_are_not_used(
     ((seen, text),) = problems(found)
     assert seen == kind
     assert f"is {size[0]} x {size[1]} there, the upright film a/x.jpg has 20 x 10" in text
-    assert kind != "frame" or "EXIF" in found.notes()[1]
+    assert kind != "frame" or "EXIF" in found.notes()[2]
 
 
 def _of(name: str, size: tuple[int, int]) -> dict[str, Any]:
@@ -177,8 +178,8 @@ def test_marks_outside_and_empty_ones(tmp_path: Path) -> None:
         ("empty", "annotation 5 of a/x.jpg"),
     ]
     assert len(found.of["a/x.jpg"]) == 3
-    assert found.notes()[1].startswith("2 marks outside the film, not used: annotation 2 ")
-    assert found.notes()[1].endswith(" and 1 more")
+    both = "annotation 2 of a/x.jpg, a film of 20 x 10; annotation 3 of a/x.jpg, a film of 20 x 10"
+    assert found.notes()[2] == f"2 marks outside the film, not used: {both}"
 
 
 def test_points_and_lines_have_no_area(tmp_path: Path) -> None:
@@ -186,18 +187,20 @@ def test_points_and_lines_have_no_area(tmp_path: Path) -> None:
     tree = json.loads(file.read_text())
     tree["shapes"].append({"label": "", "points": [[1, 1]], "shape_type": "point"})
     file.write_text(json.dumps(tree))
-    assert problems(read_marks(file, FILMS)) == [("open", "x.jpg: shape 2, a point")]
+    assert problems(read_marks(file, FILMS)) == [("open", "x.json: shape 2 of x.jpg: a point")]
     file = by_hand.cvat(tmp_path, "box")
     line = '<polyline label="" points="1,1;2,2"/><tag label="seen"/></image>'
     file.write_text(file.read_text().replace("</image>", line))
-    assert problems(read_marks(file, FILMS)) == [("open", "a/x.jpg: polyline 2 of a/x.jpg")]
+    assert problems(read_marks(file, FILMS)) == [
+        ("open", "annotations.xml: polyline 2 of a/x.jpg: no area")
+    ]
     file = by_hand.label_studio(tmp_path, "box")
     tree = json.loads(file.read_text())
     point = {"type": "keypointlabels", "value": {"x": 1, "y": 1, "width": 1}}
     tree[0]["annotations"][0]["result"].append(point)
     file.write_text(json.dumps(tree))
     ((kind, text),) = problems(read_marks(file, FILMS))
-    assert kind == "open" and "region 3, a keypoint" in text
+    assert kind == "open" and text == "export.json: task 5, region 3: a keypoint"
     tree[0]["annotations"][0]["result"] = [point]
     file.write_text(json.dumps(tree))
     with pytest.raises(PcamxError, match="no mark can be used; points and lines, .* a keypoint"):

@@ -50,7 +50,7 @@ def change(file: Path, edit: Any) -> Path:
         ({"id": [7]}, {}, "image id [7] is neither"),
         ({"file_name": 3}, {}, "file_name of 7 is 3, not a text"),
         ({"file_name": "a\nb\x1b[0m"}, {}, "not used: a?b?[0m; check"),
-        ({}, {"image_id": 10**4000}, "annotation 1: image_id 1000000"),
+        ({}, {"image_id": 10**4000}, "annotation 1: image_id too large is not among the images"),
         ({}, {"image_id": 9}, "annotation 1: image_id 9 is not among the images"),
         ({}, {"image_id": [7]}, "annotation 1: image_id [7] is not among the images"),
         ({}, {"segmentation": [], "bbox": None}, "annotation 1 of a/x.jpg: neither a segment"),
@@ -107,11 +107,11 @@ def test_coco_image_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<xmin>4</xmin>", "", "object 1: xmin is missing"),
-        ("<xmin>4</xmin>", "<xmin>four</xmin>", "object 1: xmin is 'four', not a number"),
-        ("<xmin>4</xmin>", "<xmin>nan</xmin>", "object 1: xmin is 'nan', not a number"),
-        ("<xmin>4</xmin>", "<xmin>9</xmin>", "object 1: a box of -1 x 4"),
-        ("<xmin>4</xmin>", f"<xmin>{'9' * 9999}</xmin>", "object 1: xmin is '99"),
+        ("<xmin>4</xmin>", "", "object 1 of x.jpg: xmin is missing"),
+        ("<xmin>4</xmin>", "<xmin>four</xmin>", "object 1 of x.jpg: xmin is 'four', not a number"),
+        ("<xmin>4</xmin>", "<xmin>nan</xmin>", "object 1 of x.jpg: xmin is 'nan', not a number"),
+        ("<xmin>4</xmin>", "<xmin>9</xmin>", "object 1 of x.jpg: a box of -1 x 4"),
+        ("<xmin>4</xmin>", f"<xmin>{'9' * 9999}</xmin>", "object 1 of x.jpg: xmin is '99"),
         ("<filename>x.jpg</filename>", "", "filename is missing"),
         ("<width>20</width>", "<width>-20</width>", "width is '-20'"),
         ("<width>20</width>", "<width>1e400</width>", "width is '1e400'"),
@@ -140,12 +140,15 @@ def test_entities_in_another_encoding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.2", "line 1: 3 numbers after the class; a box has 4, a polygon 6, 8"),
-        ("0 0.5 0.5 0.2 0.2 0.9", "line 1: 5 numbers after the class"),
-        ("0 120 40 20 20", "line 1: 120 is no share of the image"),
-        ("0 0.5 0.5 nan 0.2", "line 1 is 'nan'"),
-        ("0 0.5 0.5 x 0.2", "line 1 is 'x'"),
-        ("0 0.5 0.5 -0.2 0.2", "line 1: a box of -0.2 x 0.2"),
+        (
+            "0 0.5 0.5 0.2",
+            "line 1 of x.txt: 3 numbers after the class; a box has 4, a polygon",
+        ),
+        ("0 0.5 0.5 0.2 0.2 0.9", "line 1 of x.txt: 5 numbers after the class"),
+        ("0 120 40 20 20", "line 1 of x.txt: 120 is no share of the image"),
+        ("0 0.5 0.5 nan 0.2", "line 1 of x.txt: a share of the image is 'nan'"),
+        ("0 0.5 0.5 x 0.2", "line 1 of x.txt: a share of the image is 'x'"),
+        ("0 0.5 0.5 -0.2 0.2", "line 1 of x.txt: a box of -0.2 x 0.2"),
         ("fracture 0.5 0.5 0.2 0.2", "marks of an unknown kind"),
         ("", "marks of an unknown kind"),
     ],
@@ -158,15 +161,27 @@ def test_yolo(tmp_path: Path, line: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "shape", "message"),
     [
-        ("polygon", {"points": [[1, 1], [2, 2]]}, "shape 1: a polygon is at least three points"),
-        ("polygon", {"points": [[1, 1], [2, 2], [3]]}, "shape 1: a polygon: [3] is not a point"),
-        ("polygon", {"points": None}, "shape 1: a polygon is at least three points"),
-        ("polygon", {"points": "12345"}, "shape 1: a polygon is at least three points"),
-        ("polygon", {"shape_type": "spline"}, "shape 1: shape_type 'spline' is not known"),
-        ("box", {"points": [[1, 1], [2, 2], [3, 3]]}, "shape 1: a rectangle has two points"),
-        ("mask", {"mask": None}, "shape 1: mask is missing"),
+        (
+            "polygon",
+            {"points": [[1, 1], [2, 2]]},
+            "shape 1 of x.jpg: a polygon is at least",
+        ),
+        (
+            "polygon",
+            {"points": [[1, 1], [2, 2], [3]]},
+            "1 of x.jpg: a polygon: [3] is not a point",
+        ),
+        ("polygon", {"points": None}, "shape 1 of x.jpg: a polygon is at least"),
+        ("polygon", {"points": "12345"}, "shape 1 of x.jpg: a polygon is at least"),
+        ("polygon", {"shape_type": "spline"}, "1 of x.jpg: shape_type 'spline' is not known"),
+        (
+            "box",
+            {"points": [[1, 1], [2, 2], [3, 3]]},
+            "1 of x.jpg: a rectangle has two or four",
+        ),
+        ("mask", {"mask": None}, "shape 1 of x.jpg: mask is missing"),
         ("mask", {"mask": "AAAA"}, "shape 1 of x.jpg: the mask is no readable PNG"),
-        ("mask", {"points": [[4, 2], [7, 4]]}, "a mask of 3 x 3 pixels in a box of 4 x 3"),
+        ("mask", {"points": [[4, 2], [7, 4]]}, "a mask of 3 x 3 pixels for 4 x 3"),
         ("mask", {"points": [[0, 0], [1e7, 1e7]]}, "a mask of 10000001 x 10000001 pixels"),
     ],
 )
@@ -182,13 +197,16 @@ def _region(tree: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "edit", "message"),
     [
-        ("box", lambda t: _region(t)["value"].pop("width"), "task 5: region 2: width is missing"),
+        ("box", lambda t: _region(t)["value"].pop("width"), "task 5, region 2: width is missing"),
         ("box", lambda t: _region(t)["value"].update(width=-1), "region 2: a box of -1 x 40"),
         ("box", lambda t: _region(t).pop("original_width"), "region 2: width is missing"),
         ("box", lambda t: _region(t).update(image_rotation=90), "turned in Label Studio"),
         ("box", lambda t: t[0].pop("annotations"), 'task 5: no list "annotations"'),
-        ("box", lambda t: t[0]["data"].pop("image"), "task 5: its data name no image"),
-        ("box", lambda t: t.append(3), "a task: its data name no image"),
+        (
+            "box",
+            lambda t: t[0]["data"].pop("image"),
+            "region 2: its task's data name no image",
+        ),
         ("box", lambda t: t[0].pop("data"), "marks of an unknown kind"),
         ("mask", lambda t: _region(t)["value"].update(rle="AAAA"), "no list of bytes"),
         ("mask", lambda t: _region(t)["value"].update(rle=[300]), "no list of bytes"),
@@ -201,6 +219,19 @@ def _region(tree: Any) -> Any:
 )
 def test_label_studio(tmp_path: Path, kind: str, edit: Any, message: str) -> None:
     refused(change(by_hand.label_studio(tmp_path, kind), edit), message)
+
+
+def test_a_task_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    file = change(by_hand.label_studio(tmp_path, "box"), lambda t: t.extend([3, {"id": 6}]))
+    found = read_marks(file, FILMS)
+    assert list(found.of) == ["a/x.jpg"]
+    assert [(p.kind, p.text) for p in found.problems] == [
+        ("damaged", "export.json: " + text + "; export the marks again")
+        for text in (
+            'a task: no list "annotations" of objects, which Label Studio\'s JSON export has',
+            'task 6: no list "annotations" of objects, which Label Studio\'s JSON export has',
+        )
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pcamx import cli
 from pcamx.data.prepare.store_builder import Summary, prepare
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
@@ -93,7 +94,7 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
         mean=30.0,
         std=float(np.sqrt(squares - 30.0**2)),
     )
-    assert seen == [("checking films", 8, 8), ("drawing marks", 5, 5)]
+    assert seen == [("checking films", 8, 8), ("reading marks", 5, 5), ("drawing marks", 5, 5)]
     store = read_store(out)
     assert (store.root, store.mean, store.std) == (root, found.mean, found.std)
     assert [film.path for film in store.films] == [row[0] for row in ROWS[:6]]
@@ -231,6 +232,36 @@ def test_what_is_to_be_known_of_the_marks(root: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "store/marks/a/x1.png.png") as image:
         drawn = np.asarray(image)
     assert drawn.sum() == 4 * 255 and drawn[2:4, 3:5].all()
+
+
+def test_several_marks_and_chosen_classes_as_a_user_gives_them(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "yolo").mkdir()
+    box = f"{4 / 16} {3 / 12} {2 / 16} {2 / 12}"
+    (tmp_path / "yolo" / "x1.txt").write_text(f"3 {box}\n8 0.9 0.9 0.1 0.1\n")
+    mask(tmp_path / "masks" / "a" / "x3.png")
+
+    def pcamx(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["pcamx", "prepare", str(root), *map(str, words)])
+        code = cli.main()
+        return code, "".join(capsys.readouterr())
+
+    out, marks = ("--out", tmp_path / "store"), ("--marks", tmp_path / "yolo")
+    code, said = pcamx(*out, "--labels", "3")
+    assert code == 2 and "--labels chooses among the classes of marks" in said
+    code, said = pcamx(*out, *marks)
+    assert code == 2 and "yolo: marks of 2 classes, 3 1, 8 1; say which are lesions" in said
+    code, said = pcamx(*out, *marks, "--marks", tmp_path / "masks", "--labels", "3")
+    assert code == 0 and "marked: 2;" in said, said
+    assert "classes taken as lesions: 3 1" in said and "not chosen, not used: 8 1" in said
+    for name in ("x1", "x3"):
+        with Image.open(tmp_path / "store" / "marks" / "a" / f"{name}.png.png") as image:
+            drawn = np.asarray(image)
+        assert drawn.sum() == 4 * 255 and drawn[2:4, 3:5].all()
 
 
 FULL_DISK = """

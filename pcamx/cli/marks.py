@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
+from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
 
 if TYPE_CHECKING:
     from pcamx.marking.check import Checked
@@ -30,12 +31,8 @@ def _add_check(parts: Commands) -> None:
         "a contact sheet to look at",
         "pcamx marks check marks.json --data stores/mura",
     )
-    sub.add_argument(
-        "path",
-        type=Path,
-        metavar="PATH",
-        help="COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, or a folder of mask images",
-    )
+    sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=f"{FORMATS}; {MERGING}")
+    add_labels(sub)
     sub.add_argument("--data", type=Path, required=True, metavar="STORE", help="the prepared store")
     sub.add_argument(
         "--out",
@@ -76,22 +73,27 @@ def run_check(options: argparse.Namespace) -> None:
     from pcamx.marking.check import check
     from pcamx.report.console import track
 
-    found = check(options.path, options.data, options.out, track=track)
+    found = check(options.paths, options.data, options.out, labels=options.labels, track=track)
     _print(found)
     if found.shown:
         print(f"{options.out} shows {found.shown} of them; look at it")
     if not found.usable:
+        named = ", ".join(map(str, options.paths))
         raise PcamxError(
-            f"{options.path}: no mark lies on an abnormal film of {options.data}; "
+            f"{named}: no mark lies on an abnormal film of {options.data}; "
             "training has nothing to learn from"
         )
 
 
 def _print(found: "Checked") -> None:
+    from pcamx.data.marks.parse import line
+
     shapes = ", ".join(_count(n, kind) for kind, n in sorted(found.marks.shapes().items()))
-    labels = ", ".join(f"{label} {n}" for label, n in sorted(found.labels.items()))
+    labels = ", ".join(f"{line(label)} {n}" for label, n in sorted(found.labels.items()))
     print(f"{found.marks.kind}: {shapes} on {_count(len(found.share), 'film')}")
     print(f"labels: {labels or 'none'}; images without a mark: {found.marks.unmarked}")
+    if found.marks.left_out:
+        print(found.marks.left_out_note())
     if found.share:
         path, largest = max(found.share.items(), key=lambda item: item[1])
         middle = sorted(found.share.values())[len(found.share) // 2]

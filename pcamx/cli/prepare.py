@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
+from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
 
 
 def add(commands: Commands) -> None:
@@ -34,10 +35,13 @@ def add(commands: Commands) -> None:
     sub.add_argument(
         "--marks",
         type=Path,
+        nargs="+",
+        action="extend",
         metavar="PATH",
-        help="lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, or a folder of "
-        "mask images; look at them first with pcamx marks check; FracAtlas brings its own",
+        help=f"{FORMATS}; {MERGING}; look at them first with pcamx marks check; FracAtlas brings "
+        "its own",
     )
+    add_labels(sub)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -49,6 +53,7 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         table=options.table,
         marks=options.marks,
+        labels=options.labels,
         transcode=options.transcode,
         track=track,
     )

@@ -13,7 +13,6 @@ from PIL import ExifTags, Image
 
 from pcamx.data.canvas.lesion_mask import lay_lesion
 from pcamx.data.marks import Marks, read_marks
-from pcamx.data.marks.parse import line
 from pcamx.data.store import QUARANTINE, SPLITS, Film, Store, csv_rows, read_store
 from pcamx.marking import film_tiles
 from pcamx.progress import Track, silent
@@ -61,17 +60,25 @@ class Checked:
     """Films on the contact sheet; none of them of the test split."""
 
 
-def check(source: Path, store_folder: Path, sheet: Path, *, track: Track = silent) -> Checked:
-    """Read the marks of ``source`` as `pcamx prepare` would and draw the films into ``sheet``.
+def check(
+    sources: Path | Sequence[Path],
+    store_folder: Path,
+    sheet: Path,
+    *,
+    labels: Sequence[str] = (),
+    track: Track = silent,
+) -> Checked:
+    """Read the marks of ``sources`` as `pcamx prepare` would and draw the films into ``sheet``.
 
-    Raises PcamxError for marks that cannot be read, or if none is on a film of the store.
+    ``labels``: the classes that are lesions, where there are several. Raises PcamxError for marks
+    that cannot be read, for classes to be chosen, or if none is on a film of the store.
     """
     check_place(sheet, ".png")
     store = read_store(store_folder)
     film_of = {film.path: film for film in store.films}
     rejected = [row[0] for number, row in csv_rows(store.folder / QUARANTINE) if number > 1]
     sizes = {path: (film.width, film.height) for path, film in film_of.items()}
-    marks = read_marks(source, dict.fromkeys(rejected) | sizes)
+    marks = read_marks(sources, dict.fromkeys(rejected) | sizes, labels, track)
     share: dict[str, float] = {}
     for path, make in track(marks.masks.items(), "drawing marks", len(marks.masks)):
         if make is not None:
@@ -87,7 +94,7 @@ def check(source: Path, store_folder: Path, sheet: Path, *, track: Track = silen
         share=share,
         parts=_parts(store.films, usable, marks),
         splits={s: n for s in SPLITS if (n := sum(film.split == s for film in usable))},
-        labels=Counter(line(m.label) for drawn in marks.of.values() for m in drawn if m.label),
+        labels=marks.labels(),
         normal=tuple(film.path for film in lit if film.label == NORMAL),
         empty=tuple(path for path, covered in share.items() if not covered),
         quarantined=tuple(path for path, make in marks.masks.items() if make is None),

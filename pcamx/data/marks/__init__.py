@@ -4,7 +4,9 @@ One file a format turns its text into `Annotated` images, the one common result;
 the films they mean. The pixel convention stands in `shapes`.
 """
 
-from pcamx.data.marks.collect import PROBLEMS, MakeMask, Marks, Problem, read_marks
-from pcamx.data.marks.shapes import Mark, Mask, Size
+from pcamx.data.marks.collect import MakeMask, Marks, read_marks
+from pcamx.data.marks.problems import PROBLEMS, Problem
+from pcamx.data.marks.shapes import Mask, Size
+from pcamx.data.marks.usable import Drawn
 
-__all__ = ["PROBLEMS", "MakeMask", "Mark", "Marks", "Mask", "Problem", "Size", "read_marks"]
+__all__ = ["PROBLEMS", "Drawn", "MakeMask", "Marks", "Mask", "Problem", "Size", "read_marks"]

@@ -4,126 +4,181 @@ Shapes: H W the upright film.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pcamx.data.marks.formats.detect import open_marks
+from pcamx.data.marks import classes
+from pcamx.data.marks.annotated import Annotated
+from pcamx.data.marks.formats.detect import MASKS, open_marks
 from pcamx.data.marks.names import Names
-from pcamx.data.marks.parse import line
-from pcamx.data.marks.shapes import Annotated, Box, Mark, Mask, Polygon, Size, by, draw
+from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
+from pcamx.data.marks.shapes import Box, Mask, Size, draw
+from pcamx.data.marks.usable import Drawn, fits, usable
 from pcamx.errors import PcamxError
+from pcamx.progress import Track, silent
 
 MakeMask = Callable[[], Mask]
-_SLACK = 1.0  # pixels over the border that are rounding
-PROBLEMS = {
-    "unknown": "images that are not films of this data set, not used",
-    "ambiguous": "images that may be several films, not used; name them by the whole path",
-    "frame": "images marked before the EXIF rotation (width and height swapped), not used",
-    "size": "images marked at another size than the film's, not used",
-    "outside": "marks outside the film, not used",
-    "cut": "marks partly outside the film, cut at its border",
-    "empty": "marks without any area, not used",
-    "open": "points and lines, which have no area, not used",
-    "twice": "films that several images stand for, their marks put together",
-}
-"""What may be wrong with marks that can be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something to look at."""
-
-    kind: str
-    """A key of PROBLEMS."""
-    text: str
-    """Which image or mark, and why."""
-    film: str = ""
-    """Of one whose marks are used all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a person's marks are, film by film."""
+    """What people's marks are, film by film."""
 
     kind: str
-    """The format's name."""
-    of: dict[str, tuple[Mark, ...]]
+    """The formats' names."""
+    of: dict[str, tuple[Drawn, ...]]
     """Film > the marks that can be used; none for a film that cannot be."""
     masks: dict[str, MakeMask | None]
     """Film > what makes its uint8 mask [H, W] of 0 and 255; None for one that cannot be used.
 
     Made when called for, since those of a large set would not fit into memory. A mask may be
-    empty. Raises PcamxError where the pixels of a mark cannot be had.
+    empty.
     """
     unmarked: int
-    """Images that the file holds without a mark."""
+    """Images that the sources hold without a mark."""
     unsized: tuple[str, ...]
     """Films whose marks come without the image's size, so that the frame is taken on trust."""
+    left_out: Counter[str]
+    """Class > marks that were not chosen; "" for those without a class."""
     problems: tuple[Problem, ...]
 
     def shapes(self) -> Counter[str]:
         """How many marks of which shape are used."""
         return Counter(mark.shape.kind for marks in self.of.values() for mark in marks)
 
+    def labels(self) -> Counter[str]:
+        """How many marks of which class are used."""
+        return classes.count(mark.labels for marks in self.of.values() for mark in marks)
+
     def notes(self) -> list[str]:
         """What a person should know before the marks are used, a line each."""
-        boxes = self.shapes()[Box.kind]
+        boxes, labels = self.shapes()[Box.kind], self.labels()
         notes = [f"boxes taken as filled rectangles: {boxes}"] if boxes else []
-        for kind, words in PROBLEMS.items():
-            found = [problem.text for problem in self.problems if problem.kind == kind]
-            if found:
-                more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-                notes.append(f"{len(found)} {words}: {found[0]}{more}")
-        return notes
+        if labels:
+            notes.append(f"classes taken as lesions: {classes.listed(labels)}")
+        if self.left_out:
+            notes.append(self.left_out_note())
+        return notes + notes_of(self.problems)
+
+    def left_out_note(self) -> str:
+        """Which classes were not chosen, in words."""
+        named = Counter({name or "(no class)": n for name, n in self.left_out.items()})
+        return f"marks of classes that were not chosen, not used: {classes.listed(named)}"
 
 
 @dataclass(slots=True)
-class _Desk:
-    """Where images are sorted to films."""
+class _Found:
+    """What one source gives."""
 
-    films: Mapping[str, Size | None]
-    problems: list[Problem] = field(default_factory=list)
+    source: Path
+    kind: str
+    of: dict[str, tuple[Drawn, ...]]
+    unmarked: int
+    unsized: list[str]
 
-    def note(self, kind: str, text: str, film: str = "") -> None:
-        self.problems.append(Problem(kind, line(text), film))
 
+def read_marks(
+    sources: Path | Sequence[Path],
+    films: Mapping[str, Size | None],
+    labels: Sequence[str] = (),
+    track: Track = silent,
+) -> Marks:
+    """The marks of ``sources``, files or folders of any known kind, on the films they mean.
 
-def read_marks(source: Path, films: Mapping[str, Size | None]) -> Marks:
-    """The marks of ``source``, a file or folder of any known kind, on the films they mean.
+    ``films`` gives each film's upright size, None for one that cannot be used. ``labels`` are the
+    classes that are lesions; marks of others are left out, and a source whose marks have no class
+    is used as a whole. Left out itself, every source must be of one class. Marks of one film are
+    put together, in a source and over all: what any of them holds is lesion.
 
-    ``films`` gives each film's upright size, None for one that cannot be used. What is damaged
-    raises PcamxError with the file and the item; what cannot be used is a problem, and so is a
-    size that tells of marks drawn before the EXIF rotation. PcamxError, too, if nothing is left.
+    A file that is damaged raises PcamxError; an item that cannot be read or used is a problem,
+    and so is a size that tells of marks drawn before the EXIF rotation. PcamxError, too, for the
+    predictions of a model, for classes to be chosen, and if a source has nothing to use.
     """
+    paths = [sources] if isinstance(sources, Path) else list(dict.fromkeys(sources))
+    desk = Desk()
+    found = []
+    for path in paths:
+        desk.source = f"{path}: " if len(paths) > 1 else ""
+        found.append(_read(path, films, desk, track))
+    desk.source = ""
+    left_out = _choose(found, labels)
+    of: dict[str, tuple[Drawn, ...]] = {}
+    by_film: dict[str, list[Path]] = {}
+    for one in found:
+        for film, marks in one.of.items():
+            of[film] = of.get(film, ()) + marks
+            by_film.setdefault(film, []).append(one.source)
+    for film, several in by_film.items():
+        if len(several) > 1:
+            desk.note("merged", f"{film} by {several[0]} and {several[1]}")
+    return Marks(
+        kind=" and ".join(dict.fromkeys(one.kind for one in found)),
+        of=of,
+        masks={film: _mask(marks, films[film]) for film, marks in of.items()},
+        unmarked=sum(one.unmarked for one in found),
+        unsized=tuple(dict.fromkeys(film for one in found for film in one.unsized)),
+        left_out=left_out,
+        problems=tuple(desk.problems),
+    )
+
+
+def _choose(found: Sequence[_Found], labels: Sequence[str]) -> Counter[str]:
+    """Leave the marks of classes that are no lesions out of ``found``; class > how many."""
+    counts = list(map(_classes, found))
+    left_out: Counter[str] = Counter()
+    if labels:
+        classes.require_known(labels, sum(counts, Counter()))
+    for one, count in zip(found, counts, strict=True):
+        if not labels:
+            classes.require_one(one.source, count)
+        elif count:
+            for film, marks in list(one.of.items()):
+                kept = tuple(mark for mark in marks if classes.is_chosen(mark.labels, labels))
+                rest = [mark for mark in marks if not classes.is_chosen(mark.labels, labels)]
+                left_out.update(label for mark in rest for label in mark.labels or ("",))
+                one.of[film] = kept
+                if marks and not kept:
+                    del one.of[film]
+    return left_out
+
+
+def _read(source: Path, films: Mapping[str, Size | None], desk: Desk, track: Track) -> _Found:
+    """The usable marks of one source, of every class. Raises PcamxError if there are none."""
     kind, images = open_marks(source)
-    desk = _Desk(films)
     marked: list[tuple[str, Annotated]] = []
-    unmarked = 0
+    found = _Found(source, kind, {}, 0, [])
+    before = len(desk.problems)
     for file, image in images:
-        where = _where(file, source, image)
-        for item in image.unread:
-            desk.note("open", f"{where}: {item}")
+        for remark in image.remarks:
+            where = file.relative_to(source) if file != source else file.name
+            told = str(where) in remark.text or bool(desk.source and file == source)
+            desk.note(remark.kind, remark.text if told else f"{where}: {remark.text}")
         if image.marks:
-            marked.append((where, image))
-        elif not image.unread:
-            unmarked += 1
-    of: dict[str, tuple[Mark, ...]] = {}
-    unsized: list[str] = []
-    for film, where, image in _placed(marked, desk):
+            marked.append((_where(file, source, image), image))
+        elif not image.remarks:
+            found.unmarked += 1
+    placed = list(_placed(marked, films, desk))
+    for film, where, image in track(placed, "reading marks", len(placed)):
         size = films[film]
         if size is None:
-            of.setdefault(film, ())
-        elif _fits(image, size, film, where, desk):
-            if marks := tuple(_usable(image, film, size, desk)):
-                of[film] = of.get(film, ()) + marks
+            found.of.setdefault(film, ())
+        elif fits(image, size, film, where, desk):
+            if marks := tuple(usable(image, film, size, desk)):
+                found.of[film] = found.of.get(film, ()) + marks
             if image.size is None:
-                unsized.append(film)
-    if not of:
-        raise PcamxError(_nothing(source, kind, desk.problems))
-    masks = {film: _mask(source, marks, films[film]) for film, marks in of.items()}
-    return Marks(kind, of, masks, unmarked, tuple(unsized), tuple(desk.problems))
+                found.unsized.append(film)
+    if not found.of:
+        raise PcamxError(_nothing(source, kind, desk.problems[before:]))
+    if kind == MASKS and len(_classes(found)) == 1:  # 0 and 1, or 0 and red: no class is meant
+        for film, marks in found.of.items():
+            found.of[film] = tuple(replace(mark, labels=()) for mark in marks)
+    return found
+
+
+def _classes(found: _Found) -> Counter[str]:
+    return classes.count(mark.labels for marks in found.of.values() for mark in marks)
 
 
 def _where(file: Path, source: Path, image: Annotated) -> str:
@@ -133,73 +188,46 @@ def _where(file: Path, source: Path, image: Annotated) -> str:
     return f"{image.name} ({file.relative_to(source)})"
 
 
-def _mask(source: Path, marks: tuple[Mark, ...], size: Size | None) -> MakeMask | None:
-    return partial(_draw, source, marks, size) if size else None
-
-
-def _draw(source: Path, marks: tuple[Mark, ...], size: Size) -> Mask:
-    try:
-        return draw(marks, size)
-    except PcamxError as error:
-        raise PcamxError(f"{source}: {line(error)}") from None
+def _mask(marks: tuple[Drawn, ...], size: Size | None) -> MakeMask | None:
+    return partial(draw, [mark.shape for mark in marks], size) if size else None
 
 
 def _placed(
-    marked: list[tuple[str, Annotated]], desk: _Desk
+    marked: list[tuple[str, Annotated]], films: Mapping[str, Size | None], desk: Desk
 ) -> Iterator[tuple[str, str, Annotated]]:
     """Film, words for messages, image; of several images for one film those that fit it best."""
-    names = Names(desk.films)
+    names = Names(films)
     found: dict[str, list[tuple[int, str, Annotated]]] = {}
     for where, image in marked:
-        films, fit = names.find(image.name, suffix=image.suffix)
-        if len(films) > 1:
-            desk.note("ambiguous", f"{where} may be {films[0]} or {films[1]}")
-        elif not films:
+        meant, fit = names.find(image.name, suffix=image.suffix)
+        if not meant and (shorter := names.without_prefix(image.name)):
+            meant, fit = names.find(shorter, suffix=image.suffix)
+            if len(meant) == 1:
+                desk.note("prefix", f"{where} for {meant[0]}")
+        if len(meant) > 1:
+            desk.note("ambiguous", f"{where} may be {meant[0]} or {meant[1]}")
+        elif not meant:
             desk.note("unknown", where)
         else:
-            found.setdefault(films[0], []).append((fit, where, image))
+            found.setdefault(meant[0], []).append((fit, where, image))
     for film, several in found.items():
         best = max(fit for fit, _, _ in several)
         for fit, where, _ in several:
             if fit < best:
                 desk.note("unknown", where)
         same = [(where, image) for fit, where, image in several if fit == best]
-        if len(same) > 1:
-            desk.note("twice", f"{film} by {same[0][0]} and {same[1][0]}", film)
+        called = list(dict.fromkeys(where for where, _ in same))
+        if len(called) > 1:
+            desk.note("twice", f"{film} by {called[0]} and {called[1]}", film)
         yield from ((film, where, image) for where, image in same)
-
-
-def _fits(image: Annotated, size: Size, film: str, where: str, desk: _Desk) -> bool:
-    """Whether the marks were drawn on the upright film at its own size, as far as it is said."""
-    if image.size in (None, size):
-        return True
-    swapped = image.size == size[::-1]
-    text = f"{where} is {by(image.size or size)} there, the upright film {film} has {by(size)}"
-    desk.note("frame" if swapped else "size", text)
-    return False
-
-
-def _usable(image: Annotated, film: str, size: Size, desk: _Desk) -> Iterator[Mark]:
-    for mark in image.marks:
-        if image.relative and isinstance(mark.shape, Box | Polygon):
-            mark = replace(mark, shape=mark.shape.scaled(*size))
-        left, top, right, bottom = mark.shape.bounds()
-        reach = max(-left, -top, right - size[0], bottom - size[1])
-        if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
-            desk.note("outside", f"{mark.where}, a film of {by(size)}")
-        elif not isinstance(mark.shape, Polygon) and (left == right or top == bottom):
-            desk.note("empty", mark.where)
-        else:
-            if reach > _SLACK:
-                desk.note("cut", f"{mark.where}, {reach:.0f} pixels of it", film)
-            yield mark
 
 
 def _nothing(source: Path, kind: str, problems: list[Problem]) -> str:
     if not problems:
         return f"{source}: {kind}, but nothing is marked in it; export it again with the marks"
-    first = problems[0]
+    first = min(problems, key=lambda problem: list(PROBLEMS).index(problem.kind))
+    strange = first.kind in ("unknown", "ambiguous", "frame", "size")
+    advice = "; check that the films are those of this data set" if strange else ""
     return (
-        f"{source}: {kind}, but no mark can be used; {PROBLEMS[first.kind]}: {first.text}; "
-        "check that the films are those of this data set"
+        f"{source}: {kind}, but no mark can be used; {PROBLEMS[first.kind]}: {first.text}{advice}"
     )

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+_UPLOAD = re.compile(r"^([0-9a-f]{8,32}-|[0-9a-f]{6,32}__)(?=.)")
 Parts = tuple[str, ...]
 WHOLE = 1 << 30
 """How well a name fits that is a film's whole path; else the number of equal parts at the end."""
@@ -42,6 +43,15 @@ class Names:
         fit = {film: _shared(self._parts[film][:-1], parts[:-1]) + 1 for film in found}
         best = max(fit.values(), default=0)
         return [film for film in found if fit[film] == best], best
+
+    def without_prefix(self, name: str) -> str:
+        """The name without what an upload puts before it, as Label Studio does; "" without one.
+
+        Eight or more hexadecimal digits and a hyphen, or six or more and two underscores.
+        """
+        folder, _, last = name.replace("\\", "/").rpartition("/")
+        rest = _UPLOAD.sub("", last)
+        return "" if rest == last else f"{folder}/{rest}".lstrip("/")
 
 
 def _parts(name: str) -> Parts:

@@ -63,7 +63,7 @@ def objects(tree: Any, key: str, of: str) -> list[dict[str, Any]]:
 def word(value: Any, what: str) -> str:
     """A text that is not blank."""
     if not isinstance(value, str) or not value.strip():
-        raise PcamxError(f"{what} is {_short(value)}, not a text; export the marks again")
+        raise PcamxError(f"{what} is {short(value)}, not a text; export the marks again")
     return value.strip()
 
 
@@ -77,7 +77,7 @@ def number(value: Any, what: str, furthest: float = FURTHEST) -> float:
             found = None
     # Compared before it is converted: a whole number may be longer than a float can be. NaN fails.
     if type(found) not in (int, float) or not abs(found) <= furthest:
-        raise PcamxError(f"{what} is {_short(value)}, not a number within reach; mend it")
+        raise PcamxError(f"{what} is {short(value)}, not a number within reach; mend it")
     return float(found)
 
 
@@ -85,7 +85,7 @@ def whole(value: Any, what: str, furthest: float = FURTHEST) -> int:
     """A whole number, not negative."""
     found = number(value, what, furthest)
     if found < 0 or found != int(found):
-        raise PcamxError(f"{what} is {_short(value)}, not a whole number from 0 on; mend it")
+        raise PcamxError(f"{what} is {short(value)}, not a whole number from 0 on; mend it")
     return int(found)
 
 
@@ -114,7 +114,7 @@ def points(pairs: Any, what: str) -> Points:
 def pair(value: Any, what: str) -> tuple[float, float]:
     """One point x, y."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise PcamxError(f"{what}: {_short(value)} is not a point x, y; mend it")
+        raise PcamxError(f"{what}: {short(value)} is not a point x, y; mend it")
     return number(value[0], f"{what}: x"), number(value[1], f"{what}: y")
 
 
@@ -131,7 +131,8 @@ def line(message: object) -> str:
     return clean if len(clean) <= _LINE else f"{clean[: _LINE - 3]}..."
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as a message shows it."""
     if value is None:
         return "missing"
     if isinstance(value, int) and abs(value) > 10**40:  # Python refuses to write the longest

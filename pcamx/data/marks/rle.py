@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pcamx.data.marks.shapes import Bits
 from pcamx.errors import PcamxError
-
-Bits = NDArray[np.bool_]
 
 
 def expand(counts: Sequence[int], width: int, height: int, *, columns: bool) -> Bits:

@@ -11,7 +11,7 @@ Shapes: H W the pixels of a raster.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pcamx.errors import PcamxError
 Size = tuple[int, int]
 """Width and height of an upright film in pixels."""
 Mask = NDArray[np.uint8]
+Bits = NDArray[np.bool_]
 Bounds = tuple[float, float, float, float]
 """Left, top, right and bottom edge."""
 Points = tuple[tuple[float, float], ...]
@@ -89,73 +90,91 @@ def _covered(low: float, high: float) -> tuple[int, int]:
     return (first, last) if last >= first else (math.floor((low + high) / 2),) * 2
 
 
+class Layers(NamedTuple):
+    """Pixels by class."""
+
+    of: dict[str, Bits]
+    """Class, "" for none, > bool [height, width]."""
+    remark: str = ""
+    """What is to be known of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Raster:
-    """Pixels; ``pixels`` makes them, bool [height, width], when they are drawn."""
+    """Pixels that are still to be decoded."""
 
     kind: ClassVar[str] = "mask"
     left: int
     top: int
     width: int
     height: int
-    pixels: Callable[[], NDArray[np.bool_]]
+    pixels: Callable[[], Bits | Layers]
+    """Makes them, bool [height, width], in one layer or several. Raises PcamxError."""
+
+    def bounds(self) -> Bounds:
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+    def decoded(self, size: Size) -> tuple[dict[str, "Bitmap"], str]:
+        """Class, "" for none, > its pixels, of a film of ``size``; and what is to be known.
+
+        Raises PcamxError for pixels that cannot be had. The size is looked at before anything is
+        allocated: a file may claim any.
+        """
+        if self.width > size[0] or self.height > size[1]:
+            raise PcamxError(
+                f"a mask of {by((self.width, self.height))} pixels, the film has {by(size)}; "
+                "draw it at the film's own size"
+            )
+        found = self.pixels()
+        layers = found if isinstance(found, Layers) else Layers({"": found})
+        bitmaps = {name: Bitmap.of(bits, self.left, self.top) for name, bits in layers.of.items()}
+        return bitmaps, layers.remark
+
+
+@dataclass(frozen=True, slots=True)
+class Bitmap:
+    """Pixels, cut to those that are set and packed, since a set may have thousands of masks."""
+
+    kind: ClassVar[str] = "mask"
+    left: int
+    top: int
+    width: int
+    height: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, bits: Bits, left: int, top: int) -> "Bitmap":
+        """``bits``, bool [height, width], whose first pixel lies at ``left`` and ``top``."""
+        rows, columns = (np.flatnonzero(bits.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return cls(left, top, 0, 0, b"")
+        y, x = int(rows[0]), int(columns[0])
+        inner = bits[y : rows[-1] + 1, x : columns[-1] + 1]
+        height, width = inner.shape
+        return cls(left + x, top + y, width, height, np.packbits(inner).tobytes())
 
     def bounds(self) -> Bounds:
         return self.left, self.top, self.left + self.width, self.top + self.height
 
     def draw(self, image: Image.Image) -> None:
-        # Checked before anything is allocated: a file may claim any size.
-        if self.width > image.width or self.height > image.height:
-            raise PcamxError(
-                f"a mask of {by((self.width, self.height))} pixels, the film has {by(image.size)}; "
-                "draw it at the film's own size"
-            )
-        stencil = Image.fromarray(self.pixels().astype(np.uint8) * 255)
+        if not self.packed:
+            return
+        flat = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=self.width * self.height)
+        stencil = Image.fromarray(flat.reshape(self.height, self.width) * np.uint8(255))
         image.paste(255, (self.left, self.top), stencil)
 
 
 Shape: TypeAlias = Polygon | Box | Raster
+"""What a format gives."""
+Drawable: TypeAlias = Polygon | Box | Bitmap
+"""What can be drawn on a film."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One lesion as it was drawn."""
-
-    where: str
-    """For messages: which item of its image."""
-    label: str
-    """What the person called it, "" if nothing."""
-    shape: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Annotated:
-    """One image of a mark file and what is drawn on it: what every format is read into."""
-
-    name: str
-    """The image's path, address or file name, as the file has it."""
-    size: Size | None
-    """The image's size according to the file, None if it does not say."""
-    marks: tuple[Mark, ...]
-    relative: bool = False
-    """Coordinates are shares of the image's width and height."""
-    suffix: bool = True
-    """The name's suffix is the image's, not the mask's."""
-    unread: tuple[str, ...] = ()
-    """Drawn items that are no area, such as points and lines."""
-
-
-def draw(marks: Iterable[Mark], size: Size) -> Mask:
-    """The union of the marks: uint8 [H, W] of 0 and 255, of an upright film of ``size``.
-
-    Raises PcamxError that names the mark whose pixels cannot be had.
-    """
+def draw(shapes: Iterable[Drawable], size: Size) -> Mask:
+    """The union of the shapes: uint8 [H, W] of 0 and 255, of an upright film of ``size``."""
     image = Image.new("L", size)
-    for mark in marks:
-        try:
-            mark.shape.draw(image)
-        except PcamxError as error:
-            raise PcamxError(f"{mark.where}: {error}") from None
+    for shape in shapes:
+        shape.draw(image)
     return np.asarray(image)
 
 

@@ -56,7 +56,8 @@ def prepare(
     out: Path,
     *,
     table: Path | None = None,
-    marks: Path | None = None,
+    marks: Path | Sequence[Path] | None = None,
+    labels: Sequence[str] = (),
     transcode: Kind | None = None,
     workers: int | None = None,
     track: Track = silent,
@@ -65,7 +66,9 @@ def prepare(
 
     ``root`` is a folder of MURA-v1.1 or FracAtlas, or holds the films that ``table``
     (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.prepare.dicom_to_png`).
-    ``marks``: what `pcamx.data.marks` reads; FracAtlas's own are used where others are not named.
+    ``marks``: what `pcamx.data.marks` reads, one or several, all of which count; FracAtlas's own
+    are used where others are not named. ``labels``: the classes of marks that are lesions, where
+    a file has several.
     ``transcode`` writes the films anew into the store, with a report. ``workers``: processes, all
     cores by default; the result does not depend on it. Run it under
     ``if __name__ == "__main__"``.
@@ -79,6 +82,8 @@ def prepare(
         check_codec(transcode)
     entries, own_marks = list_films(root, table)
     marks = marks or own_marks
+    if labels and marks is None:
+        raise PcamxError("--labels chooses among the classes of marks; name these with --marks")
     with replacing_folder(out, refuse_foreign) as draft:
         paths = [root / entry.path for entry in entries]
         checks = in_processes(verify, paths, paths, workers)
@@ -91,7 +96,7 @@ def prepare(
         tally: Counter[str] = Counter()
         notes: list[str] = []
         if marks is not None:
-            found = read_marks(marks, size_of)
+            found = read_marks(marks, size_of, labels, track)
             notes = found.notes()
             work = track(found.masks.items(), "drawing marks", len(found.masks))
             films = _add_marks(films, work, draft, tally)

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from pcamx.data.marks import rle
-from pcamx.data.marks.parse import box, image_size, number, objects, points, word
-from pcamx.data.marks.shapes import Annotated, Mark, Polygon, Raster, Shape, Size, by
+from pcamx.data.marks.annotated import Annotated, Draft, Remark, label_of
+from pcamx.data.marks.parse import box, image_size, number, objects, points, short, word
+from pcamx.data.marks.shapes import Bits, Points, Polygon, Raster, Shape, Size, by
 from pcamx.errors import PcamxError
 
 
@@ -24,19 +25,21 @@ def read(tree: Any, file: str) -> Iterator[Annotated]:
     """The images of the file. Raises PcamxError without the file."""
     del file
     images = _images(tree)
-    labels = {item.get("id"): item.get("name") for item in _categories(tree)}
-    drawn: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    labels = {item.get("id"): label_of(item.get("name")) for item in _categories(tree)}
+    drafts: dict[Any, Draft] = defaultdict(Draft)
     for item in objects(tree, "annotations", "COCO"):
         key = item.get("image_id")
+        where = f"annotation {short(item.get('id'))}"
         if not isinstance(key, int | str) or key not in images:
-            raise PcamxError(
-                f"annotation {item.get('id')!r}: image_id {key!r} is not among the images; mend it"
-            )
-        drawn[key].append(item)
-    for key, image in images.items():
-        name, size = image["file_name"], image_size(image.get("width"), image.get("height"))
-        marks = tuple(_mark(item, name, size, labels) for item in drawn[key])
-        yield Annotated(name, size, marks)
+            why = f"image_id {short(key)} is not among the images"
+            yield Annotated("", remarks=(Remark("damaged", f"{where}: {why}"),))
+            continue
+        name, size = images[key]
+        category = item.get("category_id")
+        called = labels.get(category, ()) if isinstance(category, int | str) else ()
+        _take(item, f"{where} of {name}", size, called or label_of(category), drafts[key])
+    for key, (name, size) in images.items():
+        yield drafts[key].image(name, size)
 
 
 def _categories(tree: dict[str, Any]) -> list[dict[str, Any]]:
@@ -44,40 +47,55 @@ def _categories(tree: dict[str, Any]) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item.get("id"), int | str)]
 
 
-def _images(tree: Any) -> dict[Any, dict[str, Any]]:
-    images: dict[Any, dict[str, Any]] = {}
+def _images(tree: Any) -> dict[Any, tuple[str, Size | None]]:
+    """Key > name and size. Two of one key raise: their marks could be either's."""
+    images: dict[Any, tuple[str, Size | None]] = {}
     for image in objects(tree, "images", "COCO"):
         key = image.get("id")
         if not isinstance(key, int | str):
             raise PcamxError(f"image id {key!r} is neither number nor text; export the marks again")
         if key in images:
             raise PcamxError(f"image id {key} is given twice; export the marks again")
-        images[key] = image | {"file_name": word(image.get("file_name"), f"file_name of {key}")}
+        name = word(image.get("file_name"), f"file_name of {key}")
+        images[key] = name, image_size(image.get("width"), image.get("height"))
     return images
 
 
-def _mark(item: dict[str, Any], name: str, size: Size | None, labels: dict[Any, Any]) -> Mark:
-    where = f"annotation {item.get('id')!r} of {name}"
-    try:
-        category = item.get("category_id")
-        label = labels.get(category) if isinstance(category, int | str) else None
-        return Mark(where, str(label or ""), _shape(item, size))
-    except PcamxError as error:
-        raise PcamxError(f"{where}: {error}") from None
-
-
-def _shape(item: dict[str, Any], size: Size | None) -> Shape:
+def _take(
+    item: dict[str, Any], where: str, size: Size | None, labels: tuple[str, ...], draft: Draft
+) -> None:
+    """Add one annotation to ``draft``, of several polygons those that can be read."""
     drawn = item.get("segmentation")
     if isinstance(drawn, dict):
-        return _runs(drawn, size)
+        return draft.take(where, labels, partial(_runs, drawn, size))
+    rings = _rings(drawn)
+    if rings is None:
+        return draft.leave(where, "segmentation is neither polygons nor run lengths; mend it")
+    if not rings and not item.get("bbox") and item.get("keypoints"):
+        return draft.leave(where, "keypoints", "open")
+    if not rings:
+        return draft.take(where, labels, partial(_box, item.get("bbox")))
+    sound = []
+    for count, ring in enumerate(rings, 1):
+        try:
+            sound.append(_ring(ring))
+        except PcamxError as error:
+            draft.leave(f"{where}, polygon {count}" if len(rings) > 1 else where, str(error))
+    if sound:
+        draft.take(where, labels, partial(Polygon, tuple(sound)))
+
+
+def _rings(drawn: Any) -> list[Any] | None:
+    """The polygons that are not empty, also of one that stands in no list; None for others."""
     if not drawn:
-        return _box(item.get("bbox"))
+        return []
     if not isinstance(drawn, list):
-        raise PcamxError("segmentation is neither polygons nor run lengths; export it again")
-    return Polygon(tuple(_ring(ring) for ring in drawn))
+        return None
+    flat = not any(isinstance(ring, list) for ring in drawn)
+    return [drawn] if flat else [ring for ring in drawn if ring != []]
 
 
-def _ring(flat: Any) -> tuple[tuple[float, float], ...]:
+def _ring(flat: Any) -> Points:
     if not isinstance(flat, list) or len(flat) % 2:
         raise PcamxError("a polygon is at least three pairs x, y in one list; mend it")
     return points(list(zip(flat[::2], flat[1::2], strict=True)), "a polygon")
@@ -105,6 +123,6 @@ def _runs(drawn: dict[str, Any], size: Size | None) -> Shape:
     return Raster(0, 0, *theirs, partial(_pixels, counts, *theirs))
 
 
-def _pixels(counts: str | list[int], width: int, height: int) -> rle.Bits:
+def _pixels(counts: str | list[int], width: int, height: int) -> Bits:
     numbers = rle.coco_counts(counts) if isinstance(counts, str) else counts
     return rle.expand(numbers, width, height, columns=True)

@@ -6,11 +6,13 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from pcamx.data.marks import rle
+from pcamx.data.marks.annotated import Annotated, Draft, label_of, unreadable
 from pcamx.data.marks.parse import box, image_size, number, points, whole, word
-from pcamx.data.marks.shapes import Annotated, Mark, Polygon, Raster, Shape, ellipse, rectangle
+from pcamx.data.marks.shapes import Bits, Polygon, Raster, Shape, ellipse, rectangle
 from pcamx.errors import PcamxError
 
-_NO_AREA = ("polyline", "points", "skeleton", "cuboid")
+_NO_AREA = ("polyline", "points", "skeleton")
+_OF_THE_IMAGE = ("tag", "attribute")
 
 
 def fits(tree: Any) -> bool:
@@ -25,22 +27,21 @@ def read(tree: Element, file: str) -> Iterator[Annotated]:
         raise PcamxError("CVAT for video; export the task as CVAT for images 1.1")
     for image in tree.iter("image"):
         name = word(image.get("name"), "the name of an image")
-        marks, unread = [], []
+        draft = Draft()
         for count, item in enumerate(image, 1):
             where = f"{item.tag} {count} of {name}"
             if item.tag in _NO_AREA:
-                unread.append(where)
+                draft.leave(where, "no area", "open")
             elif item.tag in _SHAPES:
-                marks.append(Mark(where, item.get("label", ""), _shape(item, where)))
-        size = image_size(image.get("width"), image.get("height"))
-        yield Annotated(name, size, tuple(marks), unread=tuple(unread))
-
-
-def _shape(item: Element, where: str) -> Shape:
-    try:
-        return _SHAPES[item.tag](item)
-    except PcamxError as error:
-        raise PcamxError(f"{where}: {error}") from None
+                draft.take(where, label_of(item.get("label")), partial(_SHAPES[item.tag], item))
+            elif item.tag not in _OF_THE_IMAGE:
+                draft.leave(where, "not known; draw a polygon")
+        try:
+            size = image_size(image.get("width"), image.get("height"))
+        except PcamxError as error:
+            yield unreadable(PcamxError(f"{name}: {error}"))
+            continue
+        yield draft.image(name, size)
 
 
 def _numbers(item: Element, names: tuple[str, ...]) -> list[float]:
@@ -73,7 +74,7 @@ def _mask(item: Element) -> Shape:
     return Raster(left, top, width, height, partial(_pixels, runs, width, height))
 
 
-def _pixels(runs: list[str], width: int, height: int) -> rle.Bits:
+def _pixels(runs: list[str], width: int, height: int) -> Bits:
     counts = [whole(run, "a run length") for run in runs]
     return rle.expand(counts, width, height, columns=False)
 

@@ -1,12 +1,23 @@
 """What kind of marks a file or folder holds, known by its content."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcamx.data.marks import parse
-from pcamx.data.marks.formats import coco, cvat, label_studio, labelme, mask_images, voc, yolo
-from pcamx.data.marks.shapes import Annotated
+from pcamx.data.marks.annotated import Annotated, Remark
+from pcamx.data.marks.formats import (
+    coco,
+    cvat,
+    label_studio,
+    labelme,
+    mask_images,
+    predictions,
+    via,
+    voc,
+    yolo,
+)
 from pcamx.errors import PcamxError
 
 
@@ -21,6 +32,7 @@ _KINDS = (
     _Kind("COCO", ".json", coco.fits, coco.read),
     _Kind("LabelMe", ".json", labelme.fits, labelme.read),
     _Kind("Label Studio", ".json", label_studio.fits, label_studio.read),
+    _Kind("VIA", ".json", via.fits, via.read),
     _Kind("Pascal VOC", ".xml", voc.fits, voc.read),
     _Kind("CVAT", ".xml", cvat.fits, cvat.read),
     _Kind("YOLO", ".txt", yolo.fits, yolo.read),
@@ -33,9 +45,11 @@ _LOAD: dict[str, Callable[[Path], Any]] = {
 }
 KNOWN = (
     "COCO .json, Pascal VOC .xml, YOLO .txt, LabelMe .json, Label Studio .json (not JSON-MIN), "
-    "CVAT for images 1.1 .xml, or a folder of them or of mask images"
+    "VGG VIA .json, CVAT for images 1.1 .xml, or a folder of them or of mask images"
 )
 MASKS = "mask images"
+_COMPANIONS = ("classes.txt", "notes.json", "predefined_classes.txt", "train.txt", "valid.txt")
+"""What tools lay beside marks."""
 
 
 def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
@@ -48,7 +62,15 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
         raise PcamxError(f"{source}: no such file or folder; marks are {KNOWN}")
     folder = source if source.is_dir() else source.parent
     files = _files(folder) if source.is_dir() else [source]
-    found = [(file, tree, kind) for file in files for tree, kind in _recognise(file)]
+    found: list[tuple[Path, Any, _Kind]] = []
+    others: list[Path] = []
+    for file in files:
+        if file.suffix.lower() in _LOAD:
+            tree, kind = _recognise(file)
+            if kind:
+                found.append((file, tree, kind))
+            elif tree and file.name.lower() not in _COMPANIONS and not _is_readme(file):
+                others.append(file)
     kinds = {kind.name: file for file, _, kind in reversed(found)}
     if len(kinds) > 1:
         several = ", ".join(
@@ -56,9 +78,9 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
         )
         raise PcamxError(f"{source}: several kinds of marks, {several}; name one of them")
     if found:
-        return found[0][2].name, _read(folder, found)
+        return found[0][2].name, chain(_unknown(others), _read(folder, found))
     if source.is_dir() and any(file.suffix.lower() in mask_images.SUFFIXES for file in files):
-        return MASKS, mask_images.read(folder, files)
+        return MASKS, chain(_unknown(others), mask_images.read(folder, files))
     what = "holds no marks of a known kind" if source.is_dir() else "marks of an unknown kind"
     hint = "unpack it first; " if source.suffix.lower() == ".zip" else ""
     raise PcamxError(f"{source}: {what}; {hint}known: {KNOWN}")
@@ -70,12 +92,23 @@ def _files(folder: Path) -> list[Path]:
     return [f for f in files if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
 
 
-def _recognise(file: Path) -> Iterator[tuple[Any, _Kind]]:
-    """The file's content and kind, if it is one: a README is none."""
+def _recognise(file: Path) -> tuple[Any, _Kind | None]:
+    """The file's content and kind. Raises PcamxError for the predictions of a model."""
     suffix = file.suffix.lower()
-    if suffix in _LOAD:
-        tree = _LOAD[suffix](file)
-        yield from ((tree, kind) for kind in _KINDS if kind.suffix == suffix and kind.fits(tree))
+    tree = _LOAD[suffix](file)
+    if why := predictions.refusal(tree):
+        raise PcamxError(f"{file}: {why}")
+    kinds = (kind for kind in _KINDS if kind.suffix == suffix and kind.fits(tree))
+    return tree, next(kinds, None)
+
+
+def _is_readme(file: Path) -> bool:
+    return file.stem.lower().startswith(("readme", "license", "licence"))
+
+
+def _unknown(files: list[Path]) -> Iterator[tuple[Path, Annotated]]:
+    for file in files:
+        yield file, Annotated("", remarks=(Remark("damaged", f"{file.name}: of no known kind"),))
 
 
 def _read(folder: Path, found: list[tuple[Path, Any, _Kind]]) -> Iterator[tuple[Path, Annotated]]:

@@ -1,33 +1,28 @@
 """Label Studio: the JSON export, one list of tasks (labelstud.io, guide/task_format).
 
-Coordinates are per cent of the image. All annotations of a task count, but for the cancelled;
-predictions do not.
+Coordinates are per cent of the image. All annotations of a task count, whoever made them, but for
+the cancelled; predictions do not. A painted region is a list of run lengths or, of the tags Bitmask
+and BitmaskLabels, a PNG of black pixels on transparent ground.
 """
 
-import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from pcamx.data.marks.parse import box, image_size, number, objects, points
+from pcamx.data.marks.annotated import Annotated, Draft, unreadable
+from pcamx.data.marks.formats.label_studio_images import image_of, images_of
+from pcamx.data.marks.mask_pixels import embedded
+from pcamx.data.marks.parse import box, image_size, number, objects, points, short
 from pcamx.data.marks.rle import label_studio_brush
-from pcamx.data.marks.shapes import (
-    Annotated,
-    Mark,
-    Polygon,
-    Raster,
-    Shape,
-    Size,
-    ellipse,
-    rectangle,
-)
+from pcamx.data.marks.shapes import Polygon, Raster, Shape, Size, ellipse, rectangle
 from pcamx.errors import PcamxError
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".webp"}
-_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
+_NO_AREA = ("keypoint",)
+_OF_A_REGION = ("", "choices", "textarea", "rating", "number", "taxonomy", "datetime")
+"""What may be said of a region, in an item of its own with the region's id; "" its labels."""
+_DRAWN = {"x", "points", "vertices", "rle", "imageDataURL", "maskDataURL"}
+_Place = tuple[str, Size | None]
 
 
 def fits(tree: Any) -> bool:
@@ -39,87 +34,93 @@ def read(tree: list[dict[str, Any]], file: str) -> Iterator[Annotated]:
     """The images of the file. Raises PcamxError without the file."""
     del file
     for task in tree:
-        where = f"task {task.get('id')!r}" if isinstance(task, dict) else "a task"
+        where = f"task {short(task.get('id'))}" if isinstance(task, dict) else "a task"
         try:
-            yield _task(task, where)
+            yield from _task(task, where)
         except PcamxError as error:
-            raise PcamxError(f"{where}: {error}") from None
+            yield unreadable(PcamxError(f"{where}: {error}"))
 
 
-def _task(task: Any, where: str) -> Annotated:
-    name = image_name(task)
-    marks: list[Mark] = []
-    unread: list[str] = []
-    sizes: set[Size] = set()
+def _task(task: Any, where: str) -> Iterator[Annotated]:
+    """A task's images with the regions drawn on each, by the size that the regions name."""
+    drafts: dict[_Place, Draft] = defaultdict(Draft)
+    people = 0
     for annotation in objects(task, "annotations", "Label Studio's JSON export"):
-        if annotation.get("was_cancelled"):
-            continue
-        for count, item in enumerate(objects(annotation, "result", "an annotation"), 1):
-            kind, value = item.get("type"), item.get("value")
-            if not isinstance(kind, str) or not isinstance(value, dict) or not _is_drawn(value):
-                continue  # a choice or a text about the image, not a region of it
-            kind = kind.removesuffix("labels")
-            if kind not in _SHAPES:
-                unread.append(f"region {count}, a {kind}")
+        if not annotation.get("was_cancelled"):
+            before = sum(len(draft.marks) for draft in drafts.values())
+            _annotation(annotation, task, where, drafts)
+            people += sum(len(draft.marks) for draft in drafts.values()) > before
+    if people > 1:
+        place = next(place for place, draft in drafts.items() if draft.marks)
+        drafts[place].leave(where, f"{people} annotations", "people")
+    if not drafts:  # a task that is not marked
+        images = [path for paths in images_of(task, set()).values() for path in paths]
+        yield Annotated(images[0] if images else where)
+    for (name, size), draft in drafts.items():
+        yield draft.image(name, size)
+
+
+def _annotation(
+    annotation: dict[str, Any], task: Any, where: str, drafts: dict[_Place, Draft]
+) -> None:
+    items = objects(annotation, "result", "an annotation")
+    drawn = [item for item in items if _kind(item) in _SHAPES]
+    images = images_of(task, {str(item.get("to_name")) for item in drawn})
+    ids = {str(item["id"]) for item in drawn if "id" in item}
+    for count, item in enumerate(items, 1):
+        region = f"{where}, region {count}"
+        kind = _kind(item)
+        if kind in _SHAPES:
+            try:
+                place = image_of(item, images), _size(item)
+            except PcamxError as error:
+                drafts["", None].leave(region, str(error))
                 continue
-            shape, size = _region(kind, item, value, count)
-            labels = value.get(f"{kind}labels")
-            label = str(labels[0]) if isinstance(labels, list) and labels else ""
-            marks.append(Mark(f"{where}, region {count}", label, shape))
-            sizes.add(size)
-    if len(sizes) > 1:
-        raise PcamxError("its regions name images of different sizes; export the marks again")
-    return Annotated(name, next(iter(sizes), None), tuple(marks), unread=tuple(unread))
+            drafts[place].take(region, _labels(item, items), partial(_region, item))
+        elif _is_drawn(item) and not (kind in _OF_A_REGION and str(item.get("id")) in ids):
+            what = f"a {kind or 'label without a region'}"
+            drafts["", None].leave(region, what, "open" if kind in _NO_AREA else "damaged")
 
 
-def image_name(task: Any) -> str:
-    """The path of a task's image, from its address.
-
-    Local files are `/data/local-files/?d=path`, uploads `/data/upload/1/1a2b3c4d-name`.
-    """
-    data = task.get("data") if isinstance(task, dict) else None
-    texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
-    found = {k: path for k, v in texts.items() if PurePosixPath(path := _path(v)).suffix}
-    images = {k: p for k, p in found.items() if PurePosixPath(p).suffix.lower() in _IMAGES}
-    if "image" not in images and len(images) != 1:
-        raise PcamxError("its data name no image, or several; name the one marked `image`")
-    return images["image"] if "image" in images else next(iter(images.values()))
+def _kind(item: dict[str, Any]) -> str:
+    """The region's tool, whether it gives labels or not; "" for labels alone."""
+    kind = item.get("type")
+    return kind.removesuffix("labels") if isinstance(kind, str) else "region without a type"
 
 
-def _path(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address
-    local = parse_qs(parts.query).get("d")
-    if local:
-        return local[0]
-    if not parts.scheme and not parts.path.startswith("/data/"):
-        return address
-    folder, _, name = unquote(parts.path).rpartition("/")
-    return (
-        f"{folder}/{_UPLOAD.sub('', name)}"
-        if folder.startswith("/data/upload")
-        else unquote(parts.path)
-    )
+def _labels(item: dict[str, Any], items: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The region's labels, its own or those of the items that speak of it."""
+    told = [item] + [
+        one
+        for one in items
+        if one is not item and "id" in item and one.get("id") == item["id"] and _kind(one) == ""
+    ]
+    values = [one["value"] for one in told if isinstance(one.get("value"), dict)]
+    lists = [value.get(key) for value in values for key in (f"{_kind(item)}labels", "labels")]
+    names = [str(name).strip() for one in lists if isinstance(one, list) for name in one]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _is_drawn(value: dict[str, Any]) -> bool:
-    return bool({"x", "points", "vertices", "rle", "imageDataURL"} & set(value))
+def _is_drawn(item: dict[str, Any]) -> bool:
+    """Whether the item is a region, not a choice or a text about the whole image."""
+    value = item.get("value")
+    return isinstance(value, dict) and bool(_DRAWN & set(value))
 
 
-def _region(
-    kind: str, item: dict[str, Any], value: dict[str, Any], count: int
-) -> tuple[Shape, Size]:
-    try:
-        if item.get("image_rotation"):
-            raise PcamxError("drawn on an image turned in Label Studio; draw it on the upright one")
-        size = image_size(item.get("original_width"), item.get("original_height"))
-        if size is None:
-            raise PcamxError("lacks original_width and original_height; export the marks again")
-        return _SHAPES[kind](value, size), size
-    except PcamxError as error:
-        raise PcamxError(f"region {count}: {error}") from None
+def _size(item: dict[str, Any]) -> Size:
+    if item.get("image_rotation"):
+        raise PcamxError("drawn on an image turned in Label Studio; draw it on the upright one")
+    size = image_size(item.get("original_width"), item.get("original_height"))
+    if size is None:
+        raise PcamxError("lacks original_width and original_height; export the marks again")
+    return size
+
+
+def _region(item: dict[str, Any]) -> Shape:
+    value = item.get("value")
+    if not isinstance(value, dict):
+        raise PcamxError("its value is no object; export it again")
+    return _SHAPES[_kind(item)](value, _size(item))
 
 
 def _numbers(value: dict[str, Any], names: Sequence[str]) -> list[float]:
@@ -146,7 +147,11 @@ def _ellipse(value: dict[str, Any], size: Size) -> Shape:
     return ellipse(x * wide, y * high, across * wide, down * high, turn)
 
 
-def _brush(value: dict[str, Any], size: Size) -> Shape:
+def _mask(value: dict[str, Any], size: Size) -> Shape:
+    """What is painted: run lengths, or a picture in a data URL."""
+    for key in ("imageDataURL", "maskDataURL", "image"):
+        if isinstance(value.get(key), str):
+            return Raster(0, 0, *size, partial(embedded, value[key], size))
     numbers = value.get("rle")
     # Not bytes(numbers) of whatever comes: of one number it would make as many zeros.
     if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 256 for n in numbers):
@@ -155,4 +160,11 @@ def _brush(value: dict[str, Any], size: Size) -> Shape:
     return Raster(0, 0, *size, partial(label_studio_brush, data, *size))
 
 
-_SHAPES = {"rectangle": _rectangle, "polygon": _polygon, "ellipse": _ellipse, "brush": _brush}
+_SHAPES = {
+    "rectangle": _rectangle,
+    "polygon": _polygon,
+    "ellipse": _ellipse,
+    "brush": _mask,
+    "magicwand": _mask,
+    "bitmask": _mask,
+}

@@ -1,22 +1,20 @@
 """LabelMe: a json per image with "shapes" (github.com/wkentaro/labelme)."""
 
-import base64
-import io
 import math
 import posixpath
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from pcamx.data.marks.annotated import Annotated, Draft, label_of
+from pcamx.data.marks.mask_pixels import embedded
 from pcamx.data.marks.parse import image_size, number, objects, pair, points, word
-from pcamx.data.marks.rle import Bits
-from pcamx.data.marks.shapes import Annotated, Box, Mark, Polygon, Raster, Shape, by, ellipse
+from pcamx.data.marks.shapes import Box, Points, Polygon, Raster, Shape, ellipse
 from pcamx.errors import PcamxError
 
 _NO_AREA = ("point", "points", "line", "linestrip")
+_CORNERS = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
+"""What is drawn corner by corner; the last two are X-AnyLabeling's."""
 
 
 def fits(tree: Any) -> bool:
@@ -29,29 +27,28 @@ def read(tree: dict[str, Any], file: str) -> Iterator[Annotated]:
     path = word(tree.get("imagePath"), "imagePath").replace("\\", "/")
     name = posixpath.normpath(posixpath.join(posixpath.dirname(file), path))
     size = image_size(tree.get("imageWidth"), tree.get("imageHeight"))
-    marks, unread = [], []
+    draft = Draft()
     for count, item in enumerate(objects(tree, "shapes", "LabelMe"), 1):
         kind = item.get("shape_type") or "polygon"
-        where = f"shape {count}"
+        where = f"shape {count} of {path}"
         if kind in _NO_AREA:
-            unread.append(f"{where}, a {kind}")
-            continue
-        try:
-            shape = _shape(kind, item)
-        except PcamxError as error:
-            raise PcamxError(f"{where}: {error}") from None
-        marks.append(Mark(f"{where} of {path}", str(item.get("label") or ""), shape))
-    yield Annotated(name, size, tuple(marks), unread=tuple(unread))
+            draft.leave(where, f"a {kind}", "open")
+        else:
+            draft.take(where, label_of(item.get("label")), partial(_shape, kind, item))
+    yield draft.image(name, size)
 
 
 def _shape(kind: str, item: dict[str, Any]) -> Shape:
     drawn = item.get("points")
-    if kind in ("polygon", "oriented_rectangle"):
+    if kind in _CORNERS:
         return Polygon((points(drawn, f"a {kind}"),))
     if kind not in ("rectangle", "circle", "mask"):
         raise PcamxError(f"shape_type {kind!r} is not known; draw a polygon")
+    if kind == "rectangle" and isinstance(drawn, list) and len(drawn) == 4:
+        return _of_corners(points(drawn, "a rectangle"))
     if not isinstance(drawn, list) or len(drawn) != 2:
-        raise PcamxError(f"a {kind} has two points; mend it")
+        number_of = "two or four points" if kind == "rectangle" else "two points"
+        raise PcamxError(f"a {kind} has {number_of}; mend it")
     (x, y), (to_x, to_y) = (pair(point, f"a {kind}") for point in drawn)
     if kind == "circle":
         radius = number(math.hypot(to_x - x, to_y - y), "the radius")
@@ -60,24 +57,16 @@ def _shape(kind: str, item: dict[str, Any]) -> Shape:
     return box if kind == "rectangle" else _mask(box, item.get("mask"))
 
 
+def _of_corners(corners: Points) -> Shape:
+    """A box where the four corners are an upright rectangle's, else the polygon that they make."""
+    xs, ys = zip(*corners, strict=True)
+    box = Box(min(xs), min(ys), max(xs), max(ys))
+    upright = {(x, y) for x in (box.left, box.right) for y in (box.top, box.bottom)}
+    return box if set(corners) == upright else Polygon((corners,))
+
+
 def _mask(box: Box, encoded: Any) -> Shape:
     """The box's corners are the mask's first and last pixels."""
     left, top, right, bottom = map(math.floor, box.bounds())
-    width, height = right - left + 1, bottom - top + 1
-    text = word(encoded, "mask")
-    return Raster(left, top, width, height, partial(_png, text, width, height))
-
-
-def _png(text: str, width: int, height: int) -> Bits:
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as image:
-            if image.size != (width, height):
-                raise PcamxError(
-                    f"a mask of {by(image.size)} pixels in a box of {by((width, height))}; "
-                    "draw it again"
-                )
-            return np.asarray(image.convert("L")) > 0
-    except PcamxError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
-        raise PcamxError(f"the mask is no readable PNG ({error}); draw it again") from None
+    size = right - left + 1, bottom - top + 1
+    return Raster(left, top, *size, partial(embedded, word(encoded, "mask"), size))

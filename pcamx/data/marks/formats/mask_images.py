@@ -1,15 +1,12 @@
-"""A folder of mask images, named like the films whatever the suffix; non-zero pixels are lesion."""
+"""A folder of mask images, named like the films whatever the suffix (`mask_pixels`)."""
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from pcamx.data.marks.parse import line
-from pcamx.data.marks.rle import Bits
-from pcamx.data.marks.shapes import Annotated, Mark, Raster
+from pcamx.data.marks.annotated import Annotated, Mark, Remark
+from pcamx.data.marks.mask_pixels import classes_of, upright_size
+from pcamx.data.marks.shapes import Raster
 from pcamx.errors import PcamxError
 
 SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
@@ -25,25 +22,9 @@ def read(folder: Path, files: list[Path]) -> Iterator[tuple[Path, Annotated]]:
             continue
         name = file.relative_to(folder).as_posix()
         try:
-            with Image.open(file) as image:
-                size = image.size
-        except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
-            raise PcamxError(f"{file}: {_unreadable(error)}") from None
-        shape = Raster(0, 0, *size, partial(_pixels, file))
-        yield file, Annotated(name, size, (Mark(name, "", shape),), suffix=False)
-
-
-def _unreadable(error: Exception) -> str:
-    return f"not a readable mask ({line(error)}); save it as PNG again"
-
-
-def _pixels(file: Path) -> Bits:
-    try:
-        with Image.open(file) as image:
-            # Colour, not palette index: an index of 0 need not be black. Alpha does not count.
-            plain = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
-            pixels = np.asarray(image if plain else image.convert("RGB"))
-    except Exception as error:  # as above
-        raise PcamxError(_unreadable(error)) from None
-    lesion: Bits = (pixels if pixels.ndim == 2 else pixels.max(axis=-1)) != 0
-    return lesion
+            size = upright_size(file)
+        except PcamxError as error:
+            yield file, Annotated("", remarks=(Remark("damaged", f"{name}: {error}"),))
+            continue
+        shape = Raster(0, 0, *size, partial(classes_of, file))
+        yield file, Annotated(name, size, (Mark(name, (), shape),), suffix=False)

@@ -5,24 +5,41 @@ The file says neither the image's size nor its suffix.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from pcamx.data.marks.parse import box, number, points
-from pcamx.data.marks.shapes import Annotated, Mark, Polygon, Shape
+from pcamx.data.marks.annotated import Annotated, Draft, label_of
+from pcamx.data.marks.parse import box, number, points, short
+from pcamx.data.marks.shapes import Polygon, Shape
 from pcamx.errors import PcamxError
 
+_LAST_CLASS = 1_000_000
 _SHARE = 2.0
 """A share may lie a little outside the image; what lies farther is given in pixels."""
 
 
 def fits(tree: Any) -> bool:
-    """Whether these are the lines of a YOLO file: a class's number leads."""
-    return isinstance(tree, list) and bool(tree) and isinstance(tree[0], str) and _leads(tree[0])
+    """Whether these are the lines of a YOLO file: in one at least a class's number leads."""
+    return isinstance(tree, list) and any(isinstance(one, str) and _leads(one) for one in tree)
 
 
 def _leads(line: str) -> bool:
     first, *rest = line.split()
-    return bool(rest) and first.isdecimal()
+    return _class(first) is not None and bool(rest) and _float(rest[0]) is not None
+
+
+def _class(text: str) -> str | None:
+    """A class's number, also written with a point or an exponent, as numpy saves it."""
+    value = _float(text)
+    whole = value is not None and value.is_integer() and 0 <= value <= _LAST_CLASS
+    return str(int(value or 0)) if whole else None
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def lines(content: str) -> list[str]:
@@ -32,26 +49,26 @@ def lines(content: str) -> list[str]:
 
 def read(tree: list[str], file: str) -> Iterator[Annotated]:
     """The image of the file. Raises PcamxError without the file."""
-    marks = []
+    draft = Draft()
     for count, line in enumerate(tree, 1):
-        where = f"line {count}"
         label, *fields = line.split()
-        values = [number(field, where) for field in fields]
-        if any(abs(value) > _SHARE for value in values):
-            raise PcamxError(f"{where}: {max(values, key=abs):g} is no share of the image; mend it")
-        try:
-            marks.append(Mark(f"{where} of {file}", label, _shape(values)))
-        except PcamxError as error:
-            raise PcamxError(f"{where}: {error}") from None
-    yield Annotated(file, None, tuple(marks), relative=True)
+        labels = label_of(_class(label))
+        draft.take(f"line {count} of {file}", labels, partial(_shape, label, fields))
+    yield draft.image(file, None, relative=True)
 
 
-def _shape(values: list[float]) -> Shape:
+def _shape(label: str, fields: list[str]) -> Shape:
+    if _class(label) is None:
+        raise PcamxError(f"{short(label)} is no class's number; mend it")
+    values = [number(field, "a share of the image") for field in fields]
+    if any(abs(value) > _SHARE for value in values):
+        raise PcamxError(f"{max(values, key=abs):g} is no share of the image; mend it")
     if len(values) == 4:
         x, y, width, height = values
         return box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     if len(values) < 6 or len(values) % 2:
         raise PcamxError(
-            f"{len(values)} numbers after the class; a box has 4, a polygon 6, 8, ...; mend it"
+            f"{len(values)} numbers after the class; a box has 4, a polygon 6, 8, ... "
+            "(a fifth is the confidence of a prediction); mend it"
         )
     return Polygon((points(list(zip(values[::2], values[1::2], strict=True)), "a polygon"),))

@@ -1,0 +1,30 @@
+"""What the commands that read lesion marks say of them alike."""
+
+import argparse
+
+FORMATS = (
+    "lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, VGG VIA, or a folder of "
+    "mask images"
+)
+MERGING = (
+    "of several, also of several formats, all count: what any of them marks on a film is lesion"
+)
+
+
+def add_labels(sub: argparse.ArgumentParser) -> None:
+    """Add ``--labels``, the classes that are lesions."""
+    sub.add_argument(
+        "--labels",
+        type=_names,
+        default=(),
+        metavar="NAME,...",
+        help="the classes that are lesions, such as fracture,lesion; needed where a file has marks "
+        "of several",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("name one class at least")
+    return names

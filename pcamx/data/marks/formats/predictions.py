@@ -1,0 +1,30 @@
+"""What a model found is no person's mark: trained on it, the model would learn what it does."""
+
+from typing import Any
+
+EXPLAIN = "lesion candidates of pcamx explain"
+"""How `pcamx explain` describes its coco.json."""
+_FACTS = {"probability", "candidates", "map"}
+"""Of `pcamx explain`'s json of one film."""
+_REMEDY = "marks are what a person drew; correct them in a tool and export them from there"
+
+
+def refusal(tree: Any) -> str:
+    """Why the content of a json file is not read as marks; "" if it may be."""
+    if isinstance(tree, list):
+        results = bool(tree) and all(_is_scored(item) and "image_id" in item for item in tree)
+        return f"COCO results, the predictions of a model; {_REMEDY}" if results else ""
+    if not isinstance(tree, dict):
+        return ""
+    info = tree.get("info")
+    told = info.get("description") if isinstance(info, dict) else None
+    if told == EXPLAIN or set(tree) >= _FACTS:
+        return f"predictions of pcamx explain; {_REMEDY}"
+    drawn = tree.get("annotations")
+    if isinstance(drawn, list) and drawn and all(map(_is_scored, drawn)):
+        return f"every annotation has a score: the predictions of a model; {_REMEDY}"
+    return ""
+
+
+def _is_scored(item: Any) -> bool:
+    return isinstance(item, dict) and type(item.get("score")) in (int, float)

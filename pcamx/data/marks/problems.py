@@ -1,0 +1,60 @@
+"""What is to be known of marks before they are used: which item of which file, and why."""
+
+from dataclasses import dataclass, field
+
+from pcamx.data.marks.parse import line
+
+_NAMED = 10
+"""Items that a note names before it counts the rest."""
+PROBLEMS = {
+    "damaged": "items that cannot be read, not used",
+    "unknown": "images that are not films of this data set, not used",
+    "ambiguous": "images that may be several films, not used; name them by the whole path",
+    "frame": "images marked before the EXIF rotation (width and height swapped), not used",
+    "size": "images marked at another size than the film's, not used",
+    "outside": "marks outside the film, not used",
+    "cut": "marks partly outside the film, cut at its border",
+    "empty": "marks without any area, not used",
+    "open": "points and lines, which have no area, not used",
+    "greys": "masks of several greys or colours, all but black taken as lesion",
+    "prefix": "images taken for the film whose name follows an upload's prefix",
+    "twice": "films that several images stand for, their marks put together",
+    "people": "tasks marked more than once, all marks put together",
+    "merged": "films that several of the sources mark, their marks put together",
+}
+"""What may be wrong with marks that can be read, the gravest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something to look at."""
+
+    kind: str
+    """A key of PROBLEMS."""
+    text: str
+    """Which image or mark, and why."""
+    film: str = ""
+    """Of one whose marks are used all the same."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """Collects problems; each text names the source where there are several."""
+
+    problems: list[Problem] = field(default_factory=list)
+    source: str = ""
+
+    def note(self, kind: str, text: str, film: str = "") -> None:
+        """Add a problem, its text made one short line."""
+        self.problems.append(Problem(kind, line(f"{self.source}{text}"), film))
+
+
+def notes_of(problems: tuple[Problem, ...]) -> list[str]:
+    """A line each kind of problem: how many, and the first of them."""
+    notes = []
+    for kind, words in PROBLEMS.items():
+        found = [problem.text for problem in problems if problem.kind == kind]
+        if found:
+            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            notes.append(f"{len(found)} {words}: {'; '.join(found[:_NAMED])}{more}")
+    return notes
