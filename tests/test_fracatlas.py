@@ -271,5 +271,5 @@ def test_the_wheel_holds_the_test_blocks(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", build], cwd=project, check=True, capture_output=True)
     (wheel,) = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
-        text = packed.read("pcamx/data/fracatlas_test_blocks.txt").decode()
+        text = packed.read("pcamx/data/sets/fracatlas_test_blocks.txt").decode()
     assert set(map(int, text.split())) == test_blocks()

@@ -99,7 +99,7 @@ def test_names_in_the_store() -> None:
 def test_writing_processes_do_without_torch() -> None:
     """Each is a new Python: torch would cost it seconds."""
     code = (
-        "import sys; from pcamx.data import take_in; "
+        "import sys; from pcamx.data.prepare import dicom_to_png; "
         "print({'torch', 'nvidia.dali'} & set(sys.modules))"
     )
     assert processes.command(sys.executable, "-c", code, cwd=processes.PROJECT).text == "set()\n"
