@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from pcamx.distributed import sum_over_ranks
 from pcamx.training.losses import RunningAccuracy, confidence, figures, lesion_loss
@@ -217,7 +217,7 @@ def one_rank(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, (str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    processes.on_ranks(one_rank, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 from torchmetrics import Metric, MetricCollection
 
 from pcamx import metrics
@@ -127,7 +126,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_ranks_add_up(tmp_path: Path) -> None:
-    spawn(_rank, args=(processes.free_port(), str(tmp_path)), nprocs=2)
+    processes.on_ranks(_rank, processes.free_port(), str(tmp_path))
     expected = whole(*some_films())
     for rank in range(2):
         for found in torch.load(tmp_path / f"{rank}.pt"):
