@@ -115,7 +115,7 @@ def _train(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, Any]:
     states = model.basic_optimizer.state.values()
     steps = {float(s["step"]) for s in states if "step" in s}
     kinds = {str(v.dtype) for k, v in engine.whole_state(model).items() if v.is_floating_point()}
-    held = engine.optimizer_elements(model)
+    held = sum(t.numel() for s in states for t in s.values() if torch.is_tensor(t) and t.ndim)
     with _waits() as waits:
         for _ in range(2):
             engine.train_step(model, batch, clipping=clipping)
