@@ -20,7 +20,26 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 WriteConfig = Callable[..., Path]
+# Files whose tests train, start processes or compile, the longest first, and what they share.
+SLOW = (
+    *("test_launch", "test_evaluate", "test_kernels", "test_checkpoint", "test_compile"),
+    *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
+    *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
+)
+SLOW_FIXTURES = {"finished_run", "evaluated_run"}
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make quick`` leaves out, and begin with the longest files.
+
+    The workers of ``make test`` take whole files in turn: one that began last would run alone.
+    """
+    for item in items:
+        if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(item.fixturenames):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")
