@@ -1,6 +1,6 @@
 """Import what every rank imports, once: tests/processes.py forks its ranks from here.
 
-Nine tenths of a small training are imports. Nothing here may start a thread, which a fork loses.
+Nine tenths of a small training are imports.
 """
 
 import gc
@@ -17,3 +17,4 @@ from pcamx.engine.ranks import import_deepspeed
 import_deepspeed()
 torch.compile(pcamx.training.trainer.train)  # the compiler itself, which DeepSpeed imports too
 gc.freeze()
+assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the other threads"
