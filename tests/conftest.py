@@ -24,6 +24,7 @@ WriteConfig = Callable[..., Path]
 SLOW = (
     *("test_launch", "test_evaluate", "test_kernels", "test_checkpoint", "test_compile"),
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
+    "test_bench_explain",
     *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
 )
 SLOW_FIXTURES = {"finished_run", "evaluated_run"}

@@ -277,6 +277,7 @@ def test_two_ranks_gradient_with_normal_films_is_that_of_one(tmp_path: Path) -> 
             assert shares[0][name].any() and shares[1][name].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lesion_loss", ["mse", "bce_dice"])
 def test_stage_3_learns_the_marks_and_does_not_collapse_to_zero(
     lesion_loss: Literal["mse", "bce_dice"],
