@@ -360,5 +360,6 @@ def spoil_film(path: Path) -> None:
     path.write_bytes(b"the second half's rank decodes this one")
 
 
+@pytest.mark.slow
 def test_ranks_of_one_host_and_of_two(store: Store, tmp_path: Path) -> None:
     processes.on_ranks(rank_main, str(tmp_path), store, decoded(store))

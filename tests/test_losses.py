@@ -221,6 +221,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_both_ranks_hold_the_accuracy_of_all_films(ranks: list[dict[str, Any]]) -> None:
     first = 0.5 + 8 / 20 * (5 / 8 - 0.5)
     second = first + 8 / 20 * (3 / 8 - first)
@@ -228,6 +229,7 @@ def test_both_ranks_hold_the_accuracy_of_all_films(ranks: list[dict[str, Any]]) 
     assert ranks[0]["trail"] == pytest.approx([first, second], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_averaged_gradient_of_l3_is_that_of_one_process(ranks: list[dict[str, Any]]) -> None:
     loss, gradient = l3_gradient(slice(0, 8))
     averaged = (ranks[0]["gradient"] + ranks[1]["gradient"]) / 2

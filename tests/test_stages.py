@@ -266,6 +266,7 @@ def one_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_gradient_with_normal_films_is_that_of_one(tmp_path: Path) -> None:
     processes.on_ranks(one_rank, str(tmp_path))
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
