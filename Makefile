@@ -7,7 +7,10 @@ RANKS := $(shell n=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU '); \
 	if [ $$n -eq 0 ]; then echo 2; elif [ $$n -ge 8 ]; then echo 8; \
 	elif [ $$n -ge 4 ]; then echo 4; elif [ $$n -ge 2 ]; then echo 2; else echo 1; fi)
 
-.PHONY: install demo test lint clean
+# Whole files to each of two workers, so that what a file shares is made once.
+TWICE := -n 2 --dist loadscope --no-loadscope-reorder
+
+.PHONY: install demo test quick lint clean
 
 install: $(VENV)/installed
 
@@ -28,7 +31,11 @@ demo: install
 	$(BIN)/pcamx evaluate runs/demo
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE)
+
+# Some of every room's tests, for every few lines that are written.
+quick: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE) -m "not gpu and not slow"
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,6 +20,28 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 WriteConfig = Callable[..., Path]
+# Files whose tests train, start processes or compile, the longest first, and what they share.
+SLOW = (
+    *("test_launch", "test_evaluate", "test_kernels", "test_checkpoint", "test_compile"),
+    *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
+    *("test_bench_explain", "test_bench_loader"),
+    *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
+    *("test_readme", "test_heap"),
+)
+SLOW_FIXTURES = {"finished_run", "evaluated_run"}
+ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make quick`` leaves out, and begin with the longest files.
+
+    The workers of ``make test`` take whole files in turn: one that began last would run alone.
+    """
+    for item in items:
+        if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(item.fixturenames):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")
@@ -75,28 +97,11 @@ def write_config(store_folder: Path) -> WriteConfig:
 
 
 @pytest.fixture(scope="session")
-def launched(
-    tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig
-) -> tuple[Path, processes.Ended]:
-    """A run of all stages and the segmenter by the real launcher on two ranks, in run/."""
-    folder = tmp_path_factory.mktemp("launched")
-    epochs = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
-    write_config(folder, epochs)
-    ended = processes.command(
-        processes.BIN / "deepspeed",
-        *("--num_gpus", 2, "--master_port", processes.free_port(), "--log_level", "error"),
-        *(processes.TRAIN, "--stage", "all", "--config", "run.yaml"),
-        cwd=folder,
-    )
-    return folder, ended
-
-
-@pytest.fixture(scope="session")
-def finished_run(launched: tuple[Path, processes.Ended]) -> Path:
-    """Folder of a run with three finished stages; copy it before changing it."""
-    folder, ended = launched
-    ended.ok()
-    return folder / "run"
+def finished_run(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+    """Folder of a run of all stages and the segmenter; copy it before changing it."""
+    config = write_config(tmp_path_factory.mktemp("finished"), ONE_EPOCH)
+    processes.train(2, config, "all").ok()
+    return config.parent / "run"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import processes
@@ -101,8 +100,8 @@ def test_sizes_that_are_none(text: str) -> None:
 
 
 def test_the_bench_runs(tmp_path: Path) -> None:
-    ended = processes.command(
-        *(sys.executable, "-m", "bench.step", "--stages", "3", "--sizes", "4@32"),
+    ended = processes.python(
+        *("-m", "bench.step", "--stages", "3", "--sizes", "4@32"),
         *("--precision", "fp32", "bf16", "--zero", "0", "1", "--eager"),
         *("--json", tmp_path / "a.json", "--markdown", tmp_path / "a.md"),
         cwd=processes.PROJECT,
@@ -131,8 +130,8 @@ def test_the_bench_runs(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
-    ended = processes.command(
-        *(sys.executable, "-m", "bench.step", "--markdown", tmp_path / "none/a.md"),
+    ended = processes.python(
+        *("-m", "bench.step", "--markdown", tmp_path / "none/a.md"),
         cwd=processes.PROJECT,
     )
     assert ended.code == 2

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
 from torch import distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from pcamx.config import Data
 from pcamx.data.canvas import cache, provider
@@ -360,5 +360,6 @@ def spoil_film(path: Path) -> None:
     path.write_bytes(b"the second half's rank decodes this one")
 
 
+@pytest.mark.slow
 def test_ranks_of_one_host_and_of_two(store: Store, tmp_path: Path) -> None:
-    spawn(rank_main, (str(tmp_path), store, decoded(store)), nprocs=2)  # type: ignore[no-untyped-call]
+    processes.on_ranks(rank_main, str(tmp_path), store, decoded(store))

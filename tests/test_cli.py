@@ -327,11 +327,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, write_config: Any) -> None:
     config = write_config(tmp_path)
     words = ("--stage", 1, "--config", config.name)
-    ended = processes.command(
-        *(sys.executable, "-c", FULL_DISK, processes.TRAIN, *words),
-        cwd=tmp_path,
-        PYTHONPATH=str(processes.PROJECT),
-    )
+    ended = processes.python("-c", FULL_DISK, processes.TRAIN, *words, cwd=tmp_path)
     assert ended.code == 2, ended.text
     assert_one_line(ended.text, "cannot write checkpoint run/stage1/checkpoints/step00000004")
     root = tmp_path / "run/stage1/checkpoints"

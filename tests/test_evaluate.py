@@ -48,6 +48,12 @@ def report(run: Path) -> Any:
     return json.loads((run / "report.json").read_text(), parse_constant=refuse)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page and no pictures, which take three quarters of the time."""
+    monkeypatch.setattr("pcamx.evaluation.evaluate._write_pictures", lambda *_: None)
+
+
 def figures(tree: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Key and content of every {value, low, high, n} below ``tree``."""
     if isinstance(tree, dict):
@@ -103,6 +109,7 @@ def test_every_figure_lies_in_its_interval(report: Any) -> None:
             assert figure["n"] > 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_twice_gives_the_same_figures(run: Path, report: Any) -> None:
     again = evaluate(run)
     for part in ("stages", "baselines", "data", "config"):
@@ -236,6 +243,7 @@ def test_thresholds_come_from_the_marked_training_films_only(run: Path, report: 
     assert means[found["threshold"]] == pytest.approx(max(means.values()), abs=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_network_sees_marks_of_validation_films(run: Path, report: Any, tmp_path: Path) -> None:
     """Without those marks all but the localization stays, and that says n 0."""
     copy = tmp_path / "run"

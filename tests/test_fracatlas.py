@@ -230,7 +230,7 @@ def test_only_evaluate_on_test_decodes_test_films(copy: Path, tmp_path: Path, pc
     for number in TEST:
         path(copy, number).unlink()
     words = (processes.TRAIN, "--stage", "1", "--config", "run.yaml")
-    processes.command(sys.executable, *words, cwd=tmp_path).ok()
+    processes.python(*words, cwd=tmp_path).ok()
     run = tmp_path / "run"
     evaluate.evaluate(run)
     before = {file: file.read_bytes() for file in run.iterdir() if file.is_file()}

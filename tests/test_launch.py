@@ -12,8 +12,25 @@ import processes
 import pytest
 import stores
 import torch
+from conftest import ONE_EPOCH
 
 from pcamx.run.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def launched(
+    tmp_path_factory: pytest.TempPathFactory, write_config: Any
+) -> tuple[Path, processes.Ended]:
+    """A run of all stages and the segmenter by the real launcher on two ranks, in run/."""
+    folder = tmp_path_factory.mktemp("launched")
+    write_config(folder, ONE_EPOCH)
+    ended = processes.command(
+        processes.BIN / "deepspeed",
+        *("--num_gpus", 2, "--master_port", processes.free_port(), "--log_level", "error"),
+        *(processes.TRAIN, "--stage", "all", "--config", "run.yaml"),
+        cwd=folder,
+    )
+    return folder, ended
 
 
 def test_deepspeed_trains_all_stages(launched: tuple[Path, processes.Ended]) -> None:
@@ -94,14 +111,14 @@ def test_plain_python_alone_resumes_and_ends(tmp_path: Path, write_config: Any) 
     assert stopped.code == 130
     assert f"continue with: python {processes.TRAIN} --stage 1 --config" in stopped.text
     assert "stage 1, epoch 1, after validation; checkpoint saved" in stopped.text
-    again = (sys.executable, processes.TRAIN, *words, "--resume")
-    processes.command(*again, cwd=tmp_path).ok()
+    again = (processes.TRAIN, *words, "--resume")
+    processes.python(*again, cwd=tmp_path).ok()
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if x["kind"] == "train"] == list(range(1, 9))
     assert [(x["epoch"], x["step"]) for x in lines if x["kind"] == "valid"] == [(1, 4), (2, 8)]
     # One-cycle: a tenth of the peak at the first step, the peak after a fifth of the eight.
     assert abs(lines[0]["lr"] - 1e-4) < 1e-12
-    done = processes.command(*again, cwd=tmp_path).ok()
+    done = processes.python(*again, cwd=tmp_path).ok()
     assert "stage 1 is finished" in done.text
 
 
@@ -114,11 +131,8 @@ def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any) -> None
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
-    ended = processes.command(
-        *(sys.executable, "-c", code, processes.TRAIN, "--stage", 1, "--config", "run.yaml"),
-        cwd=tmp_path,
-        PYTHONPATH=str(processes.PROJECT),
-    )
+    words = ("-c", code, processes.TRAIN, "--stage", 1, "--config", "run.yaml")
+    ended = processes.python(*words, cwd=tmp_path)
     assert ended.code == 130
     assert ended.text.splitlines()[-1] == "pcamx: stopped before training began"
     assert "Traceback" not in ended.text

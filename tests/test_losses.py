@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from pcamx.distributed import sum_over_ranks
 from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss, telemetry_on_host
@@ -220,10 +220,11 @@ def one_rank(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, (str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    processes.on_ranks(one_rank, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_both_ranks_hold_the_accuracy_of_all_films(ranks: list[dict[str, Any]]) -> None:
     first = 0.5 + 8 / 20 * (5 / 8 - 0.5)
     second = first + 8 / 20 * (3 / 8 - first)
@@ -231,6 +232,7 @@ def test_both_ranks_hold_the_accuracy_of_all_films(ranks: list[dict[str, Any]]) 
     assert ranks[0]["trail"] == pytest.approx([first, second], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_averaged_gradient_of_l3_is_that_of_one_process(ranks: list[dict[str, Any]]) -> None:
     loss, gradient = l3_gradient(slice(0, 8))
     averaged = (ranks[0]["gradient"] + ranks[1]["gradient"]) / 2

@@ -4,12 +4,12 @@ import copy
 from pathlib import Path
 from typing import Literal
 
+import processes
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 from pcamx import config as configs
 from pcamx import ops
@@ -268,8 +268,9 @@ def one_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_gradient_with_normal_films_is_that_of_one(tmp_path: Path) -> None:
-    spawn(one_rank, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    processes.on_ranks(one_rank, str(tmp_path))
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for name, expected in stage_3_gradients(slice(0, 8)).items():
         averaged = (shares[0][name] + shares[1][name]) / 2
@@ -279,6 +280,7 @@ def test_two_ranks_gradient_with_normal_films_is_that_of_one(tmp_path: Path) -> 
             assert shares[0][name].any() and shares[1][name].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lesion_loss", ["mse", "bce_dice"])
 def test_stage_3_learns_the_marks_and_does_not_collapse_to_zero(
     lesion_loss: Literal["mse", "bce_dice"],

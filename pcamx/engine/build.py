@@ -128,12 +128,6 @@ def whole_state(engine: Any) -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in engine.module.state_dict().items()}
 
 
-def optimizer_elements(engine: Any) -> int:
-    """How many elements of optimizer state this rank holds (moments; step counters left out)."""
-    states = engine.basic_optimizer.state.values()
-    return sum(t.numel() for s in states for t in s.values() if torch.is_tensor(t) and t.ndim)
-
-
 def report(engine: Any, kind: str, values: dict[str, float]) -> None:
     """Hand ``values`` to DeepSpeed's monitors, by the number of films seen so far."""
     if engine.monitor.enabled:

@@ -1,8 +1,7 @@
 """The numbers that count: where a map looks, how well films are told apart, how sure we are.
 
-Three forms of one definition. Functions of maps and lesions give one number per film; `figure`
-and `paired` turn such numbers, or a `Statistic` of a whole set, into a value with an interval or a
-difference with a test; the classes of `streaming` are torchmetrics' for everything else.
+Functions of maps and lesions give one number per film; `figure` and `paired` turn such numbers, or
+a `Statistic` of a whole set, into a value with an interval or a difference with a test.
 """
 
 from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
@@ -31,7 +30,6 @@ from pcamx.metrics.localization import (
 from pcamx.metrics.maps import minmax
 from pcamx.metrics.overlap import THRESHOLDS, dice, iou_curve, iou_otsu, tune_threshold
 from pcamx.metrics.pixels import pixel_average_precision, pixel_counts
-from pcamx.metrics.streaming import FilmMean, MaxBoxAcc, PixelAveragePrecision, SizeMeans
 
 __all__ = [
     "IOU_LEVELS",
@@ -42,11 +40,7 @@ __all__ = [
     "Decisions",
     "Difference",
     "Figure",
-    "FilmMean",
     "Floats",
-    "MaxBoxAcc",
-    "PixelAveragePrecision",
-    "SizeMeans",
     "Statistic",
     "Studies",
     "accuracy",

@@ -1,0 +1,20 @@
+"""Import what every rank imports, once: tests/processes.py forks its ranks from here.
+
+Nine tenths of a small training are imports.
+"""
+
+import gc
+import os
+
+# The ranks that are forked set it themselves, but by then DeepSpeed is imported.
+os.environ["DS_ACCELERATOR"] = "cpu"
+
+import torch
+
+import pcamx.training.trainer
+from pcamx.engine.ranks import import_deepspeed
+
+import_deepspeed()
+torch.compile(pcamx.training.trainer.train)  # the compiler itself, which DeepSpeed imports too
+gc.freeze()
+assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the other threads"
