@@ -198,10 +198,7 @@ def lut(case: Case, entries: np.ndarray, first: int, bits: int) -> Dataset:
     item = Dataset()
     item.entries = entries.tolist()  # a Python attribute, not written
     signed = first < 0 and case["seed"] % 3
-    count = len(entries) % 65536
-    if signed:
-        count = count - 65536 if count > 32767 else count
-    first = first if signed else first % 65536
+    count, first = len(entries) % 65536, first if signed else first % 65536
     item.add_new("LUTDescriptor", "SS" if signed else "US", [count, first, bits])
     little = case["syntax"] != "big endian"
     data = entries.astype("<u2" if little else ">u2").tobytes()
