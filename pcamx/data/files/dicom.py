@@ -1,7 +1,7 @@
 """DICOM radiographs, as files: which attributes are read, in which encoding, and who is who.
 
-pydicom reads the attributes. What the pixels are is settled in `pcamx.data.files.dicom_pixels`, what
-is shown of them in `pcamx.data.files.dicom_view`.
+pydicom reads the attributes. What the pixels are is settled in `pcamx.data.files.dicom_pixels`,
+what is shown of them in `pcamx.data.files.dicom_view`.
 
 Shapes: H W the film.
 """
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from pcamx.data.files.codestream import INSTALL
-from pcamx.data.files.dicom_attributes import text
-from pcamx.data.files.dicom_pixels import check_kind, read_words
+from pcamx.data.files.dicom_attributes import text, whole
+from pcamx.data.files.dicom_pixels import read_words
 from pcamx.data.files.dicom_view import show
 from pcamx.data.files.image import UnfitError, one_line
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 2048
 _READ = ("JPEG", "High-Throughput JPEG 2000", "RLE Lossless")  # how the names of syntaxes begin
+_SHAPE = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # PS3.3, C.8.11.3.1
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _TAGS = [  # the others are passed over, so that a file of a million of them fills no memory
     *_UIDS,
@@ -31,7 +32,7 @@ _TAGS = [  # the others are passed over, so that a file of a million of them fil
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
-    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
 ]
 
 
@@ -58,7 +59,7 @@ def read_dicom(data: bytes) -> DicomFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break their type's rules
             dataset = _dataset(data)
-            check_kind(dataset)
+            _check_kind(dataset)
             grey_HW, padded = show(dataset, *read_words(dataset))
             uids = {name: text(dataset, name) for name in _UIDS if text(dataset, name)}
     except (UnfitError, MemoryError):
@@ -82,6 +83,24 @@ def _dataset(data: bytes) -> "Dataset":
     if syntax and syntax.is_compressed and not syntax.name.startswith(_READ):
         raise UnfitError(f"compressed as {syntax.name}, which is not read")
     return dataset
+
+
+def _check_kind(dataset: "Dataset") -> None:
+    """Raise UnfitError unless the pixels are one grey film."""
+    if "PixelData" not in dataset:
+        modality = text(dataset, "Modality") or "unknown"
+        raise UnfitError(f"a DICOM without pixels, or cut short (modality {modality})")
+    frames = whole(dataset, "NumberOfFrames", 1)
+    if frames > 1:
+        raise UnfitError(f"a DICOM of {frames} frames; a film has one")
+    kind = text(dataset, "PhotometricInterpretation")
+    if not kind:
+        raise UnfitError("a DICOM without PhotometricInterpretation")
+    if kind not in _SHAPE or whole(dataset, "SamplesPerPixel", 1) != 1:
+        raise UnfitError(f"a DICOM of kind {kind}, not grey: MONOCHROME1 or MONOCHROME2")
+    shape = text(dataset, "PresentationLUTShape")
+    if shape in _SHAPE.values() and shape != _SHAPE[kind]:  # viewers go by one or the other
+        raise UnfitError(f"{kind} and PresentationLUTShape {shape}, which contradict each other")
 
 
 def read_header(path: Path) -> "Dataset":

@@ -1,4 +1,4 @@
-"""The stored values of a DICOM film: words as the file holds them, and where in a word the value is.
+"""The stored values of a DICOM film: words as the file holds them, and where in them a value lies.
 
 PS3.5, 8.1.1: a word of BitsAllocated bits holds a value of BitsStored bits, whose highest is
 HighBit; what is left of the word may hold an overlay, or anything. A compressed stream has a
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcamx.data.files import codestream
-from pcamx.data.files.dicom_attributes import text, whole
+from pcamx.data.files.dicom_attributes import whole
 from pcamx.data.files.image import UnfitError, check_size
 
 if TYPE_CHECKING:
@@ -143,18 +143,3 @@ def _cell(
     if lies_low and (words_HW & ((1 << shift) - 1)).any():
         raise UnfitError(f"its HighBit is {high}, its pixels lie in the lower {stored} bits")
     return Cell(shift, stored, signed or bool(stream and stream.signed))
-
-
-def check_kind(dataset: "Dataset") -> None:
-    """Raise UnfitError unless the pixels are one grey film."""
-    if "PixelData" not in dataset:
-        modality = text(dataset, "Modality") or "unknown"
-        raise UnfitError(f"a DICOM without pixels, or cut short (modality {modality})")
-    frames = whole(dataset, "NumberOfFrames", 1)
-    if frames > 1:
-        raise UnfitError(f"a DICOM of {frames} frames; a film has one")
-    kind = text(dataset, "PhotometricInterpretation")
-    if not kind:
-        raise UnfitError("a DICOM without PhotometricInterpretation")
-    if kind not in ("MONOCHROME1", "MONOCHROME2") or whole(dataset, "SamplesPerPixel", 1) != 1:
-        raise UnfitError(f"a DICOM of kind {kind}, not grey: MONOCHROME1 or MONOCHROME2")

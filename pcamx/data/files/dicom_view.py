@@ -10,8 +10,6 @@ each step is taken once for each word that occurs, in float64, and looked up for
   fractions (a rescale may make them) are stretched from darkest to brightest.
 - White is what the header says, where the pixels or the table's entries use the highest bit of it;
   else their own maximum, since headers claim more bits than there are.
-- PresentationLUTShape says nothing that the interpretation does not (PS3.3, C.8.11.3.1), and where
-  the two disagree viewers go by the interpretation.
 
 Shapes: H W the film, n the words that occur.
 """
@@ -54,7 +52,7 @@ class Table(NamedTuple):
     def __call__(self, level_n: Floats) -> Floats:
         """Look levels up; beyond its ends are its first and last entry."""
         at_n = np.clip(np.rint(level_n) - self.first, 0, len(self.entries) - 1)
-        return self.entries[at_n.astype(np.int64)].astype(np.float64)
+        return np.asarray(self.entries[at_n.astype(np.int64)], np.float64)
 
 
 def show(dataset: "Dataset", words_HW: NDArray[Any], cell: Cell) -> tuple[NDArray[Any], int]:
@@ -112,7 +110,7 @@ def _modality(dataset: "Dataset", value_n: NDArray[np.int64], cell: Cell) -> Lev
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         ends = sorted(slope * end + intercept for end in (cell.low, cell.high))
-        return Levels(value_n * slope + intercept, *ends)
+        return Levels(value_n.astype(np.float64) * slope + intercept, *ends)
 
 
 def _table(dataset: "Dataset", name: str, low: float, high: float) -> Table | None:
@@ -146,9 +144,7 @@ def _entries(data: Any, count: int, bits: int, little: bool) -> NDArray[np.uint1
 
 def _nearest(stored: int, low: float, high: float) -> int:
     """A number stored in 16 bits, signed or not: the reading nearest to where it must lie."""
-    return min(
-        (stored, stored - _WRAP, stored + _WRAP), key=lambda n: max(low - n, n - high, 0)
-    )
+    return min((stored, stored - _WRAP, stored + _WRAP), key=lambda n: max(low - n, n - high, 0))
 
 
 def _viewed(dataset: "Dataset", levels: Levels) -> Floats | None:
