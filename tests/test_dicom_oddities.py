@@ -359,11 +359,25 @@ def test_a_stream_of_another_size_is_not_decoded(
 def test_a_stream_of_a_million_tiles_or_tiny_parts_is_not_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stream = bytearray(dicoms.stream("jpeg2000", dicoms.ramp(512, 512), 12))
-    stream[24:32] = struct.pack(">LL", 4, 4)
+    whole = dicoms.stream("jpeg2000", dicoms.ramp(512, 512), 12)
+    size = {"Rows": 512, "Columns": 512}
+    assert shown(packed(whole, uid.JPEG2000Lossless, **size)).max() == 4095
     monkeypatch.setattr(codestream, "decode", never)
-    film = packed(bytes(stream), uid.JPEG2000Lossless, Rows=512, Columns=512)
-    assert refusal(film) == "its JPEG 2000 has more than 4096 tiles"
+    tiles = whole[:24] + struct.pack(">LL", 4, 4) + whole[32:]
+    assert refusal(packed(tiles, uid.JPEG2000Lossless, **size)).endswith("more than 4096 tiles")
+    cod = whole.index(b"\xff\x52")
+    (length,) = struct.unpack_from(">H", whole, cod + 2)
+    body = bytearray(whole[cod + 4 : cod + 2 + length])
+    blocks = whole[: cod + 4] + body[:6] + b"\0\0" + body[8:] + whole[cod + 2 + length :]
+    body[0] |= 1
+    body += b"\x88" + b"\x44" * body[5]
+    precincts = whole[: cod + 2] + struct.pack(">H", len(body) + 2) + body
+    precincts += whole[cod + 2 + length :]
+    part = whole.index(b"\xff\x93")  # in the header of a tile
+    later = whole[:part] + precincts[cod : cod + len(body) + 4] + whole[part:]
+    for stream in (blocks, precincts, later):
+        text = refusal(packed(bytes(stream), uid.JPEG2000Lossless, **size))
+        assert text == "its JPEG 2000 is cut into parts of a few pixels each"
 
 
 def test_a_second_picture_is_refused_whatever_the_header_says() -> None:

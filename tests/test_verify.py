@@ -28,7 +28,7 @@ L, RGB = Image.fromarray(GREY), Image.fromarray(COLOUR)
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = BytesIO()
-    image.save(file, kind, **options)
+    image.copy().save(file, kind, **options)  # a copy, since a JPEG's options stay with an image
     return file.getvalue()
 
 
@@ -102,11 +102,12 @@ def test_a_sound_film_and_the_decoder_that_training_uses(tmp_path: Path, name: s
     assert np.abs(shown - levels).mean() < 1 and np.abs(shown - levels).max() <= 14
 
 
-MORE = {"save_all": True, "append_images": [L.rotate(90)]}
+def more() -> dict[str, object]:
+    return {"save_all": True, "append_images": [L.rotate(90)]}
 
 
 def multipage() -> bytes:
-    return encoded(L, "TIFF", **MORE)
+    return encoded(L, "TIFF", **more())
 
 
 def link_to_nowhere() -> bytes:
@@ -183,8 +184,8 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "a link to a page that is not there": (link_to_nowhere, "several images in one file"),
     "a tile far larger than the image": (huge_tile, "tiles of 65536 x 65536 pixels"),
     "a tile size of several values": (lambda: huge_tile(count=2), "damaged|several|tiles"),
-    "MPO": (lambda: encoded(L, "MPO", **MORE), "several images in one file"),
-    "animated PNG": (lambda: encoded(L, "PNG", **MORE), "several images in one file"),
+    "MPO": (lambda: encoded(L, "MPO", **more()), "several images in one file"),
+    "animated PNG": (lambda: encoded(L, "PNG", **more()), "several images in one file"),
     "JPEG of 101 scans": (many_scans, "more than 100 scans"),
     "GIF": (lambda: encoded(L, "GIF"), "format GIF is not read; save it as PNG"),
     "WebP": (lambda: encoded(L, "WEBP"), "format WEBP is not read"),

@@ -9,6 +9,7 @@ Shapes: H W the film.
 
 import importlib
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ _MODULE = {  # package and module that decode a kind
 _KIND = {0xC0: "JPEG", 0xC1: "JPEG", 0xC2: "JPEG", 0xC3: "JPEG lossless", 0xF7: "JPEG-LS"}
 """By the marker that starts a frame; the others are hierarchical or arithmetic."""
 _BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
-_MOST_TILES = 4096  # openjpeg keeps some KiB for each, however small
+_MOST_TILES = 4096  # openjpeg keeps some KiB for each, and for each precinct and code block
+_LEAST_PRECINCT, _LEAST_BLOCK = 5, 8  # log2 of a side; of an area
+_COD, _COC, _SOT, _SOD = 0x52, 0x53, 0x90, 0x93
 
 
 class Stream(NamedTuple):
@@ -73,8 +76,37 @@ def _jpeg2000(data: bytes) -> Stream:
     across = -(-(right - tile_left) // tile_width)
     if across * -(-(bottom - tile_top) // tile_height) > _MOST_TILES:
         raise UnfitError(f"its JPEG 2000 has more than {_MOST_TILES} tiles")
+    if any(_is_tiny(*style) for style in _coding_styles(data)):
+        raise UnfitError("its JPEG 2000 is cut into parts of a few pixels each")
     size = (right - left, bottom - top)
     return Stream("JPEG 2000", *size, samples, (depth & 0x7F) + 1, depth > 0x7F, data)
+
+
+def _coding_styles(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Whether precincts are given, and SPcod, in each header of a JPEG 2000 (A.6.1, A.6.2)."""
+    at = end = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", data, at)
+        segment = data[at + 4 : at + 2 + length]
+        if marker == _SOD:  # on to the next part of a tile
+            at = max(end, at + 2)
+            continue
+        if marker == _SOT:
+            part = struct.unpack_from(">L", segment, 2)[0]
+            end = at + part if part else len(data)
+        if marker == _COD:
+            yield segment[0] & 1, segment[5:]
+        if marker == _COC:
+            yield segment[1] & 1, segment[2:]
+        at += 2 + max(length, 2)
+
+
+def _is_tiny(precincts_given: int, parameters: bytes) -> bool:
+    """Whether precincts or code blocks are so small that keeping track of them fills the memory."""
+    levels, across, down = parameters[:3]
+    precincts = parameters[5 : 6 + levels] if precincts_given else b""
+    sides = [side for both in precincts for side in (both & 15, both >> 4)]
+    return across + down + 4 < _LEAST_BLOCK or min(sides, default=15) < _LEAST_PRECINCT
 
 
 def _jpeg(data: bytes) -> Stream:
