@@ -322,7 +322,13 @@ def test_a_syntax_that_is_not_read(tmp_path: Path) -> None:
     film.compress(uid.RLELossless)
     film.file_meta.TransferSyntaxUID = uid.MPEG2MPML
     path = dicoms.save(film, tmp_path / "a.dcm")
-    assert "compressed as MPEG2 Main Profile" in refusal(path)
+    assert "TransferSyntaxUID is MPEG2 Main Profile" in refusal(path)
+    film = dicoms.dataset(RAMP)
+    film.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    plain = dicoms.save(film, path).read_bytes()
+    private = b"1.2.840.113619.5.2"  # as long as the other with its padding
+    path.write_bytes(plain.replace(b"1.2.840.10008.1.2\0", private))
+    assert refusal(path) == "its TransferSyntaxUID is 1.2.840.113619.5.2, which is not read"
 
 
 def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcamx.data.files.image import UnfitError
+from pcamx.data.files.image import UnfitError, check_scans
 
 INSTALL = "pip install 'pcamx[dicom]'"
 JPEG, CODESTREAM, JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"
@@ -135,6 +135,7 @@ def decode(stream: Stream) -> NDArray[Any]:
     raises of a damaged one.
     """
     if stream.kind == "JPEG":
+        check_scans(stream.data)
         with Image.open(BytesIO(stream.data), formats=("JPEG",)) as image:
             return np.asarray(image)
     package, name = _MODULE[stream.kind]

@@ -80,8 +80,9 @@ def _dataset(data: bytes) -> "Dataset":
         raise UnfitError("a deflated DICOM is not read; save it without that compression")
     dataset = pydicom.dcmread(BytesIO(data), force=True, specific_tags=list(_TAGS))
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax and syntax.is_compressed and not syntax.name.startswith(_READ):
-        raise UnfitError(f"compressed as {syntax.name}, which is not read")
+    plain = syntax and syntax.is_transfer_syntax and not syntax.is_compressed
+    if syntax and not plain and not syntax.name.startswith(_READ):
+        raise UnfitError(f"its TransferSyntaxUID is {one_line(syntax.name)}, which is not read")
     return dataset
 
 

@@ -47,5 +47,6 @@ def whole(dataset: "Dataset", name: str, default: int | None = None) -> int:
 
 
 def text(dataset: "Dataset", name: str) -> str:
-    """Read a text, "" where it is absent or empty."""
-    return str(dataset.get(name) or "").strip()
+    """Read a text, "" where it is absent or empty; fit for a message, whatever the file holds."""
+    words = "".join(c if c.isprintable() else " " for c in str(dataset.get(name) or "")[:64])
+    return " ".join(words.split())

@@ -180,7 +180,7 @@ def _apply(function: str, window: tuple[float, float], levels: Levels) -> Floats
     center, width = window
     least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}
     if function not in least:
-        raise UnfitError(f"its VOILUTFunction {function[:40]} is not one of {', '.join(least)}")
+        raise UnfitError(f"its VOILUTFunction {function} is not one of {', '.join(least)}")
     if width < least[function] or width == 0:
         raise UnfitError(f"its WindowWidth {width:g} is too small for {function}")
     with np.errstate(over="ignore"):

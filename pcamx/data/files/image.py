@@ -141,6 +141,12 @@ def check_size(width: int, height: int) -> None:
         raise UnfitError(f"smaller than {MIN_SIDE} pixels a side")
 
 
+def check_scans(jpeg: bytes) -> None:
+    """Raise UnfitError for a JPEG of very many scans: each goes over all pixels, however short."""
+    if jpeg.count(_START_OF_SCAN) > _MOST_SCANS:
+        raise UnfitError(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
+
+
 def _check_kind(image: Image.Image, data: bytes) -> None:
     """Raise unless the format is one that DALI and Pillow read alike."""
     kind = image.format or "unknown"
@@ -154,8 +160,8 @@ def _check_kind(image: Image.Image, data: bytes) -> None:
         _check_tiff(image)
     elif getattr(image, "n_frames", 1) > 1:
         raise UnfitError(_SEVERAL)
-    if kind == "JPEG" and data.count(_START_OF_SCAN) > _MOST_SCANS:  # each passes over all pixels
-        raise UnfitError(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
+    if kind == "JPEG":
+        check_scans(data)
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
@@ -191,9 +197,10 @@ def _turn(image: Image.Image, data: bytes) -> int:
     return turn if turn in range(1, 9) else 1
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """What a library says of a file, cut to fit a message."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:100]
+    words = "".join(c if c.isprintable() else " " for c in str(error)[:1000])
+    return (" ".join(words.split()) or type(error).__name__)[:100]
 
 
 def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
