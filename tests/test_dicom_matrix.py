@@ -249,7 +249,7 @@ def written(film: Dataset, path: Path) -> Path:
 @pytest.mark.parametrize("part", range(8))
 def test_every_kind_of_film_shows_what_was_drawn(tmp_path: Path, part: int) -> None:
     wrong = []
-    for case in cases(240)[part::8]:
+    for case in cases(400)[part::8]:
         values, border, span = drawn(case)
         film = film_of(case, values, span)
         expected = oracle(case, values, border, film)
