@@ -178,7 +178,7 @@ def add_view(case: Case, film: Dataset, low: float, high: float) -> None:
     width = max(2.0, round((high - low) * 0.7, 2))
     case["window"] = (round((low + high) / 2 + 0.3 * (high - low) / 4, 2), width)
     if case["view"] == "lut":
-        case["voi_first"] = math.floor(low) + 2
+        case["voi_first"] = max(math.floor(low) + 2, -32768)  # 16 bits hold no less
         count = min(65536, max(4, math.ceil(high - low) - 5))
         top, bits = ((255, 8), (1023, 10), (4095, 16), (3000, 16))[case["seed"] % 4]
         entries = (np.linspace(0, 1, count) ** 0.5 * top).round().astype(np.uint16)
