@@ -9,10 +9,11 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import dicoms
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.prepare.verify import Facts, verify
@@ -27,7 +28,7 @@ L, RGB = Image.fromarray(GREY), Image.fromarray(COLOUR)
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = BytesIO()
-    image.save(file, kind, **options)
+    image.copy().save(file, kind, **options)  # a copy, since a JPEG's options stay with an image
     return file.getvalue()
 
 
@@ -101,8 +102,42 @@ def test_a_sound_film_and_the_decoder_that_training_uses(tmp_path: Path, name: s
     assert np.abs(shown - levels).mean() < 1 and np.abs(shown - levels).max() <= 14
 
 
+def more() -> dict[str, object]:
+    return {"save_all": True, "append_images": [L.rotate(90)]}
+
+
 def multipage() -> bytes:
-    return encoded(L, "TIFF", save_all=True, append_images=[L])
+    return encoded(L, "TIFF", **more())
+
+
+def link_to_nowhere() -> bytes:
+    data = bytearray(encoded(L, "TIFF"))
+    (entries,) = struct.unpack_from("<I", data, 4)
+    link = entries + 2 + 12 * struct.unpack_from("<H", data, entries)[0]
+    data[link : link + 4] = struct.pack("<I", 1 << 30)
+    return bytes(data)
+
+
+def tiff(tags: list[tuple[int, int, int, int]], body: bytes = b"") -> bytes:
+    """One page: rows of tag, type, count and value, and what follows them."""
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4) + body
+
+
+def huge_tile(count: int = 1) -> bytes:
+    """64 x 64 pixels in a tile of 4 gigapixels, deflated to some bytes."""
+    packed = zlib.compress(bytes(1 << 16))
+    at = 8 + 2 + 12 * 10 + 4
+    short, long = 3, 4
+    tags = [(256, short, 1, 64), (257, short, 1, 64), (258, short, 1, 8), (259, short, 1, 8)]
+    tags += [(262, short, 1, 1), (277, short, 1, 1), (322, long, count, 1 << 16)]
+    tags += [(323, long, count, 1 << 16), (324, long, 1, at), (325, long, 1, len(packed))]
+    return tiff(tags, packed)
+
+
+def many_scans() -> bytes:
+    scan = JPEG.index(b"\xff\xda")
+    return JPEG[:scan] + JPEG[scan:-2] * 101 + JPEG[-2:]
 
 
 def min_is_white() -> bytes:
@@ -146,6 +181,12 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "float TIFF": (lambda: encoded(L.convert("F"), "TIFF"), "TIFF of mode F"),
     "negative TIFF": (min_is_white, "photometric kind 0"),
     "several pages": (multipage, "several images in one file"),
+    "a link to a page that is not there": (link_to_nowhere, "several images in one file"),
+    "a tile far larger than the image": (huge_tile, "tiles of 65536 x 65536 pixels"),
+    "a tile size of several values": (lambda: huge_tile(count=2), "damaged|several|tiles"),
+    "MPO": (lambda: encoded(L, "MPO", **more()), "several images in one file"),
+    "animated PNG": (lambda: encoded(L, "PNG", **more()), "several images in one file"),
+    "JPEG of 101 scans": (many_scans, "more than 100 scans"),
     "GIF": (lambda: encoded(L, "GIF"), "format GIF is not read; save it as PNG"),
     "WebP": (lambda: encoded(L, "WEBP"), "format WEBP is not read"),
     "DICOM": (lambda: bytes(128) + b"DICM" + bytes(99), "a DICOM without pixels, or cut short"),
@@ -181,6 +222,17 @@ def test_missing_folder_and_pipe(tmp_path: Path) -> None:
     assert verify(tmp_path / "pipe.png") == "not a file"
 
 
+def test_pages_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow goes to each, and for each over all that it has been to; there may be millions."""
+
+    def never(_: object) -> None:
+        raise AssertionError("pages were counted")
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", property(never))
+    (tmp_path / "a.tif").write_bytes(multipage())
+    assert verify(tmp_path / "a.tif") == "several images in one file; save them one by one"
+
+
 def test_levels_by_hand(tmp_path: Path) -> None:
     """Half black, half 1000 of white 1023: mean 127.5 * 1000/1023, mean square likewise."""
     levels = np.zeros((8, 8), np.uint16)
@@ -190,3 +242,16 @@ def test_levels_by_hand(tmp_path: Path) -> None:
     assert isinstance(facts, Facts) and facts[:3] == (8, 8, 1023)
     assert facts.mean == pytest.approx(500 * 255 / 1023, rel=1e-12)
     assert facts.mean_square == pytest.approx(500_000 * (255 / 1023) ** 2, rel=1e-12)
+
+
+def test_padding_is_in_no_statistic(tmp_path: Path) -> None:
+    """Three quarters padding of 4095, the rest 100 and 1023, whose mean is 561.5."""
+    levels = np.full((16, 8), 4095, np.uint16)
+    levels[:4, :4], levels[:4, 4:] = 100, 1023
+    film = dicoms.dataset(levels)
+    film.add_new("PixelPaddingValue", "US", 4095)
+    facts = verify(dicoms.save(film, tmp_path / "a.dcm"))
+    assert isinstance(facts, Facts) and facts[:3] == (8, 16, 1023)
+    assert facts.mean == pytest.approx(561.5 * 255 / 1023, rel=1e-12)
+    squares = (100**2 + 1023**2) / 2
+    assert facts.mean_square == pytest.approx(squares * (255 / 1023) ** 2, rel=1e-12)

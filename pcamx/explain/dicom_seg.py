@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcamx import __version__
-from pcamx.data.files.dicom import INSTALL, read_header
+from pcamx.data.files.codestream import INSTALL
+from pcamx.data.files.dicom import read_header
 from pcamx.errors import PcamxError
 from pcamx.explain.candidates import Candidate, cover
 

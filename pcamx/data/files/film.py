@@ -28,6 +28,8 @@ class FilmFile(NamedTuple):
     """Of the file."""
     uids: dict[str, str]
     """Of a DICOM: SOPInstanceUID, SeriesInstanceUID and StudyInstanceUID, where given."""
+    padded: int
+    """Pixels of a border that the writer filled in, 0 here; a DICOM says so. In no statistic."""
 
 
 def read_film(path: Path) -> FilmFile:
@@ -38,7 +40,7 @@ def read_film(path: Path) -> FilmFile:
     data = read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()
     if is_dicom(data):
-        grey_HW, uids = read_dicom(data)
-        return FilmFile("DICOM", grey_HW, white_level(grey_HW), 1, digest, uids)
+        grey_HW, uids, padded = read_dicom(data)
+        return FilmFile("DICOM", grey_HW, white_level(grey_HW), 1, digest, uids, padded)
     kind, grey_HW, turn = read_image(data)
-    return FilmFile(kind, grey_HW, white_level(grey_HW), turn, digest, {})
+    return FilmFile(kind, grey_HW, white_level(grey_HW), turn, digest, {}, 0)

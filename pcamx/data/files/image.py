@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29
@@ -45,6 +45,9 @@ _MODES = {
 _DEEP = ("I", "I;16", "I;16B")
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _TIFF_PHOTOMETRIC, _BLACK_IS_ZERO, _TIFF_RGB = 262, 1, 2
+_TIFF_TILE, _TILE_PIXELS = (322, 323), 1 << 24
+_SEVERAL = "several images in one file; save them one by one"
+_START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100
 
 
 class UnfitError(Exception):
@@ -79,13 +82,21 @@ def _decoder() -> tuple[Any, Any]:
     return decoder, params
 
 
+_FIRST_VRS = (b"UL", b"CS", b"UI", b"OB", b"SH", b"DA", b"TM", b"LO")
 DICOM_HEAD = 132
 """Bytes that tell a DICOM file from others."""
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the content begins as DICOM files do (PS3.10, 7.1)."""
-    return data[128:132] == b"DICM"
+    """Whether the content begins as DICOM files do (PS3.10, 7.1), or as those without a preamble.
+
+    Old ones begin with their file meta (group 2) or data set (group 8), in little endian.
+    """
+    if data[128:132] == b"DICM":
+        return True
+    if data[:2] not in (b"\x02\0", b"\x08\0") or data[3:4] != b"\0":
+        return False
+    return data[4:6] in _FIRST_VRS or int.from_bytes(data[4:8], "little") in range(0, 256, 2)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -130,21 +141,41 @@ def check_size(width: int, height: int) -> None:
         raise UnfitError(f"smaller than {MIN_SIDE} pixels a side")
 
 
-def _check_kind(image: Image.Image) -> None:
+def check_scans(jpeg: bytes) -> None:
+    """Raise UnfitError for a JPEG of very many scans: each goes over all pixels, however short."""
+    if jpeg.count(_START_OF_SCAN) > _MOST_SCANS:
+        raise UnfitError(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
+
+
+def _check_kind(image: Image.Image, data: bytes) -> None:
     """Raise unless the format is one that DALI and Pillow read alike."""
     kind = image.format or "unknown"
+    if kind == "MPO":  # a JPEG with others behind it
+        raise UnfitError(_SEVERAL)
     if kind not in _MODES:
         raise UnfitError(f"format {kind} is not read; save it as PNG, JPEG, TIFF or BMP")
     if image.mode not in _MODES[kind]:
         raise UnfitError(f"{kind} of mode {image.mode} is not read; save it as grey PNG")
-    if kind == "TIFF":
-        photometric = getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC)
-        if photometric not in (_BLACK_IS_ZERO, _TIFF_RGB):
-            raise UnfitError(
-                f"TIFF of photometric kind {photometric} is not read; save it as grey PNG"
-            )
-    if getattr(image, "n_frames", 1) > 1 and kind != "PNG":
-        raise UnfitError("several images in one file; save them one by one")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiff(image)
+    elif getattr(image, "n_frames", 1) > 1:
+        raise UnfitError(_SEVERAL)
+    if kind == "JPEG":
+        check_scans(data)
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Raise unless the file is one page, in tiles of a bearable size."""
+    tags = image.tag_v2
+    if tags.get(_TIFF_PHOTOMETRIC) not in (_BLACK_IS_ZERO, _TIFF_RGB):
+        kind = tags.get(_TIFF_PHOTOMETRIC)
+        raise UnfitError(f"TIFF of photometric kind {kind} is not read; save it as grey PNG")
+    # The link alone: Pillow counts pages by going to each, and there may be millions.
+    if tags.next:
+        raise UnfitError(_SEVERAL)
+    across, down = (int(tags.get(tag, 0)) for tag in _TIFF_TILE)
+    if across * down > image.width * image.height + _TILE_PIXELS:
+        raise UnfitError(f"a TIFF in tiles of {across} x {down} pixels, larger than the image")
 
 
 def _turn(image: Image.Image, data: bytes) -> int:
@@ -166,9 +197,10 @@ def _turn(image: Image.Image, data: bytes) -> int:
     return turn if turn in range(1, 9) else 1
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """What a library says of a file, cut to fit a message."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:100]
+    words = "".join(c if c.isprintable() else " " for c in str(error)[:1000])
+    return (" ".join(words.split()) or type(error).__name__)[:100]
 
 
 def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
@@ -197,13 +229,13 @@ def read_image(data: bytes) -> ImageFile:
     Raises UnfitError with the reason to keep the film out.
     """
     with _open(data) as image:
-        _check_kind(image)
         try:
+            _check_kind(image, data)
             turn = _turn(image, data)
         except (UnfitError, MemoryError):
             raise
         except Exception as error:  # as in _open
-            raise UnfitError(f"damaged EXIF: {one_line(error)}") from None
+            raise UnfitError(f"damaged header or EXIF: {one_line(error)}") from None
         width, height = image.size if turn in UPRIGHT else image.size[::-1]
         grey_HW = _decode(image, data)
         kind = str(image.format)

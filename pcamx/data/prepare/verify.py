@@ -8,6 +8,7 @@ from PIL import Image
 
 from pcamx.data.files.film import FilmFile, read_film
 from pcamx.data.files.image import UnfitError
+from pcamx.data.files.lookup import count_levels
 
 
 class Facts(NamedTuple):
@@ -35,7 +36,7 @@ def _facts(film: FilmFile) -> Facts:
     grey_HW, white = film.grey_HW, film.white
     count = _histogram(grey_HW)
     level = np.arange(len(count))
-    scale, pixels = 255 / white, grey_HW.size
+    scale, pixels = 255 / white, grey_HW.size - film.padded  # a border is black: in no sum
     mean = int(count @ level) / pixels * scale
     mean_square = int(count @ level**2) / pixels * scale**2
     height, width = grey_HW.shape
@@ -46,4 +47,4 @@ def _histogram(grey_HW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     # Pillow's is three times as fast, and for 8 bits only.
     if grey_HW.dtype == np.uint8:
         return np.array(Image.fromarray(grey_HW).histogram())
-    return np.bincount(grey_HW.ravel())
+    return count_levels(grey_HW)
