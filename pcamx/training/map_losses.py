@@ -110,6 +110,7 @@ def reasons_loss(logits_BC: Tensor, image_B1HW: Tensor, outside_B1HW: Tensor) ->
     gradient and is what the logits were made of; the loss's own gradient goes through the
     network's backward pass once more.
     """
-    likelihood = logits_BC.float().log_softmax(1).sum()
+    dtype = torch.promote_types(logits_BC.dtype, torch.float32)
+    likelihood = logits_BC.to(dtype).log_softmax(1).sum()
     (grad_B1HW,) = torch.autograd.grad(likelihood, image_B1HW, create_graph=True)
     return (grad_B1HW * outside_B1HW).square().sum((1, 2, 3))
