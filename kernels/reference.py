@@ -53,9 +53,15 @@ def attend(
     A flat map gives an all-ones mask. Returns the masked image in the image's dtype, the
     normalised map and the mask's mean [B] (exactly 1 only for a flat map).
     """
-    map_Bhw, flat_B = normalise(
-        class_activation(features_BKhw, weight_CK, class_index_B, positive=True)
-    )
+    map_Bhw = class_activation(features_BKhw, weight_CK, class_index_B, positive=True)
+    return mask_image(map_Bhw, image_B1HW, omega, sigma)
+
+
+def mask_image(
+    map_Bhw: Tensor, image_B1HW: Tensor, omega: float, sigma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `attend`, from a map on; the map as it is, not normalised."""
+    map_Bhw, flat_B = normalise(map_Bhw)
     up_B1HW = F.interpolate(
         map_Bhw[:, None], size=image_B1HW.shape[-2:], mode="bilinear", align_corners=False
     )

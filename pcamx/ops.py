@@ -143,6 +143,23 @@ def attend(
     return Attended(masked_B1HW, cam_Bhw, area_B)
 
 
+def mask_image(
+    map_Bhw: Tensor, image_B1HW: Tensor, *, omega: float, sigma: float, mask_grad: bool
+) -> Attended:
+    """Mask the image by any map [B, h, w], float32, as `attend` does by the class's.
+
+    In plain PyTorch on every device. Raises ValueError for shapes that do not fit.
+    """
+    if map_Bhw.dim() != 3 or image_B1HW.shape[:2] != (len(map_Bhw), 1):
+        raise ValueError(
+            f"expected map [B, h, w] and image [B, 1, H, W], got {list(map_Bhw.shape)} and "
+            f"{list(image_B1HW.shape)}"
+        )
+    map_Bhw = map_Bhw if mask_grad else map_Bhw.detach()
+    with torch.autocast(map_Bhw.device.type, enabled=False):
+        return Attended(*reference.mask_image(map_Bhw, image_B1HW, omega, sigma))
+
+
 def gather_affine_normalise(
     canvas_N1HW: Tensor,
     row_B: Tensor,

@@ -87,6 +87,8 @@ class Attention:
 
     mask_class: Literal["abnormal", "predicted", "label"] = "abnormal"
     """Whose map masks the image. `label` leaks the label into the mask: for comparison only."""
+    mask_from: Literal["map", "decoder"] = "map"
+    """What masks the image in stage 3: the class's map, or the decoder's answer."""
     omega: float = 10.0
     """Slope of the mask M = sigmoid(omega (A - sigma)); A is the min-max normalised map."""
     sigma: float = 0.5
@@ -118,11 +120,24 @@ class Objective:
     """Whether normal films teach the decoder an empty answer: half of L3 is then theirs."""
     marked_per_batch: int = 4
     """Marked films in each global batch of stage 3, at least 1."""
+    map_weight: float = 0.0
+    """Weight of a loss between the marks and the classifier's own map in stage 3."""
+    map_loss: Literal["pointing", "energy", "bce", "l1", "gain"] = "pointing"
+    """Which: -log of the softmax's mass inside the mark, 1 - share of the positive map inside it,
+    cross-entropy of each cell, absolute or squared error of the normalised map."""
+    erase_weight: float = 0.0
+    """Weight of: a marked film with its lesion erased is normal, with another patch abnormal."""
+    agreement_weight: float = 0.0
+    """Weight of the divergence of map and decoder on abnormal films, which moves the map alone."""
+    reasons_weight: float = 0.0
+    """Weight of the squared input gradients outside the marks (right for the right reasons)."""
 
     def __post_init__(self) -> None:
         in_range("objective.lesion_weight", self.lesion_weight, 0, 1e6)
         in_range("objective.lesion_share", self.lesion_share, 0, 1)
         in_range("objective.marked_per_batch", self.marked_per_batch, 1, 10**6)
+        for name in ("map", "erase", "agreement", "reasons"):
+            in_range(f"objective.{name}_weight", getattr(self, f"{name}_weight"), 0, 1e6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,6 +234,12 @@ class Config:
             raise ConfigError(
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
                 f"runtime.batch_size {self.runtime.batch_size}"
+            )
+        if self.objective.reasons_weight and (self.runtime.compile or self.runtime.zero_stage == 3):
+            key = "compile" if self.runtime.compile else "zero_stage"
+            raise ConfigError(
+                f"objective.reasons_weight: it goes backward within the forward, which "
+                f"runtime.{key} {'true' if self.runtime.compile else 3} does not allow; set it to 0"
             )
         if self.deepspeed.flops_profiler.enabled and self.runtime.compile:
             raise ConfigError(

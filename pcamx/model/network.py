@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pcamx.catalogue import Trainable
@@ -15,6 +16,7 @@ from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import Encoder
 from pcamx.model.head import Head
 from pcamx.ops import Impl
+from pcamx.types import ABNORMAL, NORMAL
 
 
 class Architecture(Protocol):
@@ -43,6 +45,21 @@ class Network(nn.Module):
         """Logits [B, C] of the full image."""
         logits_BC: Tensor = self.head(self.encoder(image_B1HW)[-1])[0]
         return logits_BC
+
+    def class_map(self, features_BKhw: Tensor) -> Tensor:
+        """d = sum_k (w_1k - w_0k) h_k of the last features, [B, h, w], float32, differentiable.
+
+        Each cell passes the head as a film of one cell, less what no feature gives, the biases:
+        under ZeRO-3 the weight is whole only there. Autocast does not reach inside.
+        """
+        B, K, h, w = features_BKhw.shape
+        cells_NK = features_BKhw.float().permute(0, 2, 3, 1).reshape(-1, K)
+        cells_NK = torch.cat([cells_NK, cells_NK.new_zeros(1, K)])
+        with torch.autocast(features_BKhw.device.type, enabled=False):
+            logits_NC, _ = self.head(cells_NK[:, :, None, None])
+        odds_N = logits_NC[:, ABNORMAL] - logits_NC[:, NORMAL]
+        map_Bhw: Tensor = (odds_N[:-1] - odds_N[-1]).reshape(B, h, w)
+        return map_Bhw
 
 
 class Segmenter(nn.Module):

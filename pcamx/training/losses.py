@@ -104,8 +104,16 @@ def lesion_loss(
         loss_B = error_BN.mean(1)
     if kind == "bce_dice":
         loss_B = loss_B + _dice_loss(answer_BN, lesion_BN)
-    total = marked_total.clamp(min=1).to(loss_B.dtype)
-    return torch.where(marked_B, loss_B, torch.zeros_like(loss_B)).sum() * rank_count() / total
+    return mean_over_ranks(loss_B, marked_B, marked_total)
+
+
+def mean_over_ranks(loss_B: Tensor, taken_B: Tensor, total: Tensor) -> Tensor:
+    """This rank's part of the mean loss of the films ``taken_B``, ``total`` of them on all ranks.
+
+    Scaled so that averaging gradients over the ranks gives that mean's; 0 where nobody has any.
+    """
+    total = total.clamp(min=1).to(loss_B.dtype)
+    return torch.where(taken_B, loss_B, torch.zeros_like(loss_B)).sum() * rank_count() / total
 
 
 def _dice_loss(answer_BN: Tensor, lesion_BN: Tensor) -> Tensor:

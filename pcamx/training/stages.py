@@ -13,7 +13,8 @@ from pcamx.catalogue import StageId, Trainable, resolve, trainable
 from pcamx.config import Config, Objective
 from pcamx.distributed import rank_count, sum_over_ranks
 from pcamx.model.network import Network, Segmenter, batch_norm_by, build_network
-from pcamx.ops import Attended
+from pcamx.ops import Attended, mask_image
+from pcamx.training.guidance import guidance, guides
 from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss
 from pcamx.types import NORMAL, Batch, StageOutput
 
@@ -68,18 +69,23 @@ class Stage2(ClassifierStage):
     """Classify from the attended area too: (1 - lambda) L1 + lambda L2, eq. (3)."""
 
     def forward(self, batch: Batch) -> StageOutput:
-        _, logits_BC, loss, telemetry = self._attended_loss(batch)
+        features = self.network.encoder(batch.image_B1HW)
+        logits_BC, attended = self._attend(features, batch)
+        loss, telemetry = self._attended_loss(logits_BC, attended, batch)
         telemetry |= {"loss": loss}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
-    def _attended_loss(
-        self, batch: Batch
-    ) -> tuple[list[Tensor], Tensor, Tensor, dict[str, Tensor]]:
-        """Both passes with the same weights; lambda comes from the steps before this one."""
-        network = self.network
-        features = network.encoder(batch.image_B1HW)
-        logits_BC, attended = network.head(features[-1], batch.image_B1HW, batch.label_B)
+    def _attend(self, features: list[Tensor], batch: Batch) -> tuple[Tensor, Attended]:
+        """Logits of the full image, and the image masked by the class's map."""
+        logits_BC, attended = self.network.head(features[-1], batch.image_B1HW, batch.label_B)
         assert isinstance(attended, Attended)
+        return logits_BC, attended
+
+    def _attended_loss(
+        self, logits_BC: Tensor, attended: Attended, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. (3), the masked pass with the same weights; lambda comes from the steps before."""
+        network = self.network
         with batch_norm_by(network, self.config.attention.batch_norm):
             masked_logits_BC = network(attended.image_B1HW)
         l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
@@ -92,17 +98,59 @@ class Stage2(ClassifierStage):
             "area": attended.area_B.mean(),
             "flat": (attended.area_B >= 1).sum(),
         }
-        return features, logits_BC, (1 - lam) * l1 + lam * l2, telemetry
+        return (1 - lam) * l1 + lam * l2, telemetry
 
 
 class Stage3(Stage2):
-    """Learn from the marks as well: + lambda' L3, eq. (4); the decoder shares the encoder."""
+    """Learn from the marks as well: + lambda' L3, eq. (4); the decoder shares the encoder.
+
+    `guidance` adds what else the objective asks for.
+    """
 
     def forward(self, batch: Batch) -> StageOutput:
-        features, logits_BC, loss, telemetry = self._attended_loss(batch)
-        size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
+        objective, image_B1HW = self.config.objective, batch.image_B1HW
+        if objective.reasons_weight:
+            image_B1HW = image_B1HW.detach().requires_grad_()
+        features = self.network.encoder(image_B1HW)
+        if self.config.attention.mask_from == "decoder":
+            logit_B1HW = self._lesion_logit(features, batch)
+            logits_BC, attended = self._attend_by(logit_B1HW, features, batch)
+            loss, telemetry = self._attended_loss(logits_BC, attended, batch)
+        else:
+            logits_BC, attended = self._attend(features, batch)
+            loss, telemetry = self._attended_loss(logits_BC, attended, batch)
+            logit_B1HW = self._lesion_logit(features, batch)
+        l3, told = self._marks_loss(logit_B1HW, batch)
+        loss, telemetry = loss + objective.lesion_weight * l3, telemetry | told
+        if guides(objective):
+            given = batch, image_B1HW, features[-1], logits_BC, logit_B1HW
+            more, told = guidance(self.network, objective, *given)
+            loss, telemetry = loss + more, telemetry | told
+        return StageOutput(loss, logits_BC, _detached(telemetry | {"loss": loss}))
+
+    def _lesion_logit(self, features: list[Tensor], batch: Batch) -> Tensor:
         assert self.network.decoder is not None
-        logit_B1HW = self.network.decoder(features, size)
+        size = (batch.image_B1HW.shape[-2], batch.image_B1HW.shape[-1])
+        logit_B1HW: Tensor = self.network.decoder(features, size)
+        return logit_B1HW
+
+    def _attend_by(
+        self, logit_B1HW: Tensor, features: list[Tensor], batch: Batch
+    ) -> tuple[Tensor, Attended]:
+        """Logits of the full image, and the image masked by the decoder's answer."""
+        logits_BC, _ = self.network.head(features[-1])
+        cfg = self.config.attention
+        attended = mask_image(
+            torch.sigmoid(logit_B1HW)[:, 0],
+            batch.image_B1HW,
+            omega=cfg.omega,
+            sigma=cfg.sigma,
+            mask_grad=cfg.mask_grad,
+        )
+        return logits_BC, attended
+
+    def _marks_loss(self, logit_B1HW: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """L3 over the marked films of all ranks, and half over the normal ones where asked."""
         objective = self.config.objective
         normal_B = ~batch.marked_B & (batch.label_B == NORMAL)
         marked, normal = sum_over_ranks(batch.marked_B.sum(), normal_B.sum())
@@ -111,10 +159,7 @@ class Stage3(Stage2):
             l3_normal = _lesion_loss(objective, logit_B1HW, batch, normal_B, normal)
             # A batch without normal films is all marks, not half of them.
             l3 = torch.where(normal > 0, (l3 + l3_normal) / 2, l3)
-        loss = loss + objective.lesion_weight * l3
-        telemetry |= _answers(logit_B1HW, batch, marked)
-        telemetry |= {"loss": loss, "l3": l3}
-        return StageOutput(loss, logits_BC, _detached(telemetry))
+        return l3, _answers(logit_B1HW, batch, marked) | {"l3": l3}
 
 
 class SegmenterStage(Stage):

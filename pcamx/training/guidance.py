@@ -1,0 +1,89 @@
+"""What the marks may teach the classifier itself, beside eq. (4): each term off at weight 0.
+
+Shapes: B batch, C classes, h w the map, H W the image, E the films of the erase loss.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcamx.config import Objective
+from pcamx.distributed import rank_count, sum_over_ranks
+from pcamx.model.network import Network, batch_norm_by
+from pcamx.training.erasing import erased
+from pcamx.training.losses import mean_over_ranks
+from pcamx.training.map_losses import agreement_loss, map_loss, mark_cells, reasons_loss
+from pcamx.types import ABNORMAL, NORMAL, Batch
+
+
+def guidance(
+    network: Network,
+    objective: Objective,
+    batch: Batch,
+    image_B1HW: Tensor,
+    deepest_BKhw: Tensor,
+    logits_BC: Tensor,
+    lesion_logit_B1HW: Tensor,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the terms that the objective asks for, and each of them by name.
+
+    ``image_B1HW`` is what the features and logits were made of, with a gradient where
+    objective.reasons_weight asks for it. Marked films that show nothing of their lesion, as
+    augmentation may move it off the canvas, do not count. Means are over the films of all ranks;
+    every rank must call it, also one without a marked film.
+    """
+    shown_B = batch.marked_B & batch.lesion_B1HW.flatten(1).any(1)
+    abnormal_B = batch.label_B == ABNORMAL
+    shown, abnormal = sum_over_ranks(shown_B.sum(), abnormal_B.sum())
+    terms: list[tuple[str, float, Tensor]] = []
+    if objective.map_weight or objective.agreement_weight:
+        map_Bhw = network.class_map(deepest_BKhw)
+    if objective.map_weight:
+        inside_Bhw = mark_cells(batch.lesion_B1HW, (map_Bhw.shape[-2], map_Bhw.shape[-1]))
+        loss_B = map_loss(map_Bhw, inside_Bhw, objective.map_loss)
+        terms.append(("map", objective.map_weight, mean_over_ranks(loss_B, shown_B, shown)))
+    if objective.agreement_weight:
+        loss_B = agreement_loss(map_Bhw, torch.sigmoid(lesion_logit_B1HW))
+        agree = mean_over_ranks(loss_B, abnormal_B, abnormal)
+        terms.append(("agree", objective.agreement_weight, agree))
+    if objective.reasons_weight:
+        loss_B = reasons_loss(logits_BC, image_B1HW, 1 - batch.lesion_B1HW)
+        reasons = mean_over_ranks(loss_B, shown_B, shown)
+        terms.append(("reasons", objective.reasons_weight, reasons))
+    if objective.erase_weight:
+        erase = erase_loss(network, batch, shown_B, objective.marked_per_batch)
+        terms.append(("erase", objective.erase_weight, erase))
+    total = torch.stack([weight * term for _, weight, term in terms]).sum()
+    return total, {name: term for name, _, term in terms}
+
+
+def guides(objective: Objective) -> bool:
+    """Whether the objective asks for any of these terms."""
+    return any(
+        (
+            objective.map_weight,
+            objective.agreement_weight,
+            objective.reasons_weight,
+            objective.erase_weight,
+        )
+    )
+
+
+def erase_loss(network: Network, batch: Batch, shown_B: Tensor, marked_per_batch: int) -> Tensor:
+    """Cross-entropy of marked films: the lesion erased, normal; another patch, abnormal.
+
+    Both go in one more pass, normalised by its own batch. It takes as many films on every rank,
+    each rank's share of ``marked_per_batch`` rounded up: an index that depended on the marks would
+    wait for the device, and ZeRO-3 for a rank without any. The others fill up and do not count.
+    """
+    count = min(len(shown_B), -(-marked_per_batch // rank_count()))
+    row_E = torch.argsort(shown_B.byte(), descending=True, stable=True)[:count]
+    image_E1HW, lesion_E1HW = batch.image_B1HW[row_E], batch.lesion_B1HW[row_E]
+    healed_E1HW, elsewhere_E1HW, free_E = erased(image_E1HW, lesion_E1HW)
+    with batch_norm_by(network, "batch"):
+        logits_FC = network(torch.cat([healed_E1HW, elsewhere_E1HW]))
+    label_F = torch.tensor([NORMAL, ABNORMAL], device=row_E.device).repeat_interleave(count)
+    taken_F = torch.cat([shown_B[row_E], shown_B[row_E] & free_E])
+    (taken,) = sum_over_ranks(taken_F.sum())
+    loss_F = F.cross_entropy(logits_FC.float(), label_F, reduction="none")
+    return mean_over_ranks(loss_F, taken_F, taken)
