@@ -90,7 +90,7 @@ class OneByOne(Small):
     """Spares memory, and so runs its layers as often as there are images."""
 
     def maps(self, x: Tensor) -> Tensor:
-        return torch.cat([self.last(self.first(one)) for one in x.split(1)])
+        return torch.cat([self.last(self.first(one)) for one in torch.split(x, 1)])
 
 
 class Crops(Small):
@@ -155,7 +155,8 @@ def test_a_shared_activation_is_passed_over_for_the_block_that_runs_once() -> No
     ],
 )
 def test_refuses_what_is_no_batch_of_images(x: Any, message: str) -> None:
-    for layers in ({}, {"target_layer": "last", "fc_layer": "fc"}):
+    given: list[dict[str, Any]] = [{}, {"target_layer": "last", "fc_layer": "fc"}]
+    for layers in given:
         with pytest.raises(ValueError, match=message) as caught:
             PositiveCAM(Small(), **layers)(x, 0)
         assert "\n" not in str(caught.value)
@@ -174,7 +175,7 @@ def _fail(*_: object) -> None:
 )
 @pytest.mark.parametrize("layers", [{}, {"target_layer": "last", "fc_layer": "fc"}])
 def test_the_model_is_as_it_was_whatever_happens(
-    trouble: Callable[..., None], error: type[BaseException], layers: dict[str, str]
+    trouble: Callable[..., None], error: type[BaseException], layers: dict[str, Any]
 ) -> None:
     model = Small().train()
     handle = model.last.register_forward_pre_hook(trouble)
@@ -191,7 +192,7 @@ def test_ctrl_c_while_the_model_is_put_back() -> None:
     class Slow(nn.Conv2d):
         interrupts = 0
 
-        def __setattr__(self, name: str, value: object) -> None:
+        def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
             if name == "training" and value and self.interrupts:
                 object.__setattr__(self, "interrupts", self.interrupts - 1)

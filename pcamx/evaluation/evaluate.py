@@ -7,8 +7,7 @@ import datetime
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,13 @@ from pcamx.evaluation.scoring import (
     tune,
 )
 from pcamx.model.network import Network
-from pcamx.output import make_folder, write_text
+from pcamx.output import write_text
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.curves import read_metrics
 from pcamx.report.film_figure import Panel, save_png
 from pcamx.report.page import write_page
 from pcamx.run.checkpoints import Weights
+from pcamx.run.lock import FolderLock
 from pcamx.types import SEGMENTER, TRAINABLE, section
 
 _ON_TEST = "on_test"
@@ -64,19 +64,8 @@ def evaluate(
     run or no finished stage, or cannot be written.
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
-    with _opened(out):  # not after the measuring
+    with FolderLock(out):  # an empty folder goes again if anything fails
         return _measure(run, out, faithful)
-
-
-@contextmanager
-def _opened(out: Path) -> Iterator[None]:
-    """Make the folder of the report; whatever goes wrong inside leaves no empty one behind."""
-    make_folder(out)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            out.rmdir()  # which an empty folder alone lets happen
 
 
 def _measure(run: OpenRun, out: Path, faithful: int) -> dict[str, Any]:

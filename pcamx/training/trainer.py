@@ -13,7 +13,7 @@ from pcamx import engine
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
-from pcamx.data.store import fingerprint, read_store
+from pcamx.data.store import Store, fingerprint, read_store
 from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
@@ -25,6 +25,7 @@ from pcamx.run.checkpoints import Progress, Weights
 from pcamx.run.folder import STORE_SEEN
 from pcamx.run.history import History
 from pcamx.training import preflight
+from pcamx.training.joining import joined
 from pcamx.training.losses import figures
 from pcamx.training.stages import SegmenterStage, Stage, build_stage
 from pcamx.training.stopping import Interrupted, StopSignal
@@ -41,7 +42,14 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
     """
     store = read_store(Path(config.data.store))
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
-    ranks, stop = engine.start(), StopSignal()
+    with joined(Path(config.run.folder)) as ranks:
+        _train(config, store, stages, ranks, resume=resume)
+
+
+def _train(
+    config: Config, store: Store, stages: list[StageId], ranks: Ranks, *, resume: bool
+) -> None:
+    stop = StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
             shown: Track = track if ranks.rank == 0 else silent
