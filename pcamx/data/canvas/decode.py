@@ -67,6 +67,8 @@ class _Source:
         if batch >= len(self.batches):
             raise StopIteration
         films = [self.films[i] for i in self.batches[batch]]
+        for film in films:
+            self.store.check_film(film)
         paths = [np.frombuffer(os.fsencode(self.path(i)), np.uint8) for i in self.batches[batch]]
         if self.canvas is None:
             return (paths,)
