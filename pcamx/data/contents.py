@@ -68,8 +68,8 @@ def check_film(path: Path, known: Content | None) -> None:
     except OSError as error:
         raise PcamxError(f"{path}: cannot be decoded ({error.strerror}); {again}") from None
     if changed:
-        size = f"{info.st_size} bytes, was {known.bytes}"
-        raise PcamxError(f"{path}: has changed since pcamx prepare ({size}); {again}")
+        sizes = f"{info.st_size} bytes" + f", were {known.bytes}" * (info.st_size != known.bytes)
+        raise PcamxError(f"{path}: has changed since pcamx prepare ({sizes}); {again}")
 
 
 def check_mark(path: Path, known: Content | None) -> None:

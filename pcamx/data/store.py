@@ -1,8 +1,8 @@
 """The prepared store: a folder with `manifest.csv`, `quarantine.csv`, `store.json`, `marks/`.
 
 `content.csv` says what the files held (`pcamx.data.contents`), `near_copies.csv` which films are
-the same picture. One that was transcoded or holds DICOM films also has `films/`, its root, and the former
-`transcode_report.*`; `cache/` comes with training and may be deleted at any time.
+the same picture. One that was transcoded or holds DICOM films also has `films/`, its root, and
+the former `transcode_report.*`; `cache/` comes with training and may be deleted at any time.
 
 The manifest lists only films that decode; what follows relies on it, because the decoder stops
 the whole run on a bad file and does not say which one it was.

@@ -37,8 +37,8 @@ def verify(path: Path) -> Facts | str:
         return _facts(film, content)
     except FileNotFoundError:
         return MISSING
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     except UnfitError as reason:
         return str(reason)
 
