@@ -144,7 +144,7 @@ def test_a_class_with_nothing_else_to_train_on_keeps_its_copies_and_says_so() ->
 
 
 def test_prepare_leaves_them_out_and_lists_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, store = tmp_path / "set", tmp_path / "store"
     root.mkdir()
@@ -157,7 +157,8 @@ def test_prepare_leaves_them_out_and_lists_them(
     rows += [("t.png", 0, "test"), ("again.png", 0, "train"), ("twin.png", 0, "train")]
     with (root / "labels.csv").open("w", newline="") as table:
         csv.writer(table).writerows([("path", "label", "split"), *rows])
-    assert cli.main(["prepare", str(root), "--out", str(store)]) == 0
+    monkeypatch.setattr("sys.argv", ["pcamx", "prepare", str(root), "--out", str(store)])
+    assert cli.main() == 0
     out = capsys.readouterr().out
     assert "near copies: 3 pairs of films, 2 of them across splits, 2 films left out" in out
     names = [film.path for film in read_store(store).films]

@@ -69,7 +69,8 @@ def look(grey_HW: NDArray[Any]) -> bytes:
     share = np.abs(clipped_hw).mean() ** 2 / (clipped_hw**2).mean()
     if share < _LEAST:
         return bytes(_SIDE * _SIDE)
-    return np.rint(clipped_hw * 127).astype(np.int8).tobytes()
+    detail: NDArray[np.int8] = np.rint(clipped_hw * 127).astype(np.int8)
+    return detail.tobytes()
 
 
 def find_copies(looks: Sequence[bytes], digests: Sequence[str]) -> list[Pair]:
@@ -134,7 +135,8 @@ def _low_frequencies(look_Nhw: NDArray[np.int8]) -> FloatArray:
         found[rows] = basis_uh @ look_Nhw[rows].astype(np.float32) @ basis_uh.T
     found[:, 0, 0] = 0
     length_N11 = np.linalg.norm(found, axis=(1, 2), keepdims=True)
-    return found / np.maximum(length_N11, 1e-6)
+    found /= np.maximum(length_N11, 1e-6)
+    return found
 
 
 def _correlations(
