@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.canvas.lesion_mask import lesion_canvas
+from pcamx.data.feed.batches import _masks
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.data.store import Store, fingerprint, read_store
 from pcamx.errors import PcamxError
@@ -130,8 +130,8 @@ def test_a_mask_that_changed_or_is_black_is_named(folder: Path) -> None:
     with pytest.raises(PcamxError, match=f"{mask}: has changed since pcamx prepare wrote it"):
         store.check_mark(film)
     Image.fromarray(pixels * 0).save(mask)
-    with pytest.raises(PcamxError, match=f"{mask}: no lesion in the mask"):
-        lesion_canvas(mask, film, 32)
+    with pytest.raises(PcamxError, match=f"{mask}: all black"):  # also where nothing is known
+        _masks(replace(store, contents={}), [film], 32)
     mask.unlink()
     with pytest.raises(PcamxError, match=f"{mask}: not a readable mask"):
         store.check_mark(film)

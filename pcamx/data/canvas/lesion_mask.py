@@ -19,7 +19,7 @@ def lesion_canvas(mask_file: Path, film: Film, canvas: int) -> Tensor:
 
     Returns what `lay_lesion` does.
 
-    Raises PcamxError if the file cannot be read, has another size than the film, or is all black.
+    Raises PcamxError if the file cannot be read or has another size than the film.
     """
     try:
         with Image.open(mask_file) as image:
@@ -33,8 +33,6 @@ def lesion_canvas(mask_file: Path, film: Film, canvas: int) -> Tensor:
             f"{mask_file}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, the film "
             f"{film.path} has {film.width} x {film.height}; run pcamx prepare again"
         )
-    if not mask.any():
-        raise PcamxError(f"{mask_file}: no lesion in the mask; run pcamx prepare again")
     return lay_lesion(mask, canvas)
 
 

@@ -224,5 +224,9 @@ def _masks(store: Store, films: Sequence[Film], side: int) -> Tensor:
 
 
 def _mask(store: Store, film: Film, side: int) -> Tensor:
+    """A marked film's lesion; PcamxError if its mask is not what prepare wrote, or all black."""
     store.check_mark(film)
-    return lesion_canvas(store.folder / film.mark, film, side)
+    lesion_1HW = lesion_canvas(store.folder / film.mark, film, side)
+    if not lesion_1HW.any():
+        raise PcamxError(f"{store.folder / film.mark}: all black; run pcamx prepare again")
+    return lesion_1HW
