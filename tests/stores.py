@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from pcamx.data.store import fingerprint
+
 Row = dict[str, str]
 
 
@@ -19,6 +21,8 @@ def change(folder: Path, edit: Callable[[Row], Row | None]) -> None:
     head = json.loads((folder / "store.json").read_text())
     for split in ("train", "valid", "test"):
         head["counts"][split] = sum(row["split"] == split for row in rows)
+    (folder / "store.json").write_text(json.dumps(head))
+    head["fingerprint"] = fingerprint(folder)
     (folder / "store.json").write_text(json.dumps(head))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -328,7 +329,8 @@ def test_killed_runner_and_its_heir(
                 held.close()
 
         assert run_jobs(runs(grid)[:2], 1, say) == []
-    waiting = f"base, seed 0: in work by process {runner[0].pid}; waiting for it"
+    holder = f"{runner[0].pid} on {socket.gethostname()}"
+    waiting = f"base, seed 0: in work by process {holder}; waiting for it"
     assert waiting in said
     # The orphan's stage is neither begun again nor resumed beside it.
     assert sorted(calls()) == sorted(

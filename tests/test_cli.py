@@ -303,7 +303,7 @@ def test_film_damaged_while_streaming_ends_all_ranks(
     ended = processes.train(2, write_config(tmp_path / "work", changes), 1)
     assert ended.code in (2, -9)
     lines = [line for line in ended.text.splitlines() if line.startswith("pcamx: error:")]
-    assert f"{hurt}: cannot be decoded" in lines[0]
+    assert f"{hurt}: has changed since pcamx prepare (100 bytes, were" in lines[0]
     assert all("another rank has ended" in line for line in lines[1:])
     assert "Traceback" not in ended.text
 

@@ -6,7 +6,6 @@ came about, so no lock is left behind by a killed runner and none is broken whil
 still writes.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from pcamx.output import write_text
 from pcamx.progress import Say
 from pcamx.report.rows import duration
 from pcamx.run.folder import RunFolder
+from pcamx.run.lock import Lock
 from pcamx.run.report import read_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ def run_jobs(jobs: Sequence[Job], ranks: int, say: Say) -> list[str]:
         for job in pending:
             if starts_missing(job):
                 continue
-            with Lock(job) as lock:
+            with Lock(job.beside(".lock")) as lock:
                 if lock.holder is not None:
                     elsewhere[job.name] = lock.holder
                     continue
@@ -82,31 +82,6 @@ def run_jobs(jobs: Sequence[Job], ranks: int, say: Say) -> list[str]:
 
 def _lacks_start(job: Job) -> str:
     return f"{job.name}: not begun, {starts_missing(job)[0]} is missing"
-
-
-class Lock:
-    """A job's lock; ``holder`` is None where it was got, else the process that has it."""
-
-    def __init__(self, job: Job) -> None:
-        self.path = job.beside(".lock")
-        self.holder: str | None = None
-        self.file = -1
-
-    def __enter__(self) -> "Lock":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.holder = os.pread(self.file, 32, 0).decode().strip() or "unknown"
-        else:
-            os.ftruncate(self.file, 0)
-            os.pwrite(self.file, f"{os.getpid()}\n".encode(), 0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Not LOCK_UN: a training that outlives this runner keeps it.
-        os.close(self.file)
 
 
 def _bring_to_end(job: Job, ranks: int, lock: Lock, say: Say) -> list[str]:

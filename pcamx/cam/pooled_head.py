@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pcamx.cam.forward import Run, watching
+
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -22,13 +24,6 @@ class PooledHead(NamedTuple):
 
     target: nn.Module
     fc: nn.Module
-
-
-class _Seen(NamedTuple):
-    """A layer's last use in the trial; maps changed in place later are seen as they end."""
-
-    given: Any
-    output: Tensor
 
 
 def named_layer(model: nn.Module, layer: nn.Module | str, argument: str) -> nn.Module:
@@ -78,13 +73,15 @@ def pooled_head(
     if fc_name not in seen:
         raise ValueError(f"fc_layer {fc_name!r} takes no part in the model's forward")
     fits = _feeding(layers, seen, fc_name)
+    # A layer used over again has no one map; the block around it may.
+    fits = [name for name in fits if seen[name].times == 1] or fits
     if not fits:
         raise ValueError(
             f"not a pooled linear head: {fc_name!r} is not fed the average of any layer's maps"
         )
     # Of equal maps the outermost layer: layer4 rather than layer4.1.relu.
     best = max(fits, key=lambda name: (seen[name].output.numel(), list(seen).index(name)))
-    if target is not None and names[target] not in fits:
+    if target is not None and names[target] not in _feeding(layers, seen, fc_name):
         raise ValueError(
             f"{fc_name!r} averages the maps of {best!r}, not of target_layer {names[target]!r}"
         )
@@ -100,28 +97,14 @@ def _trial_image(x: Tensor) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
-def _watch(layers: dict[str, nn.Module], image: Tensor) -> tuple[dict[str, _Seen], Any]:
-    """Every layer's last use, in order of first use, and the model's output."""
-    seen: dict[str, _Seen] = {}
-
-    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def record(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, Tensor):
-                seen[name] = _Seen(given[0] if given else None, output)
-
-        return layer.register_forward_hook(record)
-
-    handles = [watch(name, layer) for name, layer in layers.items()]
-    try:
-        with torch.no_grad():
-            output = layers[""](image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen, output
+def _watch(layers: dict[str, nn.Module], image: Tensor) -> tuple[dict[str, Run], Any]:
+    """The layers that give a tensor, in order of first use, and the model's output."""
+    with watching(layers) as runs, torch.no_grad():
+        output = layers[""](image)
+    return {name: run for name, run in runs.items() if isinstance(run.output, Tensor)}, output
 
 
-def _find_fc(layers: dict[str, nn.Module], seen: dict[str, _Seen], output: Any) -> str:
+def _find_fc(layers: dict[str, nn.Module], seen: dict[str, Run], output: Any) -> str:
     order = list(seen)
     maps = [i for i, name in enumerate(order) if _is_map(seen[name].output)]
     behind = [
@@ -146,7 +129,7 @@ def _find_fc(layers: dict[str, nn.Module], seen: dict[str, _Seen], output: Any) 
     )
 
 
-def _find_convolution(layers: dict[str, nn.Module], seen: dict[str, _Seen], output: Any) -> str:
+def _find_convolution(layers: dict[str, nn.Module], seen: dict[str, Run], output: Any) -> str:
     """A 1x1 convolution whose maps, averaged, are the model's output (SqueezeNet)."""
     for name in reversed(seen):
         layer, maps = layers[name], seen[name].output
@@ -156,7 +139,7 @@ def _find_convolution(layers: dict[str, nn.Module], seen: dict[str, _Seen], outp
     raise ValueError("not a pooled linear head: no linear layer follows the last maps")
 
 
-def _feeding(layers: dict[str, nn.Module], seen: dict[str, _Seen], fc_name: str) -> list[str]:
+def _feeding(layers: dict[str, nn.Module], seen: dict[str, Run], fc_name: str) -> list[str]:
     """Names of the layers whose maps, or their average, are what ``fc_name`` is fed.
 
     A normalisation between the average and the layer is looked through.
@@ -173,11 +156,11 @@ def _feeding(layers: dict[str, nn.Module], seen: dict[str, _Seen], fc_name: str)
     return [name for name, maps in found if maps is not None and _is_mean(vector, maps)]
 
 
-def _before_norm(layers: dict[str, nn.Module], seen: dict[str, _Seen], vector: Tensor) -> Tensor:
+def _before_norm(layers: dict[str, nn.Module], seen: dict[str, Run], vector: Tensor) -> Tensor:
     """What was normalised to ``vector``; itself where no such layer gave it."""
-    for name, (given, output) in seen.items():
-        if isinstance(layers[name], _NORMS) and _equal(output.flatten(), vector.flatten()):
-            return given if isinstance(given, Tensor) else vector
+    for name, run in seen.items():
+        if isinstance(layers[name], _NORMS) and _equal(run.output.flatten(), vector.flatten()):
+            return run.given if isinstance(run.given, Tensor) else vector
     return vector
 
 

@@ -3,9 +3,8 @@
 Shapes: B batch, K channels, C classes, h w the map.
 """
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import threading
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pcamx import ops
+from pcamx.cam.forward import evaluating, watching
 from pcamx.cam.pooled_head import (
     PooledHead,
     channels_first,
@@ -40,14 +40,18 @@ class PositiveCAM:
     word. A normalisation between average and linear layer is looked through, not folded in.
 
     The model runs in eval mode, and each layer's mode is restored after every call, also after
-    an exception: batch norm's statistics stay as they are. Nothing hangs on the model between
-    calls. A model inside DataParallel, DistributedDataParallel, a DeepSpeed engine or
-    torch.compile runs without that wrapper, on its input's device, eagerly, and its gradients
-    are this process's own; in the loss of a wrapped model call `pcamx.ops.class_activation` in
-    the model's own forward.
+    an exception or Ctrl-C: batch norm's statistics stay as they are. Nothing hangs on the model
+    between calls. Threads may call, also with one model: a call waits for another's forward. A
+    thread that itself runs a model in training mode meanwhile finds it in eval mode.
 
-    Raises ValueError, one line, for a layer that is not there and for a model without a pooled
-    linear head (VGG, most vision transformers).
+    A model inside DataParallel, DistributedDataParallel, a DeepSpeed engine or torch.compile
+    runs without that wrapper, on its input's device, eagerly, and its gradients are this
+    process's own; in the loss of a wrapped model call `pcamx.ops.class_activation` in the
+    model's own forward.
+
+    Raises ValueError, one line, for a layer that is not there, for one that runs more than once
+    in a forward, for a model without a pooled linear head (VGG, most vision transformers), and
+    for what is no batch of images.
     """
 
     def __init__(
@@ -62,8 +66,17 @@ class PositiveCAM:
         self.positive = positive
         self.target_layer = self._layer(target_layer, "target_layer")
         self.fc_layer = self._layer(fc_layer, "fc_layer")
-        self.class_idx: Tensor | None = None
-        """Whose maps the last call gave, int64 [B]: the predicted classes where none was asked."""
+        self._last: Tensor | None = None
+        self._own = threading.local()
+
+    @property
+    def class_idx(self) -> Tensor | None:
+        """Whose maps this thread's last call gave, int64 [B]; the predicted where none was asked.
+
+        In a thread that made no call, those of the last call of all; None before any.
+        """
+        found: Tensor | None = getattr(self._own, "class_idx", self._last)
+        return found
 
     def _layer(self, layer: nn.Module | str | None, argument: str) -> nn.Module | None:
         return None if layer is None else named_layer(self.model, layer, argument)
@@ -88,9 +101,10 @@ class PositiveCAM:
 
         Raises ValueError for classes that the model does not have or that do not fit the batch.
         """
-        with _evaluating(self.model):
+        _check_images(x)
+        with evaluating(self.model):
             head = self._head(x)
-            maps, output = _maps_of(self.model, head.target, x)
+            maps, output = _maps_of(self.model, head, x)
         weight_CK = weight_matrix(head.fc)
         features_BKhw = channels_first(maps, weight_CK.shape[1])
         if features_BKhw is None:
@@ -98,14 +112,18 @@ class PositiveCAM:
                 f"target_layer gives {list(maps.shape)}, fc_layer takes {weight_CK.shape[1]} "
                 "channels: not a pooled linear head"
             )
+        if len(features_BKhw) != len(x):
+            raise ValueError(
+                f"target_layer gives maps of {len(features_BKhw)} images for the {len(x)} of x; "
+                "pass a model that runs each image once"
+            )
         if class_idx is None:
             class_B = _logits(output).flatten(1).argmax(1)
         else:
             class_B = _classes(class_idx, len(features_BKhw), len(weight_CK))
-        self.class_idx = class_B.to(features_BKhw.device)
-        return ops.class_activation(
-            features_BKhw, weight_CK, self.class_idx, positive=self.positive
-        )
+        class_B = class_B.to(features_BKhw.device)
+        self._last = self._own.class_idx = class_B
+        return ops.class_activation(features_BKhw, weight_CK, class_B, positive=self.positive)
 
     def _head(self, x: Tensor) -> PooledHead:
         if self.target_layer is None or self.fc_layer is None:
@@ -130,34 +148,30 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and no compiled layer, for these would pass by the hooks; then as it was."""
-    modes = [(layer, layer.training) for layer in model.modules()]
-    # Nothing can have been compiled where this module was never imported, and it is slow to.
-    compiled = "torch._dynamo" in sys.modules
-    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    try:
-        model.eval()
-        with eager:
-            yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
-
-
-def _maps_of(model: nn.Module, target: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
-    """What ``target`` gave in a forward of ``x``, as it is when that ends, and the output."""
-    given: list[Any] = []
-    handle = target.register_forward_hook(lambda _layer, _input, output: given.append(output))
-    try:
+def _maps_of(model: nn.Module, head: PooledHead, x: Tensor) -> tuple[Tensor, Any]:
+    """What the target gave in a forward of ``x``, as it is when that ends, and the output."""
+    with watching({"target_layer": head.target, "fc_layer": head.fc}) as runs:
         output = model(x)
-    finally:
-        handle.remove()
-    if not given or not isinstance(given[-1], Tensor):
-        what = "a " + type(given[-1]).__name__ if given else "nothing"
-        raise ValueError(f"target_layer gives {what} in the model's forward, not maps")
-    return given[-1], output
+    for name, run in runs.items():
+        if run.times > 1:
+            raise ValueError(
+                f"{name} runs {run.times} times in one forward, so there is no one map; "
+                f"pass a {name} that runs once"
+            )
+    if "target_layer" not in runs:
+        raise ValueError("target_layer gives nothing in the model's forward, not maps")
+    maps = runs["target_layer"].output
+    if not isinstance(maps, Tensor):
+        what = type(maps).__name__
+        raise ValueError(f"target_layer gives a {what} in the model's forward, not maps")
+    return maps, output
+
+
+def _check_images(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; pass images as a tensor [B, channels, H, W]")
+    if x.ndim != 4:
+        raise ValueError(f"x is {list(x.shape)}; pass a batch of images, [B, channels, H, W]")
 
 
 def _logits(output: Any) -> Tensor:

@@ -71,6 +71,17 @@ def run(options: argparse.Namespace) -> None:
     for what, count in dropped.items():
         if count:
             print(f"{count} {what}")
+    if found.copies.pairs:
+        print(
+            f"near copies: {found.copies.pairs} pairs of films, {found.copies.across} of them "
+            f"across splits, {len(found.copies.left_out)} films left out (test wins over valid, "
+            f"valid over train); see {options.out / 'near_copies.csv'}"
+        )
+    if found.copies.kept:
+        print(
+            f"warning: {found.copies.kept} training films are copies of held-out films and stay, "
+            "since nothing else of their class is there to train on; no figure on those films holds"
+        )
     if found.dicoms:
         print(f"{found.dicoms} DICOM films, which DALI does not decode: the store holds all films")
     for note in found.mark_notes:

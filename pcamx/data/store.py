@@ -1,7 +1,8 @@
 """The prepared store: a folder with `manifest.csv`, `quarantine.csv`, `store.json`, `marks/`.
 
-One that was transcoded or holds DICOM films also has `films/`, its root, and the former
-`transcode_report.*`; `cache/` comes with training and may be deleted at any time.
+`content.csv` says what the files held (`pcamx.data.contents`), `near_copies.csv` which films are
+the same picture. One that was transcoded or holds DICOM films also has `films/`, its root, and
+the former `transcode_report.*`; `cache/` comes with training and may be deleted at any time.
 
 The manifest lists only films that decode; what follows relies on it, because the decoder stops
 the whole run on a bad file and does not say which one it was.
@@ -12,16 +13,18 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pcamx.data.contents import COLUMNS, Content, check_mark, parse, rows
 from pcamx.errors import PcamxError
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 MANIFEST, QUARANTINE, HEAD, MARKS = "manifest.csv", "quarantine.csv", "store.json", "marks"
+CONTENT, NEAR_COPIES = "content.csv", "near_copies.csv"
 FILMS, REPORT, CACHE = "films", "transcode_report", "cache"
 CANVASES = ".canvases"
 """Ending of the files in `cache/`."""
@@ -77,6 +80,12 @@ class Store:
     films: tuple[Film, ...]
     mean: float
     std: float
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    """By the film's path; empty in a store of a pcamx that did not keep them."""
+
+    def check_mark(self, film: Film) -> None:
+        """Raise PcamxError unless the film's mask is the one that `pcamx prepare` wrote."""
+        check_mark(self.folder / film.mark, self.contents.get(film.path))
 
     def split(self, name: str) -> tuple[Film, ...]:
         """The films of one split, in the manifest's order."""
@@ -118,7 +127,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise PcamxError(f"{path}: {error.strerror}; check the path") from None
 
 
-def _csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The text of a csv file with these fields, quoted where they need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -134,33 +144,53 @@ def write_store(
     mean: float,
     std: float,
     quarantine: Sequence[tuple[str, str]] = (),
+    contents: Mapping[str, Content] | None = None,
 ) -> None:
-    """Write the three files into an existing folder; `replacing_folder` makes it atomic.
+    """Write the csv files and store.json into a folder; `replacing_folder` makes it atomic.
 
-    ``root`` is absolute, or relative to the store's folder.
+    ``root`` is absolute, or relative to the store's folder. ``contents`` are by the film's path.
     """
     names = [field.name for field in fields(Film)]
-    rows = ([getattr(film, name) for name in names] for film in films)
-    (folder / MANIFEST).write_text(_csv_text(names, rows), encoding="utf-8")
-    bad = _csv_text(("path", "reason"), quarantine)
+    listed = ([getattr(film, name) for name in names] for film in films)
+    (folder / MANIFEST).write_text(csv_text(names, listed), encoding="utf-8")
+    if contents is not None:
+        (folder / CONTENT).write_text(csv_text(COLUMNS, rows(contents)), encoding="utf-8")
+    bad = csv_text(("path", "reason"), quarantine)
     (folder / QUARANTINE).write_text(bad, encoding="utf-8")
     counts = {split: sum(film.split == split for film in films) for split in SPLITS}
     counts |= {"marked": sum(bool(film.mark) for film in films), "quarantined": len(quarantine)}
     head = {"format": FORMAT, "root": str(root), "mean": mean, "std": std, "counts": counts}
+    head["fingerprint"] = _fingerprint(folder, mean, std)
     (folder / HEAD).write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of the manifest: which films there are, their labels, splits and marks.
+    """SHA-256 of all of a store that training depends on.
 
-    Raises PcamxError if it is gone.
+    The manifest's films, labels, splits and marks, the contents of their files and masks, mean
+    and std. Raises PcamxError if it is gone or damaged.
     """
+    head = read_head(folder)
+    return _fingerprint(folder, head.mean, head.std)
+
+
+def manifest_digest(folder: Path) -> str:
+    """SHA-256 of the manifest, which is what runs of an earlier pcamx know their store by."""
+    return hashlib.sha256(_bytes(folder / MANIFEST)).hexdigest()
+
+
+def _fingerprint(folder: Path, mean: float, std: float) -> str:
+    content = _bytes(folder / CONTENT) if (folder / CONTENT).exists() else b""
+    parts = (_bytes(folder / MANIFEST), content, repr((mean, std)).encode())
+    # Of digests, so that no byte can move from one part into the next.
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        return path.read_bytes()
     except OSError as error:
-        raise PcamxError(
-            f"{folder / MANIFEST}: {error.strerror}; run pcamx prepare again"
-        ) from None
+        raise PcamxError(f"{path}: {error.strerror}; run pcamx prepare again") from None
 
 
 class Head(NamedTuple):
@@ -170,6 +200,8 @@ class Head(NamedTuple):
     mean: float
     std: float
     films: int
+    fingerprint: str | None
+    """As it was written; None in a store of an earlier pcamx."""
 
 
 def read_head(folder: Path) -> Head:
@@ -190,11 +222,12 @@ def read_head(folder: Path) -> Head:
             )
         mean, std = float(head["mean"]), float(head["std"])
         count = sum(int(head["counts"][split]) for split in SPLITS)
+        written = head.get("fingerprint")
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise PcamxError(f"{head_file}: damaged; run pcamx prepare again") from None
-    return Head(root, mean, std, films=count)
+    return Head(root, mean, std, films=count, fingerprint=written)
 
 
 def read_store(folder: Path) -> Store:
@@ -203,7 +236,7 @@ def read_store(folder: Path) -> Store:
     Raises PcamxError if the folder is missing or no store, if the root is gone, or if a file
     was changed by hand and no longer fits.
     """
-    root, mean, std, count = read_head(folder)
+    root, mean, std, count, written = read_head(folder)
     if not root.is_dir():
         raise PcamxError(f"{root}: the films of store {folder} are gone; run pcamx prepare again")
     films = tuple(_films(folder))
@@ -212,7 +245,22 @@ def read_store(folder: Path) -> Store:
             f"{folder / MANIFEST}: {len(films)} films, store.json says {count}; "
             "run pcamx prepare again"
         )
-    return Store(folder, root, films, mean, std)
+    if written not in (None, _fingerprint(folder, mean, std)):
+        raise PcamxError(
+            f"{folder}: {HEAD}, {MANIFEST} and {CONTENT} do not belong together, one has changed "
+            "since pcamx prepare; run it again"
+        )
+    return Store(folder, root, films, mean, std, _contents(folder))
+
+
+def _contents(folder: Path) -> dict[str, Content]:
+    path = folder / CONTENT
+    if not path.exists():
+        return {}
+    try:
+        return parse([row for _, row in csv_rows(path)])
+    except (ValueError, TypeError):
+        raise PcamxError(f"{path}: damaged; run pcamx prepare again") from None
 
 
 def _films(folder: Path) -> Iterator[Film]:

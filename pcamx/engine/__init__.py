@@ -13,7 +13,7 @@ from pcamx.engine.build import (
     whole_state,
 )
 from pcamx.engine.files import load, to_universal
-from pcamx.engine.ranks import Ranks, lost_rank, start, stop, world_size
+from pcamx.engine.ranks import Ranks, is_first, lost_rank, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "compiler_failure",
     "deepspeed_config",
     "initialize",
+    "is_first",
     "load",
     "lost_rank",
     "report",

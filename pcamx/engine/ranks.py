@@ -39,8 +39,23 @@ def start() -> Ranks:
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
-    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", verbose=False)
+    except (dist.DistError, ValueError, OSError) as error:
+        raise PcamxError(_no_meeting(error)) from None
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _no_meeting(error: Exception) -> str:
+    """Why the ranks cannot meet, in a line that says what to do."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    what = f"MASTER_ADDR {address}, MASTER_PORT {port}: the ranks cannot meet there ({why})"
+    for sign in ("EADDRINUSE", "EACCES"):
+        if sign in str(error):
+            taken = "taken by another program" if sign == "EADDRINUSE" else "not for you to use"
+            what = f"port {port} on {address} is {taken}"
+    return f"{what}; choose a free one with the launcher's --master_port, or MASTER_PORT"
 
 
 _ALONE = {
@@ -64,6 +79,11 @@ def import_deepspeed() -> Any:
     # a lock that hangs the next run if it is killed. A private switch, hence the pinned version.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def is_first() -> bool:
+    """Whether this process is rank 0, known before the ranks have met."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

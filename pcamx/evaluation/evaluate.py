@@ -6,8 +6,7 @@ Shapes: N films.
 import datetime
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,12 @@ from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import basis_figures, margins, read_twins
 from pcamx.model.network import Network
-from pcamx.output import make_folder
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.film_figure import Panel, save_png
 from pcamx.report.page import write_page
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
+from pcamx.run.lock import FolderLock
 from pcamx.run.report import FORMAT, Measured, Report, write_report
 from pcamx.run.weights import Weights
 
@@ -65,19 +64,8 @@ def evaluate(
     folder holds no run or no finished stage, or cannot be written.
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
-    with _opened(out):  # not after the measuring
+    with FolderLock(out):  # an empty folder goes again if anything fails
         return _measure(run, RunFolder(out), twins, faithful)
-
-
-@contextmanager
-def _opened(out: Path) -> Iterator[None]:
-    """Make the folder of the report; whatever goes wrong inside leaves no empty one behind."""
-    make_folder(out)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            out.rmdir()  # which an empty folder alone lets happen
 
 
 def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int) -> Report:

@@ -18,7 +18,9 @@ def batches(
 ) -> Iterator[tuple[Sequence[Film], Tensor]]:
     """The films in order with their uint8 canvases [B, 1, H, W], a batch at a time."""
     index = [range(i, min(i + BATCH, len(films))) for i in range(0, len(films), BATCH)]
-    decoded = decode_batches(store.root, films, index, canvas, device=device, threads=2)
+    decoded = decode_batches(
+        store.root, films, index, canvas, device=device, threads=2, contents=store.contents
+    )
     shown = track(decoded, f"{what}, {BATCH} at a time", len(index))
     for rows, canvas_B1HW in zip(index, shown, strict=True):
         yield [films[i] for i in rows], canvas_B1HW

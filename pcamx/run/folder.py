@@ -19,7 +19,7 @@ from pathlib import Path
 from pcamx import config as configs
 from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
 from pcamx.config import Config
-from pcamx.data.store import HEAD, fingerprint
+from pcamx.data.store import HEAD, fingerprint, manifest_digest
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.run.weights import Weights, load_weights
@@ -162,12 +162,17 @@ class RunFolder:
         return weights
 
     def check_store(self, store: Path) -> None:
-        """Refuse a store that was prepared anew since the run began: its splits may be others."""
-        seen = self._origin().get("sha256")
-        if seen is not None and seen != fingerprint(store):
+        """Refuse a store that has changed since the run began: its splits, its scale, its marks."""
+        if not self._is_of(store):
             raise PcamxError(
                 f"{store} was prepared anew since {self.path} began; set run.folder to a new folder"
             )
+
+    def _is_of(self, store: Path) -> bool:
+        """Whether the run, if it has begun, is of this store as it is now."""
+        seen = self._origin().get("sha256")
+        # A run of an earlier pcamx knows the manifest alone.
+        return seen is None or seen in (fingerprint(store), manifest_digest(store))
 
     def find_store(self, config: Config) -> Path:
         """Return the store that the run was trained on.
@@ -181,7 +186,7 @@ class RunFolder:
             places += [self.path / origin["store_from_run"], Path(origin["store"])]
         there = [place for place in places if (place / HEAD).is_file()]
         for place in there:
-            if origin.get("sha256") in (None, fingerprint(place)):
+            if self._is_of(place):
                 return place
         if there:
             self.check_store(there[0])

@@ -14,7 +14,7 @@ from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
-from pcamx.data.store import read_store
+from pcamx.data.store import Store, read_store
 from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
@@ -27,6 +27,7 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.history import History
 from pcamx.run.weights import Weights, fill, load_start, save_weights
 from pcamx.training import preflight
+from pcamx.training.joining import joined
 from pcamx.training.losses import telemetry_on_host
 from pcamx.training.stages import Stage, build_stage
 from pcamx.training.stopping import Interrupted, StopSignal
@@ -42,7 +43,14 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
     """
     store = read_store(Path(config.data.store))
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
-    ranks, stop = engine.start(), StopSignal()
+    with joined(Path(config.run.folder)) as ranks:
+        _train(config, store, stages, ranks, resume=resume)
+
+
+def _train(
+    config: Config, store: Store, stages: list[StageId], ranks: Ranks, *, resume: bool
+) -> None:
+    stop = StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
             shown: Track = track if ranks.rank == 0 else silent

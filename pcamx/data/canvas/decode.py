@@ -4,8 +4,9 @@ Shapes: B batch, H W the canvas, or the film where it is decoded whole.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from pcamx.data.canvas.graph import (
     place_inputs,
     types,
 )
+from pcamx.data.contents import Content, check_film
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 
@@ -45,6 +47,9 @@ _WHOLE = 8  # films of full size that are decoded at a time
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 
+_NOTHING: Mapping[str, Content] = MappingProxyType({})
+
+
 class _Source:
     """What the graph needs of each film of a batch: path, size and place on the canvas, gain.
 
@@ -58,8 +63,10 @@ class _Source:
         films: Sequence[Film],
         batches: Sequence[Sequence[int]],
         canvas: int | None,
+        contents: Mapping[str, Content],
     ) -> None:
         self.root, self.films, self.batches, self.canvas = root, films, batches, canvas
+        self.contents = contents
         self.deep = any(film.white != 255 for film in films)
 
     def path(self, index: int) -> Path:
@@ -69,6 +76,8 @@ class _Source:
         if batch >= len(self.batches):
             raise StopIteration
         films = [self.films[i] for i in self.batches[batch]]
+        for film in films:
+            check_film(self.root / film.path, self.contents.get(film.path))
         paths = [np.frombuffer(os.fsencode(self.path(i)), np.uint8) for i in self.batches[batch]]
         if self.canvas is None:
             return (paths,)
@@ -144,6 +153,7 @@ def decode_batches(
     *,
     device: torch.device,
     threads: int,
+    contents: Mapping[str, Content] = _NOTHING,
 ) -> Iterator[Tensor]:
     """Yield uint8 [B, 1, canvas, canvas] on ``device`` for each batch of indices into ``films``.
 
@@ -152,10 +162,11 @@ def decode_batches(
     255 / white. Batches may differ in length. If any of ``films`` is deeper than 8 bits, all are
     decoded to 16; pass the same ``films`` for the same bits.
     ``threads`` CPU threads decode; on a GPU JPEG is decoded there and PNG by those threads.
+    ``contents``, by path, are what the films' files held when they were checked.
 
-    Raises PcamxError, naming the file, if one has vanished or been damaged since prepare.
+    Raises PcamxError, naming the file, if one has vanished, been damaged or replaced since.
     """
-    source = _Source(root, films, batches, canvas)
+    source = _Source(root, films, batches, canvas, contents)
     for output in _run(source, device, threads):
         canvas_BHW1 = from_dlpack(output.as_tensor())
         yield canvas_BHW1.view(-1, 1, canvas, canvas)
@@ -170,7 +181,7 @@ def decode_whole(
     Raises PcamxError as `decode_batches`.
     """
     batches = [range(i, min(i + _WHOLE, len(films))) for i in range(0, len(films), _WHOLE)]
-    source = _Source(root, films, batches, canvas=None)
+    source = _Source(root, films, batches, None, _NOTHING)
     for batch, output in zip(batches, _run(source, device, threads), strict=True):
         greys = output.as_cpu()
         for row in range(len(batch)):
@@ -202,7 +213,7 @@ def _blame(source: _Source, number: int) -> None:
     """
     for batch in source.batches[number : number + PREFETCH + 1]:
         for index in batch:
-            alone = _Source(source.root, source.films, [[index]], source.canvas)
+            alone = _Source(source.root, source.films, [[index]], source.canvas, source.contents)
             try:
                 _pipeline(alone, torch.device("cpu"), threads=1).run()
             except RuntimeError:

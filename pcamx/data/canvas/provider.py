@@ -134,7 +134,13 @@ class Decoded:
         chunks = [mine[i : i + CHUNK] for i in range(0, len(mine), CHUNK)]
         canvas, threads = self.data.canvas, self.data.threads
         decoded = decode_batches(
-            self.store.root, films, chunks, canvas, device=self.device, threads=threads
+            self.store.root,
+            films,
+            chunks,
+            canvas,
+            device=self.device,
+            threads=threads,
+            contents=self.store.contents,
         )
         try:
             file.seek(cache.HEAD + mine.start * canvas**2)
@@ -159,6 +165,7 @@ def stream(data: Data, store: Store, films: Sequence[Film], device: torch.device
             data.canvas,
             device=device,
             threads=data.threads,
+            contents=store.contents,
         )
         return (
             (canvas_B1HW, torch.arange(len(canvas_B1HW), device=device)) for canvas_B1HW in decoded

@@ -164,7 +164,7 @@ def _lesions(
     if not trainable(stage).learns_marks:
         return Lesions(marked, row_N, None)
     masks = [
-        lesion_canvas(store.folder / films[i].mark, films[i], config.data.canvas)
+        _mask(store, films[i], config.data.canvas)
         for i in track(marked, "reading lesion masks", len(marked))
     ]
     stacked_M1HW = torch.stack([*masks, torch.zeros_like(masks[0])])
@@ -215,5 +215,14 @@ def _masks(store: Store, films: Sequence[Film], side: int) -> Tensor:
     lesion_B1HW = torch.zeros(len(films), 1, side, side, dtype=torch.uint8)
     for k, film in enumerate(films):
         if film.mark:
-            lesion_B1HW[k] = lesion_canvas(store.folder / film.mark, film, side)
+            lesion_B1HW[k] = _mask(store, film, side)
     return lesion_B1HW
+
+
+def _mask(store: Store, film: Film, side: int) -> Tensor:
+    """A marked film's lesion; PcamxError if its mask is not what prepare wrote, or all black."""
+    store.check_mark(film)
+    lesion_1HW = lesion_canvas(store.folder / film.mark, film, side)
+    if not lesion_1HW.any():
+        raise PcamxError(f"{store.folder / film.mark}: all black; run pcamx prepare again")
+    return lesion_1HW

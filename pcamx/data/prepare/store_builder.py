@@ -8,15 +8,18 @@ from pathlib import Path
 
 from PIL import Image
 
+from pcamx.data.contents import Content, content_of, sha256_of
 from pcamx.data.files.image import MISSING
 from pcamx.data.marks import MakeMask, read_marks
+from pcamx.data.prepare.copies_apart import Copies, keep_apart, listing
+from pcamx.data.prepare.near_copies import find_copies
 from pcamx.data.prepare.parity import Parity
 from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.data.prepare.stored_films import store_films
 from pcamx.data.prepare.transcode import Kind, check_codec
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.listing import list_films
-from pcamx.data.store import MARKS, SPLITS, Entry, Film, write_store
+from pcamx.data.store import MARKS, NEAR_COPIES, SPLITS, Entry, Film, write_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 from pcamx.processes import in_processes
@@ -49,6 +52,8 @@ class Summary:
     """What transcoding changed; None where the films stayed as they are."""
     dicoms: int = 0
     """DICOM films; with any, the store holds all films."""
+    copies: Copies = Copies(0, 0, {}, 0)
+    """Films that are the same picture."""
 
 
 def prepare(
@@ -73,6 +78,8 @@ def prepare(
     cores by default; the result does not depend on it. Run it under
     ``if __name__ == "__main__"``.
 
+    Films that are the same picture are kept in one split (`pcamx.data.prepare.copies_apart`).
+
     Raises PcamxError that names file and row for any mistake; a store already at ``out`` is
     then as it was.
     """
@@ -89,6 +96,7 @@ def prepare(
         checks = in_processes(verify, paths, paths, workers)
         checked = track(checks, "checking films", len(entries))
         facts = [e.left_out or fact for e, fact in zip(entries, checked, strict=True)]
+        copies = _leave_copies_out(entries, facts, draft)
         films, quarantine, size_of = _sort_out(entries, facts)
         if any(entry.split == "train" for entry in entries):
             _check_training(films, quarantine, root)
@@ -103,7 +111,10 @@ def prepare(
         pairs = zip(entries, facts, strict=True)
         dicoms = {entry.path for entry, f in pairs if isinstance(f, Facts) and f.dicom}
         home, films, parity = store_films(root, draft, films, dicoms, transcode, workers, track)
-        write_store(draft, home, films, mean=mean, std=std, quarantine=quarantine)
+        contents = _contents(draft, home, films, entries, facts)
+        write_store(
+            draft, home, films, mean=mean, std=std, quarantine=quarantine, contents=contents
+        )
     return Summary(
         counts=_counts(films),
         quarantined=len(quarantine),
@@ -117,6 +128,7 @@ def prepare(
         std=std,
         parity=parity,
         dicoms=len(dicoms),
+        copies=copies,
     )
 
 
@@ -128,6 +140,38 @@ def _check_arguments(root: Path, out: Path, workers: int | None) -> None:
     if root.is_relative_to(out):
         what = "is the data folder itself" if out == root else f"holds the data folder {root}"
         raise PcamxError(f"--out {out} {what}; choose a folder for the store")
+
+
+def _leave_copies_out(entries: Sequence[Entry], facts: list[Facts | str], draft: Path) -> Copies:
+    """Put the reason in the place of the facts of copies in other splits; list all copies."""
+    sound = [(n, fact) for n, fact in enumerate(facts) if isinstance(fact, Facts)]
+    found = find_copies([f.look for _, f in sound], [f.content.sha256 for _, f in sound])
+    numbers = [n for n, _ in sound]
+    pairs = [pair._replace(one=numbers[pair.one], other=numbers[pair.other]) for pair in found]
+    copies = keep_apart(entries, numbers, pairs)
+    for number, reason in copies.left_out.items():
+        facts[number] = reason
+    (draft / NEAR_COPIES).write_text(listing(entries, pairs, copies), encoding="utf-8")
+    return copies
+
+
+def _contents(
+    draft: Path,
+    home: Path,
+    films: Sequence[Film],
+    entries: Sequence[Entry],
+    facts: Sequence[Facts | str],
+) -> dict[str, Content]:
+    """What the films' files hold: as they were checked, or as they were written into the store."""
+    pairs = zip(entries, facts, strict=True)
+    checked = {entry.path: f.content for entry, f in pairs if isinstance(f, Facts)}
+    found = {}
+    for film in films:
+        stored = not home.is_absolute()
+        content = content_of(draft / home / film.path) if stored else checked[film.path]
+        mark = sha256_of(draft / film.mark) if film.mark else ""
+        found[film.path] = content._replace(mark_sha256=mark)
+    return found
 
 
 def _sort_out(

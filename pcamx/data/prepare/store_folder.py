@@ -3,7 +3,18 @@
 import json
 from pathlib import Path
 
-from pcamx.data.store import CACHE, CANVASES, FILMS, HEAD, MANIFEST, MARKS, QUARANTINE, REPORT
+from pcamx.data.store import (
+    CACHE,
+    CANVASES,
+    CONTENT,
+    FILMS,
+    HEAD,
+    MANIFEST,
+    MARKS,
+    NEAR_COPIES,
+    QUARANTINE,
+    REPORT,
+)
 from pcamx.errors import PcamxError
 
 
@@ -22,7 +33,17 @@ def refuse_foreign(folder: Path) -> None:
 
 def _foreign(folder: Path, names: set[str]) -> list[str]:
     """What a folder with these ``names`` holds that a store does not."""
-    ours = {MANIFEST, QUARANTINE, HEAD, MARKS, CACHE, f"{REPORT}.json", f"{REPORT}.md"}
+    ours = {
+        MANIFEST,
+        QUARANTINE,
+        CONTENT,
+        NEAR_COPIES,
+        HEAD,
+        MARKS,
+        CACHE,
+        f"{REPORT}.json",
+        f"{REPORT}.md",
+    }
     if FILMS in names and HEAD in names:
         # A folder of that name is ours only if the store says so: it is deleted with the store.
         try:

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pcamx.data.contents import Content
 from pcamx.data.files.film import FilmFile, read_film
-from pcamx.data.files.image import UnfitError
+from pcamx.data.files.image import MISSING, UnfitError
 from pcamx.data.files.lookup import count_levels
+from pcamx.data.prepare.near_copies import look
 
 
 class Facts(NamedTuple):
@@ -21,17 +23,28 @@ class Facts(NamedTuple):
     mean_square: float
     dicom: bool
     """Which DALI does not decode."""
+    content: Content
+    """Of the file."""
+    look: bytes
+    """By which copies are found."""
 
 
 def verify(path: Path) -> Facts | str:
     """Decode one film as training will; its facts, or the reason to keep it out."""
     try:
-        return _facts(read_film(path))
+        before = path.stat()
+        film = read_film(path)
+        content = Content(before.st_size, before.st_mtime_ns, film.sha256)
+        return _facts(film, content)
+    except FileNotFoundError:
+        return MISSING
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     except UnfitError as reason:
         return str(reason)
 
 
-def _facts(film: FilmFile) -> Facts:
+def _facts(film: FilmFile, content: Content) -> Facts:
     """Sums go over a histogram, in whole numbers: the same result on every machine."""
     grey_HW, white = film.grey_HW, film.white
     count = _histogram(grey_HW)
@@ -40,7 +53,8 @@ def _facts(film: FilmFile) -> Facts:
     mean = int(count @ level) / pixels * scale
     mean_square = int(count @ level**2) / pixels * scale**2
     height, width = grey_HW.shape
-    return Facts(width, height, white, mean, mean_square, film.kind == "DICOM")
+    dicom = film.kind == "DICOM"
+    return Facts(width, height, white, mean, mean_square, dicom, content, look(grey_HW))
 
 
 def _histogram(grey_HW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,0 +1,34 @@
+"""The ranks of a training meet, and have the run's folder to themselves."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pcamx import engine
+from pcamx.distributed import HostRanks
+from pcamx.engine import Ranks
+from pcamx.errors import PcamxError
+from pcamx.run.lock import FolderLock
+
+
+@contextmanager
+def joined(folder: Path) -> Iterator[Ranks]:
+    """Join the process group; inside, rank 0 holds the lock of ``folder``.
+
+    Raises PcamxError, on every rank, where another process works there: a rank that only rank 0
+    could tell would wait for it, on another host for as long as the launcher lets it.
+    """
+    failure = ""
+    with ExitStack() as held:
+        if engine.is_first():
+            try:
+                held.enter_context(FolderLock(folder))
+            except PcamxError as error:
+                failure = str(error)
+        try:
+            ranks = engine.start()
+        except PcamxError as error:
+            # Two runs of one launcher command want one port as well; the folder is the reason.
+            raise PcamxError(failure or str(error)) from None
+        HostRanks().raise_together(failure)
+        yield ranks
