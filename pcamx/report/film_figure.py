@@ -121,7 +121,8 @@ def draw(panels: Sequence[Panel]) -> Figure:
     columns = 1 + max(len(panel.maps) for panel in rows)
     width = _CELL * columns
     headings = [_heading(panel, width) for panel in rows]
-    titles = 0.12 * max(name.count("\n") for panel in rows for name in panel.maps)
+    names = [name for panel in rows for name in panel.maps]
+    titles = 0.12 * max((name.count("\n") for name in names), default=0)
     heights = [
         _CELL * min(panel.image_HW.shape[0] / panel.image_HW.shape[1], 2.0)
         + (0.3 + titles + 0.13 * lines)

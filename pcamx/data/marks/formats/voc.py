@@ -60,7 +60,7 @@ def _shape(item: Element) -> Shape:
 
 
 def _corners(polygon: Element) -> list[tuple[str | None, str | None]]:
-    """The corners of a polygon, given as <pt><x/><y/></pt> or <x1/><y1/><x2/>..."""
+    """The corners of a polygon, given as pt elements of x and y, or as x1, y1, x2, ..."""
     if polygon.find("pt") is not None:
         return [(pt.findtext("x"), pt.findtext("y")) for pt in polygon.iter("pt")]
     count = sum(child.tag[:1] == "x" for child in polygon)
