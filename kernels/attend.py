@@ -15,9 +15,8 @@ from torch import Tensor
 from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
 from pcamx.kernels.class_activation import counters, empty_gradients, launch_backward, map_arguments
 from pcamx.kernels.launch import contiguous, device_of, empty_map
+from pcamx.kernels.strips import COLS, strips, tiling, window
 
-PIXELS, STEPS = 1024, 4  # a program masks STEPS times PIXELS of an image, 8 a thread at a time
-ROWS_BLOCK, COLS_BLOCK = 8, 64  # pixels that a program of the backward pass takes in at once
 LOG2_E = 1 / math.log(2)
 
 
@@ -37,7 +36,7 @@ def attend(
         return masked_B1HW, cam_Bhw, area_B, span_B
     given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
     counter_B = span_B.new_empty(B, dtype=torch.int32)
-    parts = triton.cdiv(H * W, PIXELS * STEPS)
+    parts = strips(h, W)
     with device_of(features_BKhw):
         attend_map_kernel[(B,)](*given, cam_Bhw, span_B, counter_B, **sizes)
         attend_mask_kernel[(B * parts,)](
@@ -48,17 +47,11 @@ def attend(
             span_B.new_empty(B, parts),
             counter_B,
             area_B,
-            h=h,
-            w=w,
-            H=H,
-            W=W,
+            **tiling(h, w, H, W),
             SLOPE=omega * LOG2_E,
             SIGMA=sigma,
-            PIXELS=PIXELS,
-            STEPS=STEPS,
-            PARTS=parts,
             BLOCK_PARTS=128,
-            num_warps=4,
+            num_warps=1,
         )
     return masked_B1HW, cam_Bhw, area_B, span_B
 
@@ -98,40 +91,32 @@ def attend_backward(
     grad_image_B1HW = _empty_gradient(image_B1HW, to_image)
     if grad_masked_B1HW is None:
         grad_image_B1HW.zero_()
-    grad_raw_Bhw = torch.empty_like(cam_Bhw) if to_map else None
+    cells = window(w, W)
+    windows = span_B.new_empty(B, strips(h, W), 2, cells) if to_map else None
     counter = span_B.new_empty(counters(weight_CK), dtype=torch.int32)
-    cells = min(32, triton.next_power_of_2(w))
     if B > 0:
         with device_of(features_BKhw):
-            attend_bwd_kernel[(B * h * triton.cdiv(w, cells),)](
+            attend_bwd_kernel[(B * strips(h, W),)](
                 contiguous(grad_masked_B1HW),
-                contiguous(grad_cam_Bhw),
                 contiguous(grad_area_B),
                 image_B1HW.contiguous(),
                 cam_Bhw,
                 span_B,
                 grad_image_B1HW if to_image else None,
-                grad_raw_Bhw,
+                windows,
                 counter,
-                h=h,
-                w=w,
-                H=H,
-                W=W,
-                OMEGA=omega,
+                **tiling(h, w, H, W),
                 SLOPE=omega * LOG2_E,
                 SIGMA=sigma,
+                CELLS=cells,
                 COUNTERS=len(counter),
                 BLOCK_COUNTERS=triton.next_power_of_2(len(counter)),
-                CELLS=cells,
-                ROWS=2 * H // h + 4,
-                COLS=min((cells + 1) * W // w + 4 + 15, W),
-                ROWS_BLOCK=ROWS_BLOCK,
-                COLS_BLOCK=COLS_BLOCK,
-                num_warps=8,
+                num_warps=1,
             )
-    if grad_raw_Bhw is None:
+    if windows is None:
         return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
-    of_map = launch_backward(grad_raw_Bhw, features_BKhw, weight_CK, class_index_B, counter, True)
+    given = grad_cam_Bhw, features_BKhw, weight_CK, class_index_B, counter, True, windows, span_B
+    of_map = launch_backward(*given, OMEGA=omega, h=h, w=w, W=W, COLS=COLS, CELLS=cells)
     return *of_map, grad_image_B1HW
 
 

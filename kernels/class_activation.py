@@ -11,7 +11,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pcamx.kernels.launch import arrived_last, device_of, empty_like_map, empty_map, flatten_map
+from pcamx.kernels.launch import (
+    arrived_last,
+    contiguous,
+    device_of,
+    empty_like_map,
+    empty_map,
+    flatten_map,
+    map_dtype,
+)
+from pcamx.kernels.strips import add_windows
 
 BLOCK_K, BLOCK_N = 32, 128  # 32 values a thread at 4 warps: no spills; 64 bytes of bf16 channels
 
@@ -95,7 +104,9 @@ def class_activation_bwd_kernel(
     stride_b,  # of the features and of their gradient
     stride_k,
     stride_n,
-    grad_cam_ptr,  # [B, N]
+    grad_cam_ptr,  # [B, N], or None
+    window_ptr,  # of the normalised map's gradient, see `add_windows`, or None
+    span_ptr,  # [B] by which the map was divided, 0 where it was flat; or None
     grad_features_ptr,  # [B, K, N]
     grad_weight_ptr,  # [C, K]
     partial_ptr,  # [B, K] each image's gradient to its class's row
@@ -108,9 +119,15 @@ def class_activation_bwd_kernel(
     BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    OMEGA: tl.constexpr = 0.0,
+    h: tl.constexpr = 0,
+    w: tl.constexpr = 0,
+    W: tl.constexpr = 0,
+    COLS: tl.constexpr = 0,
+    CELLS: tl.constexpr = 0,
 ):
     """One program: BLOCK_K channels of one image; the last of these channels adds the images."""
-    ACC: tl.constexpr = grad_cam_ptr.dtype.element_ty
+    ACC: tl.constexpr = partial_ptr.dtype.element_ty
     blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     b = tl.program_id(0).to(tl.int64) // blocks
     block = tl.program_id(0) % blocks
@@ -121,7 +138,15 @@ def class_activation_bwd_kernel(
         n = n0 + tl.arange(0, BLOCK_N)
         inside = (k < K)[:, None] & (n < N)[None, :]
         offset = b * stride_b + k[:, None] * stride_k + n[None, :] * stride_n
-        g_n = tl.load(grad_cam_ptr + b * N + n, mask=n < N, other=0.0)
+        g_n = tl.zeros([BLOCK_N], ACC)
+        if grad_cam_ptr is not None:
+            g_n += tl.load(grad_cam_ptr + b * N + n, mask=n < N, other=0.0)
+        if window_ptr is not None:
+            windows: tl.constexpr = (h + 1) * ((W + COLS - 1) // COLS) * 2 * CELLS
+            g_n += OMEGA * add_windows(window_ptr + b * windows, n, h, w, W, COLS, CELLS)
+        if span_ptr is not None:
+            span = tl.load(span_ptr + b)
+            g_n = tl.where(span == 0, 0.0, g_n / tl.where(span == 0, 1.0, span))
         h_kn = tl.load(features_ptr + offset, mask=inside, other=0.0).to(ACC)
         sum_kn += h_kn * g_n[None, :]
         grad_kn = (w_k[:, None] * g_n[None, :]).to(grad_features_ptr.dtype.element_ty)
@@ -188,12 +213,15 @@ def counters(weight_CK: Tensor) -> int:
 
 
 def launch_backward(
-    grad_cam_Bhw: Tensor,
+    grad_cam_Bhw: Tensor | None,
     features_BKhw: Tensor,
     weight_CK: Tensor,
     class_index_B: Tensor,
     counter: Tensor,
     positive: bool,
+    window: Tensor | None = None,
+    span_B: Tensor | None = None,
+    **tiling: Any,
 ) -> tuple[Tensor, Tensor]:
     """Gradients to features and weight in one launch; ``counter`` holds `counters` zeros."""
     grads = empty_gradients(features_BKhw, weight_CK)
@@ -201,11 +229,13 @@ def launch_backward(
     if B == 0:
         return grads[0], grads[1].zero_()
     given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
-    partial_BK = grad_cam_Bhw.new_empty(B, K)
+    partial_BK = features_BKhw.new_empty(B, K, dtype=map_dtype(features_BKhw))
     with device_of(features_BKhw):
         class_activation_bwd_kernel[(B * counters(weight_CK),)](
             *given,
-            grad_cam_Bhw.contiguous(),
+            contiguous(grad_cam_Bhw),
+            window,
+            span_B,
             *grads,
             partial_BK,
             counter,
@@ -213,6 +243,7 @@ def launch_backward(
             POSITIVE=positive,
             BLOCK_B=32,
             **sizes,
+            **tiling,
         )
     return grads
 

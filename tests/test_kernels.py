@@ -121,8 +121,9 @@ SIZES: list[tuple[Shape, Size]] = [
     ((3, 5, 3, 5), (33, 47)),
     ((2, 128, 8, 8), (64, 64)),
     ((1, 40, 20, 20), (64, 80)),  # more cells and pixels than a block, channels no multiple
-    ((2, 5, 2, 40), (7, 130)),  # a row of cells longer than a block
-    ((1, 2, 1, 70), (3, 665)),  # its second block begins between two aligned columns of pixels
+    ((2, 5, 2, 40), (7, 130)),
+    ((1, 2, 1, 70), (3, 665)),  # cells in many blocks of columns, the last one of 25
+    ((1, 5, 2, 3), (67, 66)),  # more rows between two cells than a program takes at once
     ((2, 5, 9, 12), (4, 5)),  # the map is larger than the image
 ]
 IDS = ["x".join(map(str, shape + size)) for shape, size in SIZES]
@@ -363,12 +364,8 @@ def test_gradcheck(device: str) -> None:
     assert torch.autograd.gradcheck(attend, (leaves[0], leaves[2]), fast_mode=True)
 
 
-def test_area_of_many_programs(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
-    from pcamx.kernels import attend
-
-    monkeypatch.setattr(attend, "PIXELS", 16)
-    monkeypatch.setattr(attend, "STEPS", 1)
-    inputs = case((1, 3, 3, 3), (48, 47), torch.float32, device)  # 141 parts, over one block
+def test_area_of_many_programs(device: str) -> None:
+    inputs = case((1, 3, 42, 3), (43, 129), torch.float32, device)  # 129 parts, over one block
     truth = attended(exact(inputs), "reference")
     torch.testing.assert_close(
         attended(inputs, "triton").area.double(), truth.area, rtol=1e-6, atol=0
