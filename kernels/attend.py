@@ -18,6 +18,8 @@ from pcamx.kernels.launch import contiguous, device_of, empty_map
 from pcamx.kernels.strips import COLS, strips, tiling, window
 
 LOG2_E = 1 / math.log(2)
+# All channels of 128 cells at once, 32 values a thread: an image waits for memory N / 128 times.
+MAP_CHANNELS, MAP_WARPS = 128, 16
 
 
 @torch.library.custom_op("pcamx::attend", mutates_args=())
@@ -35,6 +37,8 @@ def attend(
     if B == 0:
         return masked_B1HW, cam_Bhw, area_B, span_B
     given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
+    sizes["BLOCK_K"] = min(MAP_CHANNELS, triton.next_power_of_2(sizes["K"]))
+    sizes["num_warps"] = MAP_WARPS
     counter_B = span_B.new_empty(B, dtype=torch.int32)
     parts = strips(h, W)
     with device_of(features_BKhw):
