@@ -6,11 +6,13 @@ makes the map, one the masked image. Backward: one takes the gradient to the map
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
 from pcamx.kernels.class_activation import counters, empty_gradients, launch_backward, map_arguments
@@ -22,8 +24,7 @@ LOG2_E = 1 / math.log(2)
 MAP_CHANNELS, MAP_WARPS = 128, 16
 
 
-@torch.library.custom_op("pcamx::attend", mutates_args=())
-def attend(
+def _forward(
     features_BKhw: Tensor,
     weight_CK: Tensor,
     class_index_B: Tensor,
@@ -31,7 +32,6 @@ def attend(
     omega: float,
     sigma: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.attend`, and the span max - min [B] of each map, 0 where it is flat."""
     masked_B1HW, cam_Bhw, area_B, span_B = _outputs(features_BKhw, image_B1HW)
     (B, h, w), (H, W) = cam_Bhw.shape, image_B1HW.shape[2:]
     if B == 0:
@@ -67,15 +67,7 @@ def _outputs(features_BKhw: Tensor, image_B1HW: Tensor) -> tuple[Tensor, Tensor,
     return masked_B1HW, cam_Bhw, cam_Bhw.new_empty(B), cam_Bhw.new_empty(B)
 
 
-@attend.register_fake
-def _(
-    features_BKhw: Tensor, _: Tensor, __: Tensor, image_B1HW: Tensor, *___: object
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(features_BKhw, image_B1HW)
-
-
-@torch.library.custom_op("pcamx::attend_backward", mutates_args=())
-def attend_backward(
+def _backward(
     grad_masked_B1HW: Tensor | None,
     grad_cam_Bhw: Tensor | None,
     grad_area_B: Tensor | None,
@@ -128,7 +120,53 @@ def _empty_gradient(tensor: Tensor, wanted: bool) -> Tensor:
     return tensor.new_empty(tensor.shape if wanted else 0)
 
 
-@attend_backward.register_fake
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.omega, ctx.sigma = inputs
+    _, cam_Bhw, _, span_B = output
+    ctx.mark_non_differentiable(span_B)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, cam_Bhw, span_B)
+
+
+def _gradients(
+    backward: Callable[..., tuple[Tensor, ...]], ctx: Any, grads: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    to_features, to_weight, _, to_image = ctx.needs_input_grad[:4]
+    to_map = to_features or to_weight
+    given = *grads[:3], *ctx.saved_tensors, ctx.omega, ctx.sigma, to_map, to_image
+    of_features, of_weight, of_image = backward(*given)
+    of_map = (of_features, of_weight) if to_map else (None, None)
+    return *of_map, None, of_image if to_image else None, None, None
+
+
+class _Attend(torch.autograd.Function):
+    """What eager PyTorch calls: half of the host's time that the operator takes."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
+        output = _forward(*given)
+        _save(ctx, given, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _gradients(_backward, ctx, grads)
+
+
+operator = torch.library.custom_op("pcamx::attend", _forward, mutates_args=())
+"""What a graph of torch.compile or torch.export holds."""
+backward_operator = torch.library.custom_op("pcamx::attend_backward", _backward, mutates_args=())
+
+
+@operator.register_fake
+def _(
+    features_BKhw: Tensor, _: Tensor, __: Tensor, image_B1HW: Tensor, *___: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(features_BKhw, image_B1HW)
+
+
+@backward_operator.register_fake
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     features_BKhw, weight_CK, _, image_B1HW = arguments[3:7]
     to_map, to_image = arguments[-2:]
@@ -138,35 +176,25 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return *empty_gradients(features_BKhw, weight_CK), grad_image_B1HW
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.omega, ctx.sigma = inputs
-    _, cam_Bhw, _, span_B = output
-    ctx.mark_non_differentiable(span_B)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, cam_Bhw, span_B)
+def _operator_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _gradients(backward_operator, ctx, grads)
 
 
-def _backward(
-    ctx: Any,
-    grad_masked_B1HW: Tensor | None,
-    grad_cam_Bhw: Tensor | None,
-    grad_area_B: Tensor | None,
-    _: None,
-) -> tuple[Tensor | None, ...]:
-    to_features, to_weight, _, to_image = ctx.needs_input_grad[:4]
-    to_map = to_features or to_weight
-    grads = attend_backward(
-        grad_masked_B1HW,
-        grad_cam_Bhw,
-        grad_area_B,
-        *ctx.saved_tensors,
-        ctx.omega,
-        ctx.sigma,
-        to_map,
-        to_image,
+operator.register_autograd(_operator_backward, setup_context=_save)
+
+
+def attend(
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    omega: float,
+    sigma: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.attend`, in two launches, and two backward."""
+    run: Callable[..., tuple[Tensor, ...]] = (
+        operator if torch.compiler.is_compiling() else _Attend.apply
     )
-    of_features, of_weight = grads[:2] if to_map else (None, None)
-    return of_features, of_weight, None, grads[2] if to_image else None, None, None
-
-
-attend.register_autograd(_backward, setup_context=_save)
+    given = features_BKhw, weight_CK, class_index_B, image_B1HW, omega, sigma
+    masked_B1HW, cam_Bhw, area_B, _ = run(*given)
+    return masked_B1HW, cam_Bhw, area_B

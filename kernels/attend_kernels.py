@@ -6,7 +6,7 @@ Shapes: B batch, K channels, C classes, N = h w the map's cells, H W the image.
 import triton
 import triton.language as tl
 
-from pcamx.kernels.class_activation import map_tile
+from pcamx.kernels.class_activation_kernels import map_tile
 from pcamx.kernels.launch import arrived_last
 from pcamx.kernels.strips import (
     columns,

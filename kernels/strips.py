@@ -30,12 +30,13 @@ def tiling(h: int, w: int, H: int, W: int) -> dict[str, int]:
 
 def strips(h: int, W: int) -> int:
     """Programs that an image takes."""
-    return (h + 1) * triton.cdiv(W, COLS)
+    return (h + 1) * -(-W // COLS)
 
 
 def window(w: int, W: int) -> int:
     """Cells, a power of two, that the columns of any program lie between."""
-    return triton.next_power_of_2(min((COLS - 1) * w // W + 3, w))
+    cells: int = triton.next_power_of_2(min((COLS - 1) * w // W + 3, w))
+    return cells
 
 
 @triton.jit

@@ -22,7 +22,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from pcamx.kernels import attend, batch, class_activation
+from pcamx.kernels import attend, class_activation, gather_affine_normalise
 
 Row = dict[str, Any]
 
@@ -58,11 +58,11 @@ def shared_line(programs: int, target: int) -> int:
     return SHARED[target] // programs - RESERVED
 
 
-def batches(side: int, lesions: int) -> Callable[[], object]:
-    """Make a batch of films of ``side`` pixels."""
+def films(side: int, lesions: int) -> Callable[[], object]:
+    """Films of ``side`` pixels."""
     canvas = torch.empty(3, 1, side, side, dtype=torch.uint8)
     rows = torch.zeros(2, dtype=torch.int64)
-    return lambda: batch.gather_affine_normalise(
+    return lambda: gather_affine_normalise.gather_affine_normalise(
         canvas,
         rows,
         torch.empty(2, 2, 3),
@@ -91,8 +91,8 @@ def activations(*args: Any, positive: bool = True, **changes: Any) -> Callable[[
     given = maps(*args, **changes)
 
     def launch() -> None:
-        cam = class_activation.class_activation(*given, positive)
-        class_activation.class_activation_backward(cam, *given, positive)
+        cam = class_activation._forward(*given, positive)
+        class_activation._backward(cam, *given, positive)
 
     return launch
 
@@ -110,15 +110,15 @@ def attentions(
     given = (*maps(*args, **changes), torch.empty(2, 1, side, side, dtype=image or args[0]))
 
     def launch() -> None:
-        masked, cam, area, span = attend.attend(*given, 10.0, 0.5)
+        masked, cam, area, span = attend._forward(*given, 10.0, 0.5)
         grads = (masked, cam, area) if side_grads else (masked, None, None)
-        attend.attend_backward(*grads, *given, cam, span, 10.0, 0.5, to_map, to_image)
+        attend._backward(*grads, *given, cam, span, 10.0, 0.5, to_map, to_image)
 
     return launch
 
 
 # 8 programs of 4 warps are half of the threads that a multiprocessor holds.
-BATCH = {"batch_kernel": 8}
+FILMS = {"gather_affine_normalise_kernel": 8}
 MAP = {"class_activation_fwd_kernel": 6, "class_activation_bwd_kernel": 4}
 MAP_F32 = MAP | {"class_activation_bwd_kernel": 3}
 MAP_ODD = {"class_activation_fwd_kernel": 3, "class_activation_bwd_kernel": 2}
@@ -132,10 +132,10 @@ BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 CONTIGUOUS = torch.contiguous_format
 
 CASES = (
-    Case("batch 320 px", batches(320, lesions=2), BATCH),
-    Case("batch 320 px no lesions", batches(320, lesions=0), BATCH),
-    Case("batch 321 px", batches(321, lesions=2), BATCH),
-    Case("batch 1 px", batches(1, lesions=1), BATCH),
+    Case("films 320 px", films(320, lesions=2), FILMS),
+    Case("films 320 px no lesions", films(320, lesions=0), FILMS),
+    Case("films 321 px", films(321, lesions=2), FILMS),
+    Case("films 1 px", films(1, lesions=1), FILMS),
     Case("map bf16", activations(BF16), MAP),
     Case("map bf16 contiguous", activations(BF16, layout=CONTIGUOUS), MAP),
     Case("map fp16", activations(F16), MAP),
