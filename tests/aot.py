@@ -151,10 +151,10 @@ PIXELS, FEATURES = 320 * 320, 128 * 20 * 20
 def costs(pixel: int, backward: float) -> dict[str, Cost]:
     """Of attention at 320 px with bfloat16 features and ``pixel`` bytes of a pixel."""
     return {
-        "attend_map_kernel": Cost(FEATURES, 2 * FEATURES, 8, (4,)),
+        "attend_map_kernel": Cost(FEATURES, 2 * FEATURES, 14, (4,)),
         "attend_mask_kernel": Cost(PIXELS, 2 * pixel * PIXELS, 22),
         "attend_bwd_kernel": Cost(PIXELS, 2 * pixel * PIXELS, backward),
-        "class_activation_bwd_kernel": Cost(FEATURES, 4 * FEATURES, 20, (4, 1)),
+        "class_activation_bwd_kernel": Cost(FEATURES, 4 * FEATURES, 22, (4, 1)),
     }
 
 
