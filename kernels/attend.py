@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
 from pcamx.kernels.class_activation import counters, empty_gradients, launch_backward, map_arguments
-from pcamx.kernels.launch import contiguous, device_of, empty_map
+from pcamx.kernels.launch import contiguous, device_of, empty_map, power_of_two
 from pcamx.kernels.strips import COLS, strips, tiling, window
 
 LOG2_E = 1 / math.log(2)
@@ -37,7 +36,7 @@ def _forward(
     if B == 0:
         return masked_B1HW, cam_Bhw, area_B, span_B
     given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
-    sizes["BLOCK_K"] = min(MAP_CHANNELS, triton.next_power_of_2(sizes["K"]))
+    sizes["BLOCK_K"] = min(MAP_CHANNELS, power_of_two(sizes["K"]))
     sizes["num_warps"] = MAP_WARPS
     counter_B = span_B.new_empty(B, dtype=torch.int32)
     parts = strips(h, W)
@@ -106,7 +105,7 @@ def _backward(
                 SIGMA=sigma,
                 CELLS=cells,
                 COUNTERS=len(counter),
-                BLOCK_COUNTERS=triton.next_power_of_2(len(counter)),
+                BLOCK_COUNTERS=power_of_two(len(counter)),
                 num_warps=1,
             )
     if windows is None:

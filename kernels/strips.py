@@ -11,7 +11,7 @@ A program takes one strip of COLS columns. Shapes: h w the map, H W the image.
 import triton
 import triton.language as tl
 
-from pcamx.kernels.launch import INTERPRETED
+from pcamx.kernels.launch import INTERPRETED, power_of_two
 
 COLS = 64  # a warp's: 128 bytes of bfloat16 in a row
 ROWS = 16  # of a strip at once: 32 pixels a thread, no spills
@@ -21,10 +21,10 @@ _COMPILED = tl.constexpr(not INTERPRETED)
 def tiling(h: int, w: int, H: int, W: int) -> dict[str, int]:
     """Constants of the kernels that go by strips: sizes, and rows at once and how often."""
     most = H // h + (H % h > 0)  # rows of a strip
-    rows = min(ROWS, triton.next_power_of_2(most))
+    rows = min(ROWS, power_of_two(most))
     return {
         **{"h": h, "w": w, "H": H, "W": W},
-        **{"ROWS": rows, "STEPS": triton.cdiv(most, rows), "COLS": COLS},
+        **{"ROWS": rows, "STEPS": -(-most // rows), "COLS": COLS},
     }
 
 
@@ -35,8 +35,7 @@ def strips(h: int, W: int) -> int:
 
 def window(w: int, W: int) -> int:
     """Cells, a power of two, that the columns of any program lie between."""
-    cells: int = triton.next_power_of_2(min((COLS - 1) * w // W + 3, w))
-    return cells
+    return power_of_two(min((COLS - 1) * w // W + 3, w))
 
 
 @triton.jit
