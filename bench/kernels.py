@@ -15,7 +15,7 @@ from bench.lib import command, record
 from bench.lib.attention import attend_case, class_activation_case
 from bench.lib.case import EAGER, Case, Size
 from bench.lib.check import check
-from bench.lib.films import training_batch_case
+from bench.lib.films import gather_affine_normalise_case
 from bench.lib.peers import PACKAGES
 from bench.lib.record import Row
 from bench.lib.timing import Timing, copy_bandwidth, peak_bytes, time_calls, time_graph
@@ -68,7 +68,7 @@ def cases(sizes: Sequence[Size], device: torch.device) -> Iterator[Case]:
             yield class_activation_case(size, device, positive=positive)
         for learns in (False, True):
             yield attend_case(size, device, learns=learns)
-        yield training_batch_case(size, device)
+        yield gather_affine_normalise_case(size, device)
 
 
 def measure(case: Case, device: torch.device, copy: float) -> list[Row]:

@@ -6,23 +6,24 @@ makes the map, one the masked image. Backward: one takes the gradient to the map
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pcamx.kernels.attend_kernels import attend_bwd_kernel, attend_map_kernel, attend_mask_kernel
 from pcamx.kernels.class_activation import counters, empty_gradients, launch_backward, map_arguments
-from pcamx.kernels.launch import contiguous, device_of, empty_map
+from pcamx.kernels.launch import contiguous, device_of, empty_map, power_of_two
+from pcamx.kernels.strips import COLS, strips, tiling, window
 
-PIXELS, STEPS = 1024, 4  # a program masks STEPS times PIXELS of an image, 8 a thread at a time
-ROWS_BLOCK, COLS_BLOCK = 8, 64  # pixels that a program of the backward pass takes in at once
 LOG2_E = 1 / math.log(2)
+# All channels of 128 cells at once, 32 values a thread: an image waits for memory N / 128 times.
+MAP_CHANNELS, MAP_WARPS = 128, 16
 
 
-@torch.library.custom_op("pcamx::attend", mutates_args=())
-def attend(
+def _forward(
     features_BKhw: Tensor,
     weight_CK: Tensor,
     class_index_B: Tensor,
@@ -30,14 +31,15 @@ def attend(
     omega: float,
     sigma: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.attend`, and the span max - min [B] of each map, 0 where it is flat."""
     masked_B1HW, cam_Bhw, area_B, span_B = _outputs(features_BKhw, image_B1HW)
     (B, h, w), (H, W) = cam_Bhw.shape, image_B1HW.shape[2:]
     if B == 0:
         return masked_B1HW, cam_Bhw, area_B, span_B
     given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
+    sizes["BLOCK_K"] = min(MAP_CHANNELS, power_of_two(sizes["K"]))
+    sizes["num_warps"] = MAP_WARPS
     counter_B = span_B.new_empty(B, dtype=torch.int32)
-    parts = triton.cdiv(H * W, PIXELS * STEPS)
+    parts = strips(h, W)
     with device_of(features_BKhw):
         attend_map_kernel[(B,)](*given, cam_Bhw, span_B, counter_B, **sizes)
         attend_mask_kernel[(B * parts,)](
@@ -48,17 +50,11 @@ def attend(
             span_B.new_empty(B, parts),
             counter_B,
             area_B,
-            h=h,
-            w=w,
-            H=H,
-            W=W,
+            **tiling(h, w, H, W),
             SLOPE=omega * LOG2_E,
             SIGMA=sigma,
-            PIXELS=PIXELS,
-            STEPS=STEPS,
-            PARTS=parts,
             BLOCK_PARTS=128,
-            num_warps=4,
+            num_warps=1,
         )
     return masked_B1HW, cam_Bhw, area_B, span_B
 
@@ -70,15 +66,7 @@ def _outputs(features_BKhw: Tensor, image_B1HW: Tensor) -> tuple[Tensor, Tensor,
     return masked_B1HW, cam_Bhw, cam_Bhw.new_empty(B), cam_Bhw.new_empty(B)
 
 
-@attend.register_fake
-def _(
-    features_BKhw: Tensor, _: Tensor, __: Tensor, image_B1HW: Tensor, *___: object
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(features_BKhw, image_B1HW)
-
-
-@torch.library.custom_op("pcamx::attend_backward", mutates_args=())
-def attend_backward(
+def _backward(
     grad_masked_B1HW: Tensor | None,
     grad_cam_Bhw: Tensor | None,
     grad_area_B: Tensor | None,
@@ -98,55 +86,37 @@ def attend_backward(
     grad_image_B1HW = _empty_gradient(image_B1HW, to_image)
     if grad_masked_B1HW is None:
         grad_image_B1HW.zero_()
-    grad_raw_Bhw = torch.empty_like(cam_Bhw) if to_map else None
+    cells = window(w, W)
+    windows = span_B.new_empty(B, strips(h, W), 2, cells) if to_map else None
     counter = span_B.new_empty(counters(weight_CK), dtype=torch.int32)
-    cells = min(32, triton.next_power_of_2(w))
     if B > 0:
         with device_of(features_BKhw):
-            attend_bwd_kernel[(B * h * triton.cdiv(w, cells),)](
+            attend_bwd_kernel[(B * strips(h, W),)](
                 contiguous(grad_masked_B1HW),
-                contiguous(grad_cam_Bhw),
                 contiguous(grad_area_B),
                 image_B1HW.contiguous(),
                 cam_Bhw,
                 span_B,
                 grad_image_B1HW if to_image else None,
-                grad_raw_Bhw,
+                windows,
                 counter,
-                h=h,
-                w=w,
-                H=H,
-                W=W,
-                OMEGA=omega,
+                **tiling(h, w, H, W),
                 SLOPE=omega * LOG2_E,
                 SIGMA=sigma,
-                COUNTERS=len(counter),
-                BLOCK_COUNTERS=triton.next_power_of_2(len(counter)),
                 CELLS=cells,
-                ROWS=2 * H // h + 4,
-                COLS=min((cells + 1) * W // w + 4 + 15, W),
-                ROWS_BLOCK=ROWS_BLOCK,
-                COLS_BLOCK=COLS_BLOCK,
-                num_warps=8,
+                COUNTERS=len(counter),
+                BLOCK_COUNTERS=power_of_two(len(counter)),
+                num_warps=1,
             )
-    if grad_raw_Bhw is None:
+    if windows is None:
         return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
-    of_map = launch_backward(grad_raw_Bhw, features_BKhw, weight_CK, class_index_B, counter, True)
+    given = grad_cam_Bhw, features_BKhw, weight_CK, class_index_B, counter, True, windows, span_B
+    of_map = launch_backward(*given, OMEGA=omega, h=h, w=w, W=W, COLS=COLS, CELLS=cells)
     return *of_map, grad_image_B1HW
 
 
 def _empty_gradient(tensor: Tensor, wanted: bool) -> Tensor:
     return tensor.new_empty(tensor.shape if wanted else 0)
-
-
-@attend_backward.register_fake
-def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    features_BKhw, weight_CK, _, image_B1HW = arguments[3:7]
-    to_map, to_image = arguments[-2:]
-    grad_image_B1HW = _empty_gradient(image_B1HW, to_image)
-    if not to_map:
-        return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
-    return *empty_gradients(features_BKhw, weight_CK), grad_image_B1HW
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -157,27 +127,73 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(*tensors, cam_Bhw, span_B)
 
 
-def _backward(
-    ctx: Any,
-    grad_masked_B1HW: Tensor | None,
-    grad_cam_Bhw: Tensor | None,
-    grad_area_B: Tensor | None,
-    _: None,
+def _gradients(
+    backward: Callable[..., tuple[Tensor, ...]], ctx: Any, grads: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
     to_features, to_weight, _, to_image = ctx.needs_input_grad[:4]
     to_map = to_features or to_weight
-    grads = attend_backward(
-        grad_masked_B1HW,
-        grad_cam_Bhw,
-        grad_area_B,
-        *ctx.saved_tensors,
-        ctx.omega,
-        ctx.sigma,
-        to_map,
-        to_image,
+    given = *grads[:3], *ctx.saved_tensors, ctx.omega, ctx.sigma, to_map, to_image
+    of_features, of_weight, of_image = backward(*given)
+    of_map = (of_features, of_weight) if to_map else (None, None)
+    return *of_map, None, of_image if to_image else None, None, None
+
+
+class _Attend(torch.autograd.Function):
+    """What eager PyTorch calls: half of the host's time that the operator takes."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
+        output = _forward(*given)
+        _save(ctx, given, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _gradients(_backward, ctx, grads)
+
+
+operator = torch.library.custom_op("pcamx::attend", _forward, mutates_args=())
+"""What a graph of torch.compile or torch.export holds."""
+backward_operator = torch.library.custom_op("pcamx::attend_backward", _backward, mutates_args=())
+
+
+@operator.register_fake
+def _(
+    features_BKhw: Tensor, _: Tensor, __: Tensor, image_B1HW: Tensor, *___: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(features_BKhw, image_B1HW)
+
+
+@backward_operator.register_fake
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    features_BKhw, weight_CK, _, image_B1HW = arguments[3:7]
+    to_map, to_image = arguments[-2:]
+    grad_image_B1HW = _empty_gradient(image_B1HW, to_image)
+    if not to_map:
+        return features_BKhw.new_empty(0), weight_CK.new_empty(0), grad_image_B1HW
+    return *empty_gradients(features_BKhw, weight_CK), grad_image_B1HW
+
+
+def _operator_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _gradients(backward_operator, ctx, grads)
+
+
+operator.register_autograd(_operator_backward, setup_context=_save)
+
+
+def attend(
+    features_BKhw: Tensor,
+    weight_CK: Tensor,
+    class_index_B: Tensor,
+    image_B1HW: Tensor,
+    omega: float,
+    sigma: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.attend`, in two launches, and two backward."""
+    run: Callable[..., tuple[Tensor, ...]] = (
+        operator if torch.compiler.is_compiling() else _Attend.apply
     )
-    of_features, of_weight = grads[:2] if to_map else (None, None)
-    return of_features, of_weight, None, grads[2] if to_image else None, None, None
-
-
-attend.register_autograd(_backward, setup_context=_save)
+    given = features_BKhw, weight_CK, class_index_B, image_B1HW, omega, sigma
+    masked_B1HW, cam_Bhw, area_B, _ = run(*given)
+    return masked_B1HW, cam_Bhw, area_B

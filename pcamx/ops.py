@@ -3,7 +3,8 @@
 Shapes: B batch, K channels, C classes, h w the map, H W the image; N canvases, M lesion masks.
 """
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -57,25 +58,73 @@ def _check_device(first: Tensor, *others: Tensor | None) -> None:
             )
 
 
-def _kernels(impl: Impl, tensor: Tensor) -> Any:
-    """The registered operators whose kernels run on ``tensor``, or None for the reference.
+class Operations(Protocol):
+    """What an implementation holds: each operation, for inputs that are known to fit."""
 
-    Triton is imported here and no earlier, so that the reference also works without it.
-    """
-    if impl not in ("auto", "triton", "reference"):
-        raise ValueError(f"impl {impl!r}: there are 'auto', 'triton' and 'reference'")
-    if impl == "reference" or (impl == "auto" and not tensor.is_cuda):
-        return None
+    def class_activation(
+        self, features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool
+    ) -> Tensor:
+        """See `reference.class_activation`."""
+        ...
+
+    def attend(
+        self,
+        features_BKhw: Tensor,
+        weight_CK: Tensor,
+        class_index_B: Tensor,
+        image_B1HW: Tensor,
+        omega: float,
+        sigma: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `reference.attend`."""
+        ...
+
+    def gather_affine_normalise(
+        self,
+        canvas_N1HW: Tensor,
+        row_B: Tensor,
+        theta_B23: Tensor,
+        gain_B: Tensor,
+        mean: float,
+        std: float,
+        lesion_M1HW: Tensor | None,
+        lesion_row_B: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `reference.gather_affine_normalise`."""
+        ...
+
+
+def _reference(device: torch.device) -> Operations:
+    return reference
+
+
+def _triton(device: torch.device) -> Operations:
+    """Triton is imported here and no earlier, so that the reference also works without it."""
     try:
-        from pcamx.kernels import attend, batch, launch  # noqa: F401
+        from pcamx.kernels import fused
     except ImportError as error:
         raise ValueError(f"Triton: {error}; impl 'reference' does without") from error
-    if not launch.runs_on(tensor.device):
+    if not fused.runs_on(device):
         raise ValueError(
-            f"impl 'triton' needs CUDA tensors, got {tensor.device.type}; on a CPU only Triton's "
+            f"impl 'triton' needs CUDA tensors, got {device.type}; on a CPU only Triton's "
             "interpreter runs it (TRITON_INTERPRET=1 before the start)"
         )
-    return torch.ops.pcamx
+    return fused
+
+
+IMPLEMENTATIONS: dict[str, Callable[[torch.device], Operations]] = {
+    "triton": _triton,
+    "reference": _reference,
+}
+"""How to come by each; raises ValueError where it cannot run on the device."""
+
+
+def _operations(impl: Impl, device: torch.device) -> Operations:
+    if impl == "auto":
+        impl = "triton" if device.type == "cuda" else "reference"
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl {impl!r}: there are 'auto', 'triton' and 'reference'")
+    return IMPLEMENTATIONS[impl](device)
 
 
 def class_activation(
@@ -96,12 +145,9 @@ def class_activation(
     Raises ValueError for shapes, dtypes or devices that do not fit, or triton where it cannot run.
     """
     _check(features_BKhw, weight_CK, class_index_B)
-    kernels = _kernels(impl, features_BKhw)
+    run = _operations(impl, features_BKhw.device).class_activation
     with torch.autocast(features_BKhw.device.type, enabled=False):
-        made = reference if kernels is None else kernels
-        given = features_BKhw, weight_CK, class_index_B
-        cam_Bhw: Tensor = made.class_activation(*given, positive=positive)
-        return cam_Bhw
+        return run(features_BKhw, weight_CK, class_index_B, positive=positive)
 
 
 def attend(
@@ -132,12 +178,10 @@ def attend(
     _check_device(features_BKhw, image_B1HW)
     if not mask_grad:
         features_BKhw, weight_CK = features_BKhw.detach(), weight_CK.detach()
-    kernels = _kernels(impl, features_BKhw)
+    run = _operations(impl, features_BKhw.device).attend
     given = features_BKhw, weight_CK, class_index_B, image_B1HW, float(omega), float(sigma)
     with torch.autocast(features_BKhw.device.type, enabled=False):
-        if kernels is None:
-            return Attended(*reference.attend(*given))
-        masked_B1HW, cam_Bhw, area_B, _ = kernels.attend(*given)
+        masked_B1HW, cam_Bhw, area_B = run(*given)
     if not (features_BKhw.requires_grad or weight_CK.requires_grad):
         cam_Bhw, area_B = cam_Bhw.detach(), area_B.detach()  # the image is not in them
     return Attended(masked_B1HW, cam_Bhw, area_B)
@@ -197,11 +241,9 @@ def gather_affine_normalise(
     if not std > 0:
         raise ValueError(f"std {std}: expected a positive number of grey levels")
     given = canvas_N1HW, row_B, theta_B23, gain_B, float(mean), float(std)
-    kernels = _kernels(impl, canvas_N1HW)
+    run = _operations(impl, canvas_N1HW.device).gather_affine_normalise
     with torch.no_grad(), torch.autocast(canvas_N1HW.device.type, enabled=False):
-        made = reference if kernels is None else kernels
-        image_B1HW, lesion_B1HW = made.gather_affine_normalise(*given, lesion_M1HW, lesion_row_B)
-        return image_B1HW, lesion_B1HW
+        return run(*given, lesion_M1HW, lesion_row_B)
 
 
 def _check_planes(planes: Tensor, name: str, row_B: Tensor, row: str) -> None:
@@ -216,6 +258,8 @@ def _check_planes(planes: Tensor, name: str, row_B: Tensor, row: str) -> None:
         raise ValueError(f"expected {name} under 2^31 pixels each, got {list(planes.shape)}")
     if row_B.dim() != 1 or row_B.dtype != torch.int64:
         raise ValueError(f"expected {row} int64 [B], got {row_B.dtype} {list(row_B.shape)}")
+    if planes.shape[0] == 0 and row_B.shape[0] > 0:
+        raise ValueError(f"{row} asks for {row_B.shape[0]} of no {name}")
 
 
 def _check_fit(

@@ -8,21 +8,20 @@ with a driver that has no device, so that what is compiled is what a GPU would b
 import ast
 import json
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import sass
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from pcamx.kernels import attend, batch, class_activation
+from pcamx.kernels import attend, class_activation, gather_affine_normalise
 
 Row = dict[str, Any]
 
@@ -33,6 +32,24 @@ SHARED = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10}
 """Bytes of shared memory of a multiprocessor (CUDA programming guide, compute capabilities)."""
 RESERVED = 1 << 10
 """Of which the system keeps so many for each program."""
+
+
+ISSUED = 897.6e9
+"""Warp instructions that an H100 issues a second: 132 multiprocessors, 4 each at 1.7 GHz."""
+COPIED = 3.0e12
+"""Bytes a second that an H100 moves."""
+BATCH = 256
+"""Images that times are given for; kernels are compiled on two."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a kernel has to do for one image, and the instructions that it may take for it."""
+
+    elements: int  # pixels, or features
+    bytes: int
+    budget: float  # instructions an element
+    trips: tuple[int, ...] = ()  # of its loops, in order
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Case:
     name: str
     launch: Callable[[], object]
     plan: dict[str, int]
+    costs: dict[str, Cost] = field(default_factory=dict)
 
 
 def registers_line(programs: int, num_warps: int) -> int:
@@ -58,11 +76,11 @@ def shared_line(programs: int, target: int) -> int:
     return SHARED[target] // programs - RESERVED
 
 
-def batches(side: int, lesions: int) -> Callable[[], object]:
-    """Make a batch of films of ``side`` pixels."""
+def films(side: int, lesions: int) -> Callable[[], object]:
+    """Films of ``side`` pixels."""
     canvas = torch.empty(3, 1, side, side, dtype=torch.uint8)
     rows = torch.zeros(2, dtype=torch.int64)
-    return lambda: batch.gather_affine_normalise(
+    return lambda: gather_affine_normalise.gather_affine_normalise(
         canvas,
         rows,
         torch.empty(2, 2, 3),
@@ -91,8 +109,8 @@ def activations(*args: Any, positive: bool = True, **changes: Any) -> Callable[[
     given = maps(*args, **changes)
 
     def launch() -> None:
-        cam = class_activation.class_activation(*given, positive)
-        class_activation.class_activation_backward(cam, *given, positive)
+        cam = class_activation._forward(*given, positive)
+        class_activation._backward(cam, *given, positive)
 
     return launch
 
@@ -110,32 +128,54 @@ def attentions(
     given = (*maps(*args, **changes), torch.empty(2, 1, side, side, dtype=image or args[0]))
 
     def launch() -> None:
-        masked, cam, area, span = attend.attend(*given, 10.0, 0.5)
+        masked, cam, area, span = attend._forward(*given, 10.0, 0.5)
         grads = (masked, cam, area) if side_grads else (masked, None, None)
-        attend.attend_backward(*grads, *given, cam, span, 10.0, 0.5, to_map, to_image)
+        attend._backward(*grads, *given, cam, span, 10.0, 0.5, to_map, to_image)
 
     return launch
 
 
 # 8 programs of 4 warps are half of the threads that a multiprocessor holds.
-BATCH = {"batch_kernel": 8}
+FILMS = {"gather_affine_normalise_kernel": 6}
 MAP = {"class_activation_fwd_kernel": 6, "class_activation_bwd_kernel": 4}
 MAP_F32 = MAP | {"class_activation_bwd_kernel": 3}
 MAP_ODD = {"class_activation_fwd_kernel": 3, "class_activation_bwd_kernel": 2}
-# attend_bwd_kernel takes 64 registers by Triton 3.7, by 3.6 80, and 120 at 1024 px.
-IMAGE = {"attend_map_kernel": 4, "attend_mask_kernel": 6, "attend_bwd_kernel": 2}
+# One warp a program; of attend_map_kernel a batch of 256 brings two to each multiprocessor.
+IMAGE = {"attend_map_kernel": 2, "attend_mask_kernel": 16, "attend_bwd_kernel": 14}
 ATTEND = IMAGE | {"class_activation_bwd_kernel": 4}
-ATTEND_F32 = ATTEND | {"attend_map_kernel": 3, "class_activation_bwd_kernel": 3}
+ATTEND_F32 = ATTEND | {"attend_map_kernel": 1, "class_activation_bwd_kernel": 3}
 ATTEND_ODD = ATTEND_F32 | {"class_activation_bwd_kernel": 2}
-ATTEND_LARGE = ATTEND | {"attend_mask_kernel": 4}
+PIXELS, FEATURES = 320 * 320, 128 * 20 * 20
+
+
+def costs(pixel: int, backward: float) -> dict[str, Cost]:
+    """Of attention at 320 px with bfloat16 features and ``pixel`` bytes of a pixel."""
+    return {
+        "attend_map_kernel": Cost(FEATURES, 2 * FEATURES, 14, (4,)),
+        "attend_mask_kernel": Cost(PIXELS, 2 * pixel * PIXELS, 22),
+        "attend_bwd_kernel": Cost(PIXELS, 2 * pixel * PIXELS, backward),
+        "class_activation_bwd_kernel": Cost(FEATURES, 4 * FEATURES, 22, (4, 1)),
+    }
+
+
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 CONTIGUOUS = torch.contiguous_format
 
 CASES = (
-    Case("batch 320 px", batches(320, lesions=2), BATCH),
-    Case("batch 320 px no lesions", batches(320, lesions=0), BATCH),
-    Case("batch 321 px", batches(321, lesions=2), BATCH),
-    Case("batch 1 px", batches(1, lesions=1), BATCH),
+    Case(
+        "films 320 px",
+        films(320, lesions=2),
+        FILMS,
+        {"gather_affine_normalise_kernel": Cost(PIXELS, 10 * PIXELS, 96, (8,))},
+    ),
+    Case(
+        "films 320 px no lesions",
+        films(320, lesions=0),
+        FILMS,
+        {"gather_affine_normalise_kernel": Cost(PIXELS, 5 * PIXELS, 64, (8,))},
+    ),
+    Case("films 321 px", films(321, lesions=2), FILMS),
+    Case("films 1 px", films(1, lesions=1), FILMS),
     Case("map bf16", activations(BF16), MAP),
     Case("map bf16 contiguous", activations(BF16, layout=CONTIGUOUS), MAP),
     Case("map fp16", activations(F16), MAP),
@@ -147,12 +187,19 @@ CASES = (
         "attend as trained",
         attentions(BF16, image=F32, to_image=False, side_grads=False),
         ATTEND,
+        costs(4, backward=34),
+    ),
+    Case(
+        "attend as trained bf16 image",
+        attentions(BF16, to_image=False, side_grads=False),
+        ATTEND,
+        costs(2, backward=34),
     ),
     Case("attend bf16 image alone", attentions(BF16, to_map=False), IMAGE),
     Case("attend fp16", attentions(F16), ATTEND),
     Case("attend fp32", attentions(F32), ATTEND_F32),
     Case("attend fp32 odd", attentions(F32, 37, 7, 5, side=101, layout=CONTIGUOUS), ATTEND_ODD),
-    Case("attend bf16 1024 px", attentions(BF16, cells=64, side=1024), ATTEND_LARGE),
+    Case("attend bf16 1024 px", attentions(BF16, cells=64, side=1024), ATTEND),
 )
 
 
@@ -177,9 +224,9 @@ def compiled(launch: Callable[[], object], target: int, **options: Any) -> dict[
     found = {}
     run = JITFunction.run
 
-    def compile_only(self: Any, *args: Any, **kwargs: Any) -> None:
-        kernel = run(self, *args, **(kwargs | options | {"warmup": True}))
-        found[kernel.metadata.name] = kernel
+    def compile_only(self: Any, *args: Any, grid: tuple[int], **kwargs: Any) -> None:
+        kernel = run(self, *args, grid=grid, **(kwargs | options | {"warmup": True}))
+        found[kernel.metadata.name] = kernel, grid[0]
 
     triton.runtime.driver.set_active(NoDevice(target))
     with mock.patch.object(JITFunction, "run", compile_only):
@@ -189,15 +236,7 @@ def compiled(launch: Callable[[], object], target: int, **options: Any) -> dict[
 
 def usage(kernel: Any) -> Row:
     """Registers, stack and local bytes of a thread and shared bytes of a program."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(kernel.asm["cubin"])
-        text = subprocess.run(
-            [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    numbers = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text))
+    numbers = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", sass.inspect(kernel, "-res-usage")))
     return {
         "num_warps": kernel.metadata.num_warps,
         "registers": int(numbers["REG"]),
@@ -205,6 +244,27 @@ def usage(kernel: Any) -> Row:
         "local": int(numbers["LOCAL"]),
         # Handed over at launch, so that cuobjdump does not know of it.
         "shared": kernel.metadata.shared,
+    }
+
+
+def floors(kernel: Any, programs: int, cost: Cost, target: int) -> Row:
+    """What a batch takes at the least, by instructions and by bytes, on an H100."""
+    work = sass.work(sass.body(sass.inspect(kernel, "-sass")), cost.trips)
+    warps = programs * kernel.metadata.num_warps / 2  # of one image
+    per_element = warps * 32 / cost.elements
+    row = usage(kernel)
+    by_registers = REGISTERS // (-(-row["registers"] // 8) * 8 * 32 * row["num_warps"])
+    by_shared = SHARED[target] // (row["shared"] + RESERVED)
+    programs_at_once = min(by_registers, by_shared, 32, 64 // row["num_warps"])
+    return {
+        "instructions": work.instructions * per_element,
+        "mufu": work.mufu * per_element,
+        "loads": work.loads,
+        "occupancy": programs_at_once * row["num_warps"] / 64,
+        "issue_us": BATCH * warps * work.instructions / ISSUED * 1e6,
+        "bytes_us": BATCH * cost.bytes / COPIED * 1e6,
+        "budget": cost.budget,
+        "trips": cost.trips,
     }
 
 
@@ -231,17 +291,38 @@ def launched(source: str) -> set[str]:
     return {head.id for head in heads if isinstance(head, ast.Name)}
 
 
+def rows_of(case: Case, target: int) -> Row:
+    """One row for each kernel of a case."""
+    found = {}
+    for name, (kernel, programs) in compiled(case.launch, target).items():
+        found[name] = usage(kernel)
+        if name in case.costs:
+            found[name] |= floors(kernel, programs, case.costs[name], target)
+    return found
+
+
+def show(rows: dict[str, Row]) -> None:
+    """Print what was counted, a line for each kernel."""
+    print(f"Triton {triton.__version__}; times of {BATCH} images, H100 by count")
+    head = f"{'instr.':>7}{'MUFU':>6}{'regs':>6}{'occ.':>6}{'issue us':>10}{'bytes us':>10}  loads"
+    print(f"{'an element':>70}{head}")
+    for case, kernels in rows.items():
+        for name, row in kernels.items():
+            if "instructions" in row:
+                print(
+                    f"{case + ': ' + name:70}{row['instructions']:7.1f}{row['mufu']:6.1f}"
+                    f"{row['registers']:6}{row['occupancy']:6.0%}{row['issue_us']:10.1f}"
+                    f"{row['bytes_us']:10.1f}  {row['loads']}"
+                )
+
+
 def main(out: Path) -> None:
     rows = {
-        f"{case.name}, sm_{target}": {
-            name: usage(kernel) for name, kernel in compiled(case.launch, target).items()
-        }
-        for case in CASES
-        for target in TARGETS
+        f"{case.name}, sm_{target}": rows_of(case, target) for case in CASES for target in TARGETS
     }
     # With too few registers a kernel must spill: shows that spilling is seen.
-    (starved,) = compiled(CASES[0].launch, TARGETS[0], maxnreg=24).values()
-    map_kernel = compiled(attentions(BF16), TARGETS[0])["attend_map_kernel"]
+    ((starved, _),) = compiled(CASES[0].launch, TARGETS[0], maxnreg=24).values()
+    map_kernel, _ = compiled(attentions(BF16), TARGETS[0])["attend_map_kernel"]
     report = {
         "triton": triton.__version__,
         "rows": rows,
@@ -249,6 +330,7 @@ def main(out: Path) -> None:
         "maxima": sorted(set(re.findall(r"\bmax[.\w]*\.f32", map_kernel.asm["ptx"]))),
     }
     out.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    show(rows)
 
 
 if __name__ == "__main__":

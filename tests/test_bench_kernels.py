@@ -49,7 +49,7 @@ def test_bytes_by_hand() -> None:
     assert roofline.class_activation_bytes(shape, s=2) == 2 * (2 * 60 + 4 * 20)
     assert roofline.attend_forward_bytes(shape, s=2, t=4) == 2 * (2 * 60 + 8 * 63 + 16 * 20)
     assert roofline.attend_backward_bytes(shape, s=2, t=4) == 2 * (4 * 60 + 8 * 63 + 12 * 20)
-    assert roofline.training_batch_bytes(shape) == 2 * (63 + 63 + 4 * 63 + 4 * 63)
+    assert roofline.gather_affine_normalise_bytes(shape) == 2 * (63 + 63 + 4 * 63 + 4 * 63)
     image = Shape(B=1, K=128, h=20, w=20, H=320, W=320)  # as kernels/README.md says
     assert round(roofline.attend_forward_bytes(image, 2, 2) / 1e6, 2) == 0.52
     assert round(roofline.attend_backward_bytes(image, 2, 2) / 1e6, 2) == 0.62
@@ -290,6 +290,6 @@ def test_on_a_gpu() -> None:
     assert found[OURS, "kept", None] < found[EAGER, "kept", None] / 10
     graphs, notes = kernels.measure_graphs(made, copy=1000.0)
     assert notes == [] and {row.impl for row in graphs} == set(made.impls)
-    batch = films.training_batch_case(Size(4, 64), device)
+    batch = films.gather_affine_normalise_case(Size(4, 64), device)
     assert case.working_dtype(device) == torch.bfloat16
     assert {row.impl for row in check(batch)} == {OURS, REFERENCE, EAGER, COMPILED}

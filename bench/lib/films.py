@@ -1,4 +1,4 @@
-"""The training batch's case: films and lesion masks out of resident canvases.
+"""The case of `gather_affine_normalise`: films and lesion masks out of resident canvases.
 
 Shapes: B batch, N canvases and as many lesion masks, H W the image.
 """
@@ -31,7 +31,7 @@ from pcamx.data.feed.augment import draw
 MEAN, STD = 51.3, 47.7  # grey levels
 
 
-def training_batch_case(size: Size, device: torch.device) -> Case:
+def gather_affine_normalise_case(size: Size, device: torch.device) -> Case:
     """A batch of films and lesion masks out of twice as many uint8 canvases, at least 64."""
     N = max(64, 2 * size.batch)
     generator = torch.Generator(device).manual_seed(2)
@@ -41,14 +41,14 @@ def training_batch_case(size: Size, device: torch.device) -> Case:
     warp = draw(Augment(), size.batch, seed=2, epoch=0, step=0)
     theta_B23, gain_B = (t.to(device) for t in warp)
     operation = partial(ops.gather_affine_normalise, lesion_M1HW=lesion_N1HW, lesion_row_B=row_B)
-    written = partial(rivals.training_batch, lesion_M1HW=lesion_N1HW)
+    written = partial(rivals.gather_affine_normalise, lesion_M1HW=lesion_N1HW)
     functions: dict[str, Callable[..., Tensors]] = {
         **ours(operation, device),
         EAGER: written,
         COMPILED: compiled(written),
     }
     return Case(
-        name=name_of("training batch", size, torch.float32),
+        name=name_of("gather_affine_normalise", size, torch.float32),
         size=size,
         subject=subject(device),
         impls={
@@ -57,7 +57,7 @@ def training_batch_case(size: Size, device: torch.device) -> Case:
         },
         outputs=("image", "lesion"),
         truth=lambda: written(canvas_N1HW, row_B, theta_B23.double(), gain_B.double(), MEAN, STD),
-        bytes_moved=roofline.training_batch_bytes(shape_of(size)),
+        bytes_moved=roofline.gather_affine_normalise_bytes(shape_of(size)),
         inputs=(canvas_N1HW, lesion_N1HW, row_B, theta_B23, gain_B),
     )
 

@@ -68,7 +68,7 @@ def normalise(map_Bhw: Tensor) -> Tensor:
     return (map_Bhw - low_B11) / (high_B11 - low_B11)
 
 
-def training_batch(
+def gather_affine_normalise(
     canvas_N1HW: Tensor,
     row_B: Tensor,
     theta_B23: Tensor,

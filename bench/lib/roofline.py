@@ -38,6 +38,6 @@ def attend_backward_bytes(shape: Shape, s: int, t: int) -> int:
     return shape.B * (2 * s * shape.K * cells + 2 * t * shape.H * shape.W + 3 * MAP * cells)
 
 
-def training_batch_bytes(shape: Shape) -> int:
+def gather_affine_normalise_bytes(shape: Shape) -> int:
     """uint8 film and lesion mask in, image and lesion out in float32."""
     return shape.B * shape.H * shape.W * (1 + 1 + 4 + 4)

@@ -1,4 +1,4 @@
-"""The batch kernel against the reference and, for the size of errors, float64 by hand."""
+"""The kernel against the reference and, for the size of errors, float64 by hand."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -235,6 +235,8 @@ GOOD: dict[str, Any] = {
         ({"canvas_N1HW": films(2, 6)[:, 0]}, r"canvas uint8 \[\*, 1, H, W\]"),
         ({"canvas_N1HW": films(2, 6).repeat(1, 3, 1, 1)}, "canvas uint8"),
         ({"canvas_N1HW": films(2, 12)[..., ::2, ::2]}, "canvas contiguous"),
+        ({"canvas_N1HW": films(0, 6)}, "row asks for 3 of no canvas"),
+        ({"lesion_M1HW": masks(0, 6)}, "lesion_row asks for 3 of no lesion"),
         ({"row_B": torch.tensor([0, 1, 1], dtype=torch.int32)}, "row int64"),
         ({"row_B": torch.tensor([0, 1])}, "expected theta"),
         ({"theta_B23": torch.eye(3).repeat(3, 1, 1)}, "expected theta"),
