@@ -39,7 +39,7 @@ def _floor(place):
 def _divide(x, y, reciprocal_y):
     """x / y rounded to nearest; ``reciprocal_y`` is 1 / y rounded to nearest.
 
-    A quotient within an ulp becomes the nearest by one step (Markstein, Theorem 8.3 of Muller et
+    A quotient within an ulp becomes the nearest by one step (Markstein; see Muller et
     al., Handbook of Floating-Point Arithmetic); the first step makes it so. No slow path, for
     neither is subnormal. The interpreter's fma rounds twice.
     """

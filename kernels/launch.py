@@ -22,7 +22,7 @@ def device_of(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def power_of_two(number: int) -> int:
-    """The least that is not below ``number``; triton.next_power_of_2 costs the host 10 us."""
+    """Return the least power of two that is not below ``number``."""
     return 1 << (number - 1).bit_length()
 
 

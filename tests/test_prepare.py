@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from pcamx import cli
-from pcamx.data.prepare.store_builder import Summary, prepare
+from pcamx.data.prepare.draw_marks import MarkTally
+from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.prepare.summary import Summary
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
@@ -86,11 +88,7 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
         counts={"train": (2, 2), "valid": (1, 0), "test": (0, 1)},
         quarantined=2,
         missing={"valid": 1},
-        marked=2,
-        marks_on_normal=1,
-        marks_empty=1,
-        marks_on_quarantined=1,
-        mark_notes=(),
+        marks=MarkTally(used=2, on_normal=1, empty=1, on_quarantined=1),
         mean=30.0,
         std=float(np.sqrt(squares - 30.0**2)),
     )
@@ -224,8 +222,8 @@ def test_what_is_to_be_known_of_the_marks(root: Path, tmp_path: Path) -> None:
     marks = [{"id": k, "image_id": k, "bbox": [3, 2, 2, 2]} for k in range(3)]
     (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": marks}))
     found = prepare(root, tmp_path / "store", marks=tmp_path / "coco.json", workers=1)
-    assert found.marked == 1
-    boxes, unknown, frame = found.mark_notes
+    assert found.marks.used == 1
+    boxes, unknown, frame = found.marks.notes
     assert boxes == "boxes taken as filled rectangles: 1"
     assert unknown == "1 images that are not films of this data set, not used: y.png"
     assert "EXIF" in frame and "x2.png is 12 x 16 there" in frame

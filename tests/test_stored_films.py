@@ -60,7 +60,7 @@ def test_dicom_films_are_trained_on_as_they_are_explained(root: Path, tmp_path: 
     Image.fromarray(mask).save(marks / "y.png")
     out = tmp_path / "store"
     summary = prepare(root, out, marks=marks, workers=1)
-    assert (summary.dicoms, summary.quarantined, summary.marked) == (2, 1, 1)
+    assert (summary.dicoms, summary.quarantined, summary.marks.used) == (2, 1, 1)
     store = read_store(out)
     assert store.root == out / "films"
     names = ["n.png", "y.png", "x.png", "a/1.2.840.7.png"]

@@ -106,7 +106,7 @@ def test_only_the_path_and_jpegs_depth_change(
         for film, name in zip(plain.films, names, strict=True)
     )
     assert (store.mean, store.std) == (plain.mean, plain.std)
-    assert (found.quarantined, found.marked) == (1, 1)
+    assert (found.quarantined, found.marks.used) == (1, 1)
     assert [film.path for film in store.films if film.mark] == [f"a/turned.png{suffix}"]
     on_disk = sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*.*"))
     assert on_disk == sorted(film.path for film in store.films)

@@ -14,6 +14,7 @@ from pcamx.catalogue import TRAINABLES, StageId, Trainable, classifiers, trainab
 from pcamx.config import Config, ConfigError
 from pcamx.run.folder import RunFolder
 from pcamx.training import preflight
+from pcamx.training.start_weights import start_weights
 
 BASE = "base"
 LEAST_SEEDS = 3
@@ -222,6 +223,6 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
 
 def starts_missing(job: Job) -> list[Path]:
     """Weights that the job starts from and that are not there yet."""
-    found = [preflight.start_weights(job.config, entry.key) for entry in job.cell.stages]
+    found = [start_weights(job.config, entry.key) for entry in job.cell.stages]
     own = [RunFolder(job.folder).weights(entry.key) for entry in job.cell.stages]
     return [path for path in found if path and path not in own and not path.is_file()]

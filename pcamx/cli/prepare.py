@@ -59,13 +59,13 @@ def run(options: argparse.Namespace) -> None:
     )
     for split, (normal, abnormal) in found.counts.items():
         print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
-    print(f"marked: {found.marked}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
+    print(f"marked: {found.marks.used}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
     for split, count in found.missing.items():
         print(f"{count} films of the {split} split are listed, but not in {options.root}")
     dropped = {
-        "marks on films labelled normal, not used": found.marks_on_normal,
-        "empty marks, not used": found.marks_empty,
-        "marks on quarantined films, not used": found.marks_on_quarantined,
+        "marks on films labelled normal, not used": found.marks.on_normal,
+        "empty marks, not used": found.marks.empty,
+        "marks on quarantined films, not used": found.marks.on_quarantined,
         f"films left out, see {options.out / 'quarantine.csv'}": found.quarantined,
     }
     for what, count in dropped.items():
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         )
     if found.dicoms:
         print(f"{found.dicoms} DICOM films, which DALI does not decode: the store holds all films")
-    for note in found.mark_notes:
+    for note in found.marks.notes:
         print(note)
     if found.parity is not None:
         print(f"{options.out / 'transcode_report.md'}: {found.parity.summary()}")

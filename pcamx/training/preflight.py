@@ -15,6 +15,7 @@ from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_start
+from pcamx.training.start_weights import start_weights
 from pcamx.types import ABNORMAL
 
 _FREE = (
@@ -59,15 +60,6 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
 def binding_differences(config: Config, other: Config) -> list[str]:
     """Dotted keys, with both values, in which two configs differ and may not within one run."""
     return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
-
-
-def start_weights(config: Config, stage: StageId) -> Path | None:
-    """The weights.pt that a stage starts from, None where it starts from scratch."""
-    start = config.stage(stage).init_from
-    if start == "scratch":
-        return None
-    own = [entry.key for entry in TRAINABLES if entry.section == start]
-    return RunFolder(Path(config.run.folder)).weights(own[0]) if own else Path(start)
 
 
 def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:

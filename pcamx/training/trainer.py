@@ -25,11 +25,12 @@ from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import History
-from pcamx.run.weights import Weights, fill, load_start, save_weights
+from pcamx.run.weights import Weights, save_weights
 from pcamx.training import preflight
 from pcamx.training.joining import joined
 from pcamx.training.losses import telemetry_on_host
 from pcamx.training.stages import Stage, build_stage
+from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal
 from pcamx.training.validation import validate
 
@@ -106,53 +107,50 @@ class StageRun:
         self.history = History(self.run)
         self.engine: Any = None
         self.progress = Progress()
-        self._open_engine(resume)
+        self._start(resume)
         self.started = time.monotonic() - self.progress.seconds
 
-    def _open_engine(self, resume: bool) -> None:
+    def _start(self, resume: bool) -> None:
+        """Make the engine: fresh, or as the newest checkpoint left it."""
         torch.manual_seed(self.config.run.seed + 1 + TRAINABLES.index(trainable(self.stage)))
         stage = build_stage(self.stage, self.config, self.feed.images)
         found = checkpoints.latest(self.folder) if resume else None
         if found is None:
-            self._init_from(stage)
-        tag, other_ranks = "", False
-        if found is not None:
-            tag, self.progress, world = found
-            other_ranks = world != self.ranks.world and self.config.runtime.zero_stage > 0
-            if other_ranks:
-                tag = engine.to_universal(self.folder / "checkpoints", tag)
-        self.engine = engine.initialize(
-            stage.to(self.ranks.device),
-            self.config,
-            self.settings.lr,
-            self.settings.epochs * self.feed.steps_per_epoch,
-            folder=self.folder,
-            universal=other_ranks,
-        )
-        if found is not None:
-            checkpoints.restore(self.engine, self.folder, tag, self.ranks)
-            ranks = f", now on {self.ranks.world} ranks instead of {world}"
-            self.display.note(
-                f"{self.title} continues in epoch {self.progress.epoch + 1} after step "
-                f"{self.progress.step}{ranks if world != self.ranks.world else ''}"
-            )
+            init_from(stage, self.config, self.stage)
+            self.engine = self._initialize(stage)
+        else:
+            self._continue(stage, *found)
         if self.ranks.rank == 0:
             make_folder(self.folder)
             write_text(self.run.config_file, configs.dump(self.config))
             self.run.write_origin(self.store.folder)
             self.history.forget(self.stage, self.progress.done)
 
-    def _init_from(self, stage: Stage) -> None:
-        """Start from earlier weights and their running accuracy where the config says so."""
-        path = preflight.start_weights(self.config, self.stage)
-        if path is None:
-            return
-        weights = load_start(path, self.config, self.stage)
-        missing = fill(stage.network, weights, path, layout=self.config.model.layout)
-        if any(not name.startswith("decoder.") for name in missing):
-            raise PcamxError(f"{path}: lacks {missing[0]}; start from another weights.pt")
-        if stage.accuracy is not None and weights.accuracy is not None:
-            stage.accuracy.value.fill_(weights.accuracy)
+    def _continue(self, stage: Stage, tag: str, progress: Progress, world: int) -> None:
+        """Load a checkpoint that ``world`` ranks wrote, on as many or on others."""
+        self.progress = progress
+        others = world != self.ranks.world
+        # Without ZeRO every rank has the whole state, and any number can read it.
+        universal = others and self.config.runtime.zero_stage > 0
+        if universal:
+            tag = engine.to_universal(self.folder / "checkpoints", tag)
+        self.engine = self._initialize(stage, universal=universal)
+        checkpoints.restore(self.engine, self.folder, tag, self.ranks)
+        ranks = f", now on {self.ranks.world} ranks instead of {world}" if others else ""
+        self.display.note(
+            f"{self.title} continues in epoch {progress.epoch + 1} after step "
+            f"{progress.step}{ranks}"
+        )
+
+    def _initialize(self, stage: Stage, *, universal: bool = False) -> Any:
+        return engine.initialize(
+            stage.to(self.ranks.device),
+            self.config,
+            self.settings.lr,
+            self.settings.epochs * self.feed.steps_per_epoch,
+            folder=self.folder,
+            universal=universal,
+        )
 
     def fit(self) -> None:
         """Train the epochs that are left, then write the stage's weights."""

@@ -1,59 +1,26 @@
 """`pcamx prepare`: from a data set to a store that holds only films that decode."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from pcamx.data.contents import Content, content_of, sha256_of
-from pcamx.data.files.image import MISSING
-from pcamx.data.marks import MakeMask, read_marks
 from pcamx.data.prepare.copies_apart import Copies, keep_apart, listing
+from pcamx.data.prepare.draw_marks import draw_marks
 from pcamx.data.prepare.near_copies import find_copies
-from pcamx.data.prepare.parity import Parity
 from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.data.prepare.stored_films import store_films
+from pcamx.data.prepare.summary import Summary, counts, missing
 from pcamx.data.prepare.transcode import Kind, check_codec
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.listing import list_films
-from pcamx.data.store import MARKS, NEAR_COPIES, SPLITS, Entry, Film, write_store
+from pcamx.data.store import NEAR_COPIES, Entry, Film, write_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 from pcamx.processes import in_processes
 from pcamx.progress import Track, silent
-from pcamx.types import NORMAL
 
 _SAID = ("path", "label", "patient", "study", "part", "split")  # what Entry and Film share
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What `prepare` did."""
-
-    counts: dict[str, tuple[int, int]]
-    """Split > normal and abnormal films; the splits that have any."""
-    quarantined: int
-    missing: dict[str, int]
-    """Split > films that the data set lists and the folder lacks; they count as quarantined."""
-    marked: int
-    marks_on_normal: int
-    """Marks left out because the film is labelled normal, which its label stays."""
-    marks_empty: int
-    marks_on_quarantined: int
-    mark_notes: tuple[str, ...]
-    """What else is to be known of the marks, a line each: boxes, images that are no films, ..."""
-    mean: float
-    """Grey level on 0..255 of the training films, and its standard deviation."""
-    std: float
-    parity: Parity | None = None
-    """What transcoding changed; None where the films stayed as they are."""
-    dicoms: int = 0
-    """DICOM films; with any, the store holds all films."""
-    copies: Copies = Copies(0, 0, {}, 0)
-    """Films that are the same picture."""
 
 
 def prepare(
@@ -92,22 +59,13 @@ def prepare(
     if labels and marks is None:
         raise PcamxError("--labels chooses among the classes of marks; name these with --marks")
     with replacing_folder(out, refuse_foreign) as draft:
-        paths = [root / entry.path for entry in entries]
-        checks = in_processes(verify, paths, paths, workers)
-        checked = track(checks, "checking films", len(entries))
-        facts = [e.left_out or fact for e, fact in zip(entries, checked, strict=True)]
+        facts = _checked(root, entries, workers, track)
         copies = _leave_copies_out(entries, facts, draft)
         films, quarantine, size_of = _sort_out(entries, facts)
         if any(entry.split == "train" for entry in entries):
             _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
-        tally: Counter[str] = Counter()
-        notes: list[str] = []
-        if marks is not None:
-            found = read_marks(marks, size_of, labels, track)
-            notes = found.notes()
-            work = track(found.masks.items(), "drawing marks", len(found.masks))
-            films = _add_marks(films, work, draft, tally)
+        films, tally = draw_marks(marks, labels, films, size_of, draft, track)
         pairs = zip(entries, facts, strict=True)
         dicoms = {entry.path for entry, f in pairs if isinstance(f, Facts) and f.dicom}
         home, films, parity = store_films(root, draft, films, dicoms, transcode, workers, track)
@@ -116,20 +74,26 @@ def prepare(
             draft, home, films, mean=mean, std=std, quarantine=quarantine, contents=contents
         )
     return Summary(
-        counts=_counts(films),
+        counts=counts(films),
         quarantined=len(quarantine),
-        missing=_missing(entries, facts),
-        marked=tally["used"],
-        marks_on_normal=tally["normal"],
-        marks_empty=tally["empty"],
-        marks_on_quarantined=tally["quarantined"],
-        mark_notes=tuple(notes),
+        missing=missing(entries, facts),
+        marks=tally,
         mean=mean,
         std=std,
         parity=parity,
         dicoms=len(dicoms),
         copies=copies,
     )
+
+
+def _checked(
+    root: Path, entries: Sequence[Entry], workers: int | None, track: Track
+) -> list[Facts | str]:
+    """What is known of every film's file, or why it cannot be used."""
+    paths = [root / entry.path for entry in entries]
+    checks = in_processes(verify, paths, paths, workers)
+    checked = track(checks, "checking films", len(entries))
+    return [e.left_out or fact for e, fact in zip(entries, checked, strict=True)]
 
 
 def _check_arguments(root: Path, out: Path, workers: int | None) -> None:
@@ -192,23 +156,11 @@ def _sort_out(
     return films, quarantine, size_of
 
 
-def _counts(films: Sequence[Film]) -> dict[str, tuple[int, int]]:
-    number = Counter((film.split, film.label) for film in films)
-    counts = {split: (number[split, 0], number[split, 1]) for split in SPLITS}
-    return {split: count for split, count in counts.items() if any(count)}
-
-
-def _missing(entries: Sequence[Entry], facts: Sequence[Facts | str]) -> dict[str, int]:
-    pairs = zip(entries, facts, strict=True)
-    number = Counter(entry.split for entry, fact in pairs if fact == MISSING)
-    return {split: number[split] for split in SPLITS if number[split]}
-
-
 def _check_training(
     films: Sequence[Film], quarantine: Sequence[tuple[str, str]], root: Path
 ) -> None:
     for label, count in zip(
-        ("normal", "abnormal"), _counts(films).get("train", (0, 0)), strict=True
+        ("normal", "abnormal"), counts(films).get("train", (0, 0)), strict=True
     ):
         if not count:
             bad = ""
@@ -236,30 +188,3 @@ def _grey(entries: Sequence[Entry], facts: Sequence[Facts | str]) -> tuple[float
     if variance < 1e-6:
         raise PcamxError("every training film is one flat grey; check that these are the films")
     return mean, math.sqrt(variance)
-
-
-def _add_marks(
-    films: Sequence[Film],
-    masks: Iterable[tuple[str, MakeMask | None]],
-    draft: Path,
-    tally: Counter[str],
-) -> list[Film]:
-    """Write the masks below ``draft``/marks; the films with their ``mark`` filled in."""
-    by_path = {film.path: film for film in films}
-    for path, make in masks:
-        if make is None:
-            tally["quarantined"] += 1
-            continue
-        film, mask_HW = by_path[path], make()
-        if not mask_HW.any():
-            tally["empty"] += 1
-        elif film.label == NORMAL:
-            tally["normal"] += 1
-        else:
-            tally["used"] += 1
-            # The film's suffix stays: a.jpg and a.png may lie side by side.
-            mark = f"{MARKS}/{path}.png"
-            (draft / mark).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask_HW).save(draft / mark)
-            by_path[path] = replace(film, mark=mark)
-    return list(by_path.values())
