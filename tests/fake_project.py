@@ -70,12 +70,12 @@ for network, name, hits in places:
 (run / "films.csv").write_text("\\n".join(rows) + "\\n")
 mean = sum(films) / len(films)
 figure = lambda value: {"value": value, "low": value, "high": value, "n": len(films)}
-at = lambda mean: {"pointing": figure(mean), "miou": figure(mean / 2)}
+at = lambda mean: {"pointing": figure(mean), "miou": figure(mean / 2), "threshold": 0.5}
 part = {"classification": {"auroc": figure(0.75)}, "device": "a machine", "ranks": 1,
         "localization": {"positive_cam": at(mean), **({"decoder": at(mean)} if rival else {})}}
 baselines = {"segmenter": {"localization": {"decoder": at(0.25)}}} if rival else {}
 report = {"format": 1, "commit": "0123abc", "stages": {n: part for n in stages},
-          "baselines": baselines}
+          "baselines": baselines, "data": {}, "config": {}}
 (run / "report.json").write_text(json.dumps(report))
 """
 

@@ -10,8 +10,8 @@ from pcamx.data.store import fingerprint
 Row = dict[str, str]
 
 
-def change(folder: Path, edit: Callable[[Row], Row | None]) -> None:
-    """Replace every row by ``edit(row)``; None drops it."""
+def change(folder: Path, edit: Callable[[Row], Row | None], **head_values: float) -> None:
+    """Replace every row by ``edit(row)``, None drops it, and values of store.json."""
     with (folder / "manifest.csv").open(newline="") as file:
         rows = [new for row in csv.DictReader(file) if (new := edit(row)) is not None]
     with (folder / "manifest.csv").open("w", newline="") as file:
@@ -21,6 +21,7 @@ def change(folder: Path, edit: Callable[[Row], Row | None]) -> None:
     head = json.loads((folder / "store.json").read_text())
     for split in ("train", "valid", "test"):
         head["counts"][split] = sum(row["split"] == split for row in rows)
+    head |= head_values
     (folder / "store.json").write_text(json.dumps(head))
     head["fingerprint"] = fingerprint(folder)
     (folder / "store.json").write_text(json.dumps(head))

@@ -92,8 +92,8 @@ def test_a_grid_that_is_not_there(tmp_path: Path) -> None:
         (("seeds",), [0, 1, 1], "seeds: expected 3 or more different"),
         (("seeds",), [True, 1, 2], "seeds: expected 3 or more different"),
         (("cells", 0, "group"), None, r"cell 1 \(Paper's schedule\): missing key group"),
-        (("cells", 0, "train"), [2, 1], "train: .* not a list of 1, 2, 3 and segmenter, in that"),
-        (("cells", 0, "train"), [4], "train: .* not a list of 1, 2, 3 and segmenter, in that"),
+        (("cells", 0, "train"), [2, 1], "train: .* not a list of 1, 2, 3, segmenter, in that"),
+        (("cells", 0, "train"), [4], "train: .* not a list of 1, 2, 3, segmenter, in that"),
         (("cells", 0, "set"), {}, "set: expected dotted keys"),
         (("cells", 0, "set"), {"run.seed": 3}, "run.seed is not a key that a cell may set"),
         (
@@ -146,11 +146,11 @@ def test_what_a_run_is(grid: Path) -> None:
 def test_own_earlier_stages_are_started_from(grid: Path) -> None:
     tree = yaml.safe_load(grid.read_text())
     tree["cells"][0] |= {"train": [1, 2], "set": {"model.layout": "basic"}}
-    stages = runs(write(grid.parent, tree))[1].config.stages
-    assert stages.stage2.init_from == "stage1"
+    config = runs(write(grid.parent, tree))[1].config
+    assert config.stage(2).init_from == "stage1"
     tree["cells"][0] |= {"train": [2, 3], "set": {"stages.stage2.init_from": "scratch"}}
-    stages = runs(write(grid.parent, tree))[1].config.stages
-    assert (stages.stage2.init_from, stages.stage3.init_from) == ("scratch", "stage2")
+    config = runs(write(grid.parent, tree))[1].config
+    assert (config.stage(2).init_from, config.stage(3).init_from) == ("scratch", "stage2")
 
 
 def test_every_run_once_and_the_table_by_hand(

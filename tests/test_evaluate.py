@@ -349,7 +349,7 @@ def test_a_folder_that_cannot_be_made(run: Path, tmp_path: Path, store_folder: P
     """Said in a line, and before the films are measured."""
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     (copy / f"on_{store_folder.name}").write_text("in the way")
-    with pytest.raises(PcamxError, match=f"cannot make .*on_{store_folder.name}: File exists"):
+    with pytest.raises(PcamxError, match=f"cannot lock .*on_{store_folder.name}: File exists"):
         evaluate(copy, other=store_folder, say=pytest.fail, track=pytest.fail)
 
 
@@ -391,9 +391,8 @@ def test_on_another_store(
     copy, folder = tmp_path / "run", tmp_path / "as_htj2k"
     shutil.copytree(run, copy)
     prepare(phantoms / "MURA-v1.1", folder, marks=phantoms / "marks", transcode="htj2k")
-    head = json.loads((folder / "store.json").read_text())
     # Films are standardised as in training, whatever the other store says.
-    (folder / "store.json").write_text(json.dumps(head | {"mean": 1.0, "std": 2.0}))
+    stores.change(folder, lambda row: row, mean=1.0, std=2.0)
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with pytest.raises(PcamxError, match="nowhere: no such folder"):
         evaluate(copy, other=tmp_path / "nowhere")

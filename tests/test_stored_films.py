@@ -15,7 +15,8 @@ from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.decode_pixels import decode_pixels
 from pcamx.data.files.film import read_film
 from pcamx.data.prepare.dicom_to_png import _names
-from pcamx.data.prepare.store_builder import Summary, prepare
+from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.prepare.summary import Summary
 from pcamx.data.prepare.transcode import Kind
 from pcamx.data.store import read_store
 

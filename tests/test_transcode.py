@@ -13,7 +13,8 @@ from PIL import Image
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.marks.names import Names
 from pcamx.data.prepare.parity import compare
-from pcamx.data.prepare.store_builder import Summary, prepare
+from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.prepare.summary import Summary
 from pcamx.data.prepare.transcode import _names
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
