@@ -116,7 +116,7 @@ def test_rows_of_a_real_report(evaluated_run: Path) -> None:
     report = json.loads((evaluated_run / "report.json").read_text())
     rows = list(mura_rows.learning_rows("c", report))
     impls = {row.impl for row in rows if row.metric == "pointing"}
-    maps = {f"stage {n}, {name}" for n in (1, 2, 3) for name in MAPS.values()}
+    maps = {f"stage {n}, {name}" for n in (1, 2, 3) for name in (kind.title for kind in MAPS)}
     assert impls == maps - {f"stage {n}, decoder" for n in (1, 2)} | {
         "untrained, positive CAM",
         "centre",

@@ -70,7 +70,7 @@ def test_evaluate_when_the_store_has_gone(pcamx: Any, tmp_path: Path, write_conf
     path.rename(path.with_name("config.yaml"))
     code, text = pcamx("evaluate", tmp_path / "run")
     assert code == 2
-    assert_one_line(text, f"{gone}: no such folder", "pcamx prepare ROOT --out")
+    assert_one_line(text, f"the store of its films is not at {gone}", "bring it back")
 
 
 def test_prepare_a_folder_without_films(pcamx: Any, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path, write_config: Any) -> None:
     (tmp_path / "file").write_text("")
     ended = processes.train(1, write_config(tmp_path, {"run.folder": "file/run"}), 1)
     assert ended.code == 2
-    assert_one_line(ended.text, "cannot make file/run/stage1: Not a directory")
+    assert_one_line(ended.text, "cannot lock file/run: Not a directory")
 
 
 def test_full_disk_of_metrics(tmp_path: Path) -> None:

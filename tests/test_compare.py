@@ -37,8 +37,10 @@ def write_run(
         lines.append(",".join(cells.get(column, "") for column in columns()))
     (folder / "films.csv").write_text("\n".join(lines) + "\n")
     figure = {"value": sum(pointing) / len(pointing), "low": 0.0, "high": 1.0, "n": len(pointing)}
-    stage = {"localization": {"positive_cam": {"pointing": figure}}}
-    (folder / "report.json").write_text(json.dumps({"format": 1, "stages": {"1": stage}}))
+    stage = {"localization": {"positive_cam": {"pointing": figure, "threshold": 0.5}}}
+    (folder / "report.json").write_text(
+        json.dumps({"format": 1, "stages": {"1": stage}, "baselines": {}, "data": {}, "config": {}})
+    )
     return folder
 
 

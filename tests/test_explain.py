@@ -27,12 +27,13 @@ from pycocotools.coco import COCO
 from test_cli import assert_one_line
 
 from pcamx import config as configs
+from pcamx.catalogue import DECODER
 from pcamx.data.canvas.provider import stream
 from pcamx.data.feed.batches import eval_batches
 from pcamx.data.marks import read_marks
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluation.scoring import network_maps
+from pcamx.evaluation.explainers import explainer
 from pcamx.explain import work
 from pcamx.explain.folder import Explained, explain
 from pcamx.explain.inputs import find_films
@@ -96,7 +97,7 @@ def test_same_figures_as_evaluate_to_the_bit(run: Path, store_folder: Path, tmp_
     model = from_pretrained(run, device="cpu")
     canvases = stream(config.data, store, listed, CPU)
     (batch,) = eval_batches(store, listed, canvases, batch_size=32, device=CPU, lesions=False)
-    probability_B, maps = network_maps(model.network)(batch.image_B1HW)
+    probability_B, maps = explainer(model.network, [DECODER])(batch.image_B1HW)
     assert probability_B is not None
     out = tmp_path / "out"
     explain(run, [store.root / film.path for film in listed], out=out, workers=1)

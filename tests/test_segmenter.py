@@ -190,5 +190,5 @@ def test_where_it_is_not_finished_or_not_there(evaluated_run: Path, tmp_path: Pa
     (copy / "segmenter").rename(copy / "elsewhere")
     shutil.copy(copy / "stage1/weights.pt", copy / "elsewhere/weights.pt")
     (copy / "elsewhere").rename(copy / "segmenter")
-    with pytest.raises(PcamxError, match="weights.pt: lacks decoder"):
+    with pytest.raises(PcamxError, match="weights.pt: weights of 1, not of 'segmenter'"):
         evaluate(copy)

@@ -12,6 +12,7 @@ from pcamx.catalogue import (
     POINTING,
     POSITIVE_CAM,
     UNTRAINED,
+    Trainable,
     classifiers,
 )
 from pcamx.config import Config
@@ -30,7 +31,7 @@ def stage_rows(case: str, report: Mapping[str, Any], config: Config) -> Iterator
     """Time and training images a second of each stage."""
     films, batch = report["data"]["splits"]["train"]["films"], config.runtime.batch_size
     total = 0.0
-    for entry in classifiers():
+    for entry in _measured(report):
         stage, marked = report["stages"][str(entry.key)], marked_per_batch(config, entry.key)
         images = stage["epochs"] * steps_per_epoch(films, batch, marked) * batch
         total += stage["seconds"]
@@ -45,7 +46,7 @@ def learning_rows(case: str, report: Mapping[str, Any]) -> Iterator[Row]:
     Of the untrained network positive CAM alone; the centre's map is the same under every name.
     """
     titles = {kind.key: kind.title for kind in MAPS}
-    for entry in classifiers():
+    for entry in _measured(report):
         stage = report["stages"][str(entry.key)]
         figure = stage["classification"][AUROC.key]
         yield from _figure(case, entry.title, AUROC.title, figure)
@@ -57,6 +58,10 @@ def learning_rows(case: str, report: Mapping[str, Any]) -> Iterator[Row]:
     )
     yield from _map(case, f"{UNTRAINED.key}, {POSITIVE_CAM.title}", untrained)
     yield from _map(case, CENTRE.key, centre)
+
+
+def _measured(report: Mapping[str, Any]) -> list[Trainable]:
+    return [entry for entry in classifiers() if str(entry.key) in report["stages"]]
 
 
 def _map(case: str, impl: str, figures: Mapping[str, Any]) -> Iterator[Row]:

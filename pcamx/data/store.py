@@ -160,7 +160,7 @@ def write_store(
     counts = {split: sum(film.split == split for film in films) for split in SPLITS}
     counts |= {"marked": sum(bool(film.mark) for film in films), "quarantined": len(quarantine)}
     head = {"format": FORMAT, "root": str(root), "mean": mean, "std": std, "counts": counts}
-    head["fingerprint"] = _fingerprint(folder, mean, std)
+    head["fingerprint"] = _fingerprint(folder, float(mean), float(std))
     (folder / HEAD).write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
 
 

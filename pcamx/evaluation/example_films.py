@@ -12,9 +12,10 @@ from pcamx.catalogue import (
     DECODER,
     POINTING,
     POSITIVE_CAM,
-    STAGE_1,
-    STAGE_2,
     STAGE_3,
+    MapKind,
+    Trainable,
+    classifiers,
 )
 from pcamx.data.store import Film, Store
 from pcamx.evaluation.explainers import Explainer
@@ -23,14 +24,15 @@ from pcamx.report.film_figure import Panel
 from pcamx.types import Batch
 
 _FILMS = 12
-_COLUMNS = {
-    CAM.title: (STAGE_1, CAM),
-    POSITIVE_CAM.title: (STAGE_1, POSITIVE_CAM),
-    STAGE_2.title: (STAGE_2, POSITIVE_CAM),
-    STAGE_3.title: (STAGE_3, POSITIVE_CAM),
-    DECODER.title: (STAGE_3, DECODER),
-}
-"""Column of the figure: whose map, and which."""
+
+
+def _columns() -> dict[str, tuple[Trainable, MapKind]]:
+    """Column of the figure: whose map, and which."""
+    first, *later = classifiers()
+    found = {CAM.title: (first, CAM), POSITIVE_CAM.title: (first, POSITIVE_CAM)}
+    found |= {entry.title: (entry, POSITIVE_CAM) for entry in later}
+    found[DECODER.title] = (STAGE_3, DECODER)
+    return found
 
 
 def choose_films(films: Sequence[Film], scores: Scores, *, seed: int) -> list[Film]:
@@ -61,7 +63,7 @@ def draw_panels(
             lesion_HW = batch.lesion_B1HW[row, 0]
             maps = {
                 column: explained[entry.title][1][kind.key][row]
-                for column, (entry, kind) in _COLUMNS.items()
+                for column, (entry, kind) in _columns().items()
                 if entry.title in explained and kind.key in explained[entry.title][1]
             }
             panels.append(
