@@ -67,6 +67,8 @@ def launch_backward(
         return grads[0], grads[1].zero_()
     given, sizes = map_arguments(features_BKhw, weight_CK, class_index_B)
     partial_BK = features_BKhw.new_empty(B, K, dtype=map_dtype(features_BKhw))
+    # For 4 programs of 4 warps at once; left to itself ptxas takes 96 for sm_100, and spills.
+    registers = {"maxnreg": 128} if features_BKhw.element_size() == 2 else {}
     with device_of(features_BKhw):
         class_activation_bwd_kernel[(B * counters(weight_CK),)](
             *given,
@@ -79,6 +81,7 @@ def launch_backward(
             B,
             POSITIVE=positive,
             BLOCK_B=32,
+            **registers,
             **sizes,
             **tiling,
         )
