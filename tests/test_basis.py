@@ -1,10 +1,12 @@
 """What the decision rests on: films and their twins, by hand and through the real commands."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pcamx.catalogue import measures
 from pcamx.cli import main
@@ -12,6 +14,8 @@ from pcamx.data.store import Film, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.twins import Twin, basis_figures, read_twins
 from pcamx.metrics.basis import Change
+from pcamx.report.page import render
+from pcamx.report.tables import basis_table
 
 FILMS = [Film(f"{i}.png", i % 2, f"p{i}", f"s{i}", "", "valid", 9, 9, 255, "") for i in range(4)]
 FILM = np.array([-1.0, 2.0, -3.0, 0.5])
@@ -98,3 +102,18 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     table.unlink()
     with pytest.raises(PcamxError, match=r"no twins\.csv in .*; prepare the twins/ that pcamx"):
         read_twins(store, films, store.split("valid"))
+
+
+def test_terminal_and_page_show_it_first() -> None:
+    basis = by_hand([(1, "lesion_removed", -1.0), (0, "temptation_added", 3.0)])
+    report = {"stages": {"1": {"basis": basis}, "2": {"basis": basis}}}
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(basis_table(report))
+    shown = console.export_text()
+    assert "stage 1" in shown and "stage 2" in shown and "…" not in shown
+    line = next(line for line in shown.splitlines() if line.startswith("temptation toggled: flips"))
+    assert line.split()[3:] == ["1.00", "[1.00,", "1.00]", "1.00", "[1.00,", "1.00]"]
+    page = render(report, [], [])
+    assert page.index("What the decision rests on") < page.index("Where the maps lie")
+    assert "temptation toggled: flips" in page
+    assert "What the decision rests on" not in render({"stages": {"1": {}}}, [], [])

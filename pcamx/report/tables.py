@@ -42,10 +42,11 @@ def classification_table(report: Mapping[str, object]) -> Table:
 
 
 def basis_table(report: Mapping[str, object]) -> Table:
-    """Make a table of what the decisions rest on, a row per stage and baseline."""
-    table = new_table("What the decision rests on", [*rows.titles("basis", "first").values(), "n"])
-    for row in rows.basis(report):
-        table.add_row(Text(row.name), *map(cell, row.figures.values()), rows.counts(row.figures))
+    """Make a table of what the decisions rest on, a column per stage and baseline."""
+    found = rows.basis(report)
+    table = new_table("What the decision rests on", [row.name for row in found], first=26)
+    for key, title in rows.titles("basis", "first").items():
+        table.add_row(Text(title), *(cell(row.figures[key]) for row in found))
     return table
 
 
