@@ -125,7 +125,7 @@ def map_calls(net: Network, image_B1HW: Tensor) -> tuple[dict[str, Call], dict[s
 
 
 def upsampled(map_Bhw: Tensor, size: Iterable[int]) -> Tensor:
-    """To the images' size, as `Network.explain` does."""
+    """To the images' size, as `pcamx.model.maps` does."""
     shape = tuple(size)
     return F.interpolate(map_Bhw[:, None], size=shape, mode="bilinear", align_corners=False)[:, 0]
 

@@ -1,6 +1,7 @@
 """What the decision rests on: films and their twins, by hand and through the real commands."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pcamx.catalogue import measures
 from pcamx.cli import main
 from pcamx.data.store import Film, read_store
 from pcamx.errors import PcamxError
+from pcamx.evaluation.evaluate import evaluate
 from pcamx.evaluation.twins import Twin, basis_figures, read_twins
 from pcamx.metrics.basis import Change
 from pcamx.report.page import render
@@ -117,3 +119,11 @@ def test_terminal_and_page_show_it_first() -> None:
     assert page.index("What the decision rests on") < page.index("Where the maps lie")
     assert "temptation toggled: flips" in page
     assert "What the decision rests on" not in render({"stages": {"1": {}}}, [], [])
+
+
+def test_a_store_of_twins_that_is_not_there_is_said_before_the_measuring(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    with pytest.raises(PcamxError, match="nowhere: no such folder"):
+        evaluate(copy, twins=tmp_path / "nowhere", track=pytest.fail)

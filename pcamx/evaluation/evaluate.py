@@ -17,7 +17,7 @@ from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import read_markers
-from pcamx.data.store import read_store
+from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
     add_faithfulness,
@@ -29,7 +29,7 @@ from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
-from pcamx.evaluation.twins import basis_figures, margins, read_twins
+from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
 from pcamx.model.network import Network
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.film_figure import Panel, save_png
@@ -70,6 +70,7 @@ def evaluate(
 
 def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
+    paired = None if twins is None else _open_twins(run, twins)  # not after the measuring
     networks, untrained = run.networks(), run.untrained()
     stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
     explainers = run.explainers(networks, untrained)
@@ -78,8 +79,8 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
-    if twins is not None:
-        _add_basis(run, measured, classifiers, twins, seed)
+    if paired is not None:
+        _add_basis(run, measured, classifiers, *paired, seed)
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
         batches = run.some(run.store, tried, "deleting pixels of films")
@@ -102,17 +103,22 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
     return report
 
 
+def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
+    """The store of twins, standardised as the run was trained, and whose twins they are."""
+    store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
+    return store, read_twins(store, run.store.split(run.split), store.split("valid"))
+
+
 def _add_basis(
     run: MeasuredRun,
     measured: Mapping[str, Measured],
     networks: Mapping[str, Network],
-    folder: Path,
+    store: Store,
+    pairs: Sequence[Twin],
     seed: int,
 ) -> None:
     """Put beside the other figures of every classifier what its decisions rest on."""
-    store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
     films, twins = run.store.split(run.split), store.split("valid")
-    pairs = read_twins(store, films, twins)
     film_N = margins(networks, run.measured(run.store, "deciding films"))
     twin_M = margins(networks, run.some(store, twins, "deciding their twins"))
     for name in networks:
