@@ -248,7 +248,7 @@ def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFact
     facts: dict[str, Any] = {"accuracy": 0.5, "seconds": 1.0, "epochs": 1, "world": 1}
     weights = Weights(
         stage=1,
-        layout="bottleneck",
+        encoder="bottleneck",
         canvas=32,
         device="cpu",
         state={k: v.clone() for k, v in network.state_dict().items()},
