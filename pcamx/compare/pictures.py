@@ -25,7 +25,7 @@ from pcamx.data.feed.batches import eval_batches
 from pcamx.errors import PcamxError
 from pcamx.evaluation.example_films import draw_panels
 from pcamx.evaluation.explainers import explainer
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures.film_figure import Panel
 from pcamx.run.films import read_films
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained
