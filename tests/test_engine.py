@@ -271,8 +271,8 @@ def test_batch_that_the_ranks_cannot_share(tmp_path: Path, write_config: Any) ->
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 200])
 def test_the_schedule_holds_for_any_number_of_steps(steps: int) -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = build.one_cycle(optimizer, 0.5, steps)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    schedule = build.one_cycle(optimizer, steps)
     rates = []
     for _ in range(steps):
         rates.append(schedule.get_last_lr()[0])
@@ -281,6 +281,31 @@ def test_the_schedule_holds_for_any_number_of_steps(steps: int) -> None:
     assert rates[0] == pytest.approx(0.05) and max(rates) <= 0.5
     if steps == 200:
         assert rates.index(max(rates)) == 19 and rates[-1] < 1e-3
+
+
+def test_a_backbone_has_its_share_of_the_step_size() -> None:
+    """And goes through the same schedule; what is frozen is left out."""
+    stage = torch.nn.Module()
+    stage.network = torch.nn.Module()
+    stage.network.encoder = torch.nn.Module()
+    stage.network.encoder.backbone = torch.nn.Sequential(
+        torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 3)
+    )
+    stage.network.encoder.lateral = torch.nn.Linear(3, 4)
+    groups = build.parameter_groups(stage, 0.01, 1e-3, 0.1)
+    shapes = [[tuple(p.shape) for p in group["params"]] for group in groups]
+    assert shapes == [[(4, 3)], [(4,)], [(3, 2)], [(3,)]]
+    assert [group["weight_decay"] for group in groups] == [0.01, 0, 0.01, 0]
+    optimizer = torch.optim.AdamW(groups)
+    schedule = build.one_cycle(optimizer, 20)
+    peak = [0.0] * 4
+    for _ in range(20):
+        peak = [max(a, b) for a, b in zip(peak, schedule.get_last_lr(), strict=True)]
+        optimizer.step()
+        schedule.step()
+    assert peak == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    plain = build.parameter_groups(stage, 0.01, 1e-3)
+    assert [len(group["params"]) for group in plain] == [2, 2]
 
 
 def _gpu_worker(rank: int, config: Config, port: int, out: str) -> None:

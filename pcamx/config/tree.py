@@ -90,6 +90,8 @@ class Model:
     local safetensors file or state dict, or timm, which fetches its own."""
     frozen: Literal[0, 4, 8, 16] = 0
     """The stride up to whose maps a timm backbone stays as it came; 0 trains all of it."""
+    backbone_lr: float = 1.0
+    """Step size of a timm backbone, as a share of the stage's `lr`."""
     pooling: Pooling = "mean"
     """Of each class's map to its logit: the paper's mean over the cells, the logarithm of the mean
     exponential, or the mean of the top 2 % of the cells."""
@@ -103,8 +105,9 @@ class Model:
                 f"model.encoder: {self.encoder!r} is not one of {', '.join(layouts)}, or a timm "
                 f"backbone such as timm:resnet18{hint}"
             )
-        for key in ("weights", "frozen"):
-            if getattr(self, key) and not timm:
+        in_range("model.backbone_lr", self.backbone_lr, 0, 1)
+        for key, unset in (("weights", ""), ("frozen", 0), ("backbone_lr", 1)):
+            if getattr(self, key) != unset and not timm:
                 raise ConfigError(f"model.{key}: only a timm backbone has it; leave it out")
         if self.frozen and not self.weights:
             raise ConfigError("model.frozen: fresh weights would stay so; name model.weights")
