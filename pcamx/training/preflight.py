@@ -24,6 +24,7 @@ _FREE = (
     "data.cache",
     "runtime.log_every",
     "runtime.save_every",
+    "runtime.timeout",
     "deepspeed.",
 )
 """Keys that change no figure, and so may change within a run."""

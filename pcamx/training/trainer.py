@@ -1,6 +1,7 @@
 """The training loop. It knows epochs, steps, checkpoints and display, and no stage."""
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.store import Store, read_store
 from pcamx.distributed import sum_over_ranks
-from pcamx.engine import Ranks
+from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
 from pcamx.output import make_folder, write_text
 from pcamx.progress import Track, silent
@@ -44,24 +45,27 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
     """
     store = read_store(Path(config.data.store))
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
-    with joined(Path(config.run.folder)) as ranks:
-        _train(config, store, stages, ranks, resume=resume)
+    with joined(Path(config.run.folder), config.runtime.timeout) as (ranks, watch):
+        _train(config, store, stages, ranks, watch, resume=resume)
 
 
 def _train(
-    config: Config, store: Store, stages: list[StageId], ranks: Ranks, *, resume: bool
+    config: Config, store: Store, stages: list[StageId], ranks: Ranks, watch: Watch, *, resume: bool
 ) -> None:
     stop = StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
-            shown: Track = track if ranks.rank == 0 else silent
+            shown = _watched(track if ranks.rank == 0 else silent, watch)
             decoded = Decoded(config.data, store, ranks.device, shown, display.note)
             for stage in stages:
                 if RunFolder(Path(config.run.folder)).weights(stage).is_file():
                     display.note(f"{trainable(stage).title} is finished")
                     continue
+                watch.doing(f"making {trainable(stage).title} ready", long=True)
                 try:
-                    run = StageRun(config, stage, decoded, ranks, display, stop, resume=resume)
+                    run = StageRun(
+                        config, stage, decoded, ranks, display, stop, watch, resume=resume
+                    )
                 except KeyboardInterrupt:
                     if stage == stages[0] and not resume:
                         raise
@@ -80,6 +84,17 @@ def _train(
     engine.stop()
 
 
+def _watched(shown: Track, watch: Watch) -> Track:
+    """``shown``, each item of which is noted as getting on."""
+
+    def track(work: Iterable[Any], what: str, total: int) -> Iterator[Any]:
+        for item in shown(work, what, total):
+            watch.got_on()
+            yield item
+
+    return track
+
+
 class StageRun:
     """One stage from its start, or its last checkpoint, to its weights."""
 
@@ -91,9 +106,11 @@ class StageRun:
         ranks: Ranks,
         display: TrainingDisplay,
         stop: StopSignal,
+        watch: Watch,
         *,
         resume: bool,
     ) -> None:
+        self.watch = watch
         self.config, self.stage, self.store = config, stage, decoded.store
         self.ranks, self.display, self.stop = ranks, display, stop
         self.title = trainable(stage).title
@@ -168,7 +185,10 @@ class StageRun:
         self.display.epoch_start(
             self.stage, progress.epoch, self.settings.epochs, steps, progress.step
         )
-        for batch in self.feed.epoch(progress.epoch, progress.step):
+        # The first step may compile, the others may not take longer than runtime.timeout.
+        self.watch.doing(f"{self.title}, first batch of epoch {progress.epoch + 1}", long=True)
+        for number, batch in enumerate(self.feed.epoch(progress.epoch, progress.step)):
+            self.watch.doing(f"{self.title}, step {progress.done + 1}", long=number == 0)
             lr = self.engine.get_lr()[0]
             telemetry = engine.train_step(self.engine, batch, clipping=runtime.gradient_clipping)
             progress.step += 1
@@ -187,6 +207,7 @@ class StageRun:
                 self._stop_if_asked(f"after step {progress.step}", save=True)
             if save:
                 self._save()
+            self.watch.doing(f"{self.title}, batch of step {progress.done + 1}")
 
     def _stop_if_asked(self, where: str, *, save: bool = False) -> None:
         """Raise Interrupted if any rank was told to stop; all ranks must ask at the same steps."""
@@ -219,6 +240,7 @@ class StageRun:
 
     def _end_epoch(self) -> None:
         progress = self.progress
+        self.watch.doing(f"{self.title}, validation", long=True)
         engine.average_buffers(self.engine.module)
         self.engine.eval()
         validation = {}
@@ -232,10 +254,12 @@ class StageRun:
         self._save()
 
     def _save(self) -> None:
+        self.watch.doing(f"{self.title}, checkpoint of step {self.progress.done}", long=True)
         self.progress.seconds = time.monotonic() - self.started
         checkpoints.save(self.engine, self.folder, self.progress, self.ranks)
 
     def _finish(self) -> None:
+        self.watch.doing(f"{self.title}, writing its weights", long=True)
         state = engine.whole_state(self.engine)
         if self.ranks.rank == 0:
             prefix = "network."
