@@ -8,8 +8,10 @@ from typing import Any
 import processes
 import pytest
 
+from pcamx import config as configs
 from pcamx.engine.watch import LONG, Pulse, fault
 from pcamx.run import checkpoints
+from pcamx.training import preflight
 
 
 def pulses(**changes: dict[str, Any]) -> dict[int, Pulse]:
@@ -82,7 +84,8 @@ def test_a_stopped_rank_ends_all(rank: int, hasty: Path, tmp_path: Path) -> None
     # The other kills it: a launcher's SIGTERM does not reach a stopped process.
     assert ended.codes[rank] == -9 and ended.codes[1 - rank] == 2
     assert "Traceback" not in ended.text
-    found = checkpoints.latest(tmp_path / "run/stage1")
+    digest = preflight.binding_digest(configs.load(config), 1)
+    found = checkpoints.latest(tmp_path / "run/stage1", digest)
     assert found is not None and found[1].done >= 1
 
 
@@ -108,4 +111,5 @@ def test_a_killed_launcher_ends_its_ranks_with_a_checkpoint(hasty: Path, tmp_pat
         PCAMX_TEST_STOP="0 0 1 SIGKILL launcher",
     )  # returns when nobody holds its output any more
     assert time.monotonic() - begun < processes.LIMIT
-    assert checkpoints.latest(tmp_path / "run/stage1") is not None
+    digest = preflight.binding_digest(configs.load(tmp_path / "run.yaml"), 1)
+    assert checkpoints.latest(tmp_path / "run/stage1", digest) is not None

@@ -26,6 +26,7 @@ from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
 from pcamx.model.maps import explain
 from pcamx.model.network import Network
+from pcamx.output import sealed, unsealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import Report, read_report_of
 from pcamx.run.weights import Weights, network_of
@@ -169,7 +170,7 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     (folder / SAFETENSORS).write_bytes(weights)
-    (folder / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(sealed(facts), indent=1) + "\n", encoding="utf-8")
 
 
 def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:
@@ -224,7 +225,9 @@ def _facts(path: Path) -> dict[str, Any]:
     """config.json of an export, checked."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
+        if facts["format"] == FORMAT:
+            facts = unsealed(facts)
+        else:
             raise PcamxError(
                 f"{path}: format {facts['format']} of pcamx {facts.get('pcamx')}, this pcamx "
                 f"{__version__} reads format {FORMAT}; export the run anew"
@@ -236,9 +239,14 @@ def _facts(path: Path) -> dict[str, Any]:
             and 0 < facts["std"] < math.inf
             and facts["thresholds"].keys() == set(_maps(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
-            and {"layout", "versions", "commit", "sha256"} <= facts.keys()
+            and all(
+                t["tuned"] in (True, False) and len(t) == 2 for t in facts["thresholds"].values()
+            )
+            and all(isinstance(facts[key], str) for key in ("layout", "sha256"))
+            and isinstance(facts["versions"], dict)
+            and isinstance(facts["commit"], str | None)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         fine = False
     if not fine:
         raise PcamxError(f"{path}: not a config.json of pcamx export, or damaged; export it again")

@@ -53,6 +53,8 @@ class Report(TypedDict):
     stages: dict[str, Measured]
     baselines: dict[str, Measured]
     unfinished: list[StageId]
+    films_sha256: NotRequired[str]
+    """Of the films.csv of the same evaluation, which report.html names as well."""
     own: NotRequired[dict[str, Any]]
     """On another store's films: the AUROC on the run's own."""
     stage3_against_segmenter: NotRequired[dict[str, Any]]

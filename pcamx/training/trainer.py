@@ -114,6 +114,7 @@ class StageRun:
         self.config, self.stage, self.store = config, stage, decoded.store
         self.ranks, self.display, self.stop = ranks, display, stop
         self.title = trainable(stage).title
+        self.binding = preflight.binding_digest(config, stage)
         self.settings = config.stage(stage)
         self.run = RunFolder(Path(config.run.folder))
         self.folder = self.run.stage(stage)
@@ -131,7 +132,7 @@ class StageRun:
         """Make the engine: fresh, or as the newest checkpoint left it."""
         torch.manual_seed(self.config.run.seed + 1 + TRAINABLES.index(trainable(self.stage)))
         stage = build_stage(self.stage, self.config, self.feed.images)
-        found = checkpoints.latest(self.folder) if resume else None
+        found = checkpoints.latest(self.folder, self.binding) if resume else None
         if found is None:
             init_from(stage, self.config, self.stage)
             self.engine = self._initialize(stage)
@@ -256,7 +257,7 @@ class StageRun:
     def _save(self) -> None:
         self.watch.doing(f"{self.title}, checkpoint of step {self.progress.done}", long=True)
         self.progress.seconds = time.monotonic() - self.started
-        checkpoints.save(self.engine, self.folder, self.progress, self.ranks)
+        checkpoints.save(self.engine, self.folder, self.progress, self.ranks, self.binding)
 
     def _finish(self) -> None:
         self.watch.doing(f"{self.title}, writing its weights", long=True)
