@@ -69,6 +69,26 @@ def folder_to_disk(folder: Path) -> None:
         _to_disk(path)
 
 
+_RUNS = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell begins that a spreadsheet would run, or that was quoted to keep it from that."""
+
+
+def safe_cell(text: str) -> str:
+    """Return a csv cell that no spreadsheet takes for a formula: quoted, unless it is a number."""
+    if not _RUNS.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def plain_cell(text: str) -> str:
+    """Return what `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and _RUNS.match(text) else text
+
+
 SEAL = "self_sha256"
 """Key under which a JSON object keeps the SHA-256 of its others."""
 

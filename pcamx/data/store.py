@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from pcamx.data.contents import COLUMNS, Content, check_mark, parse, rows
 from pcamx.errors import PcamxError
+from pcamx.output import plain_cell, safe_cell
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -128,11 +129,11 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The text of a csv file with these fields, quoted where they need it."""
+    """The text of a csv file with these fields, quoted where they, or a spreadsheet, need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([safe_cell(f) if isinstance(f, str) else f for f in row] for row in rows)
     return text.getvalue()
 
 
@@ -225,7 +226,7 @@ def read_head(folder: Path) -> Head:
         written = head.get("fingerprint")
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise PcamxError(f"{head_file}: damaged; run pcamx prepare again") from None
     return Head(root, mean, std, films=count, fingerprint=written)
 
@@ -258,7 +259,7 @@ def _contents(folder: Path) -> dict[str, Content]:
     if not path.exists():
         return {}
     try:
-        return parse([row for _, row in csv_rows(path)])
+        return parse([[*map(plain_cell, row)] for _, row in csv_rows(path)])
     except (ValueError, TypeError):
         raise PcamxError(f"{path}: damaged; run pcamx prepare again") from None
 
@@ -275,7 +276,7 @@ def _films(folder: Path) -> Iterator[Film]:
         try:
             if len(row) != len(names):
                 raise PcamxError(f"{len(names)} fields expected, found {len(row)}")
-            film = _film(dict(zip(names, row, strict=True)))
+            film = _film(dict(zip(names, map(plain_cell, row), strict=True)))
             if film.path in seen:
                 raise PcamxError(f"{film.path} is listed twice")
             if film.mark and not (folder / film.mark).is_file():

@@ -35,6 +35,7 @@ from pcamx.types import ABNORMAL
 FORMAT = 1
 CONFIG, SAFETENSORS = "config.json", "model.safetensors"
 CLASSES = ("normal", "abnormal")
+_TOO_MUCH = (OverflowError, RecursionError)
 UNTUNED = 0.5
 """Threshold of a map that no marked film has tuned."""
 
@@ -126,8 +127,8 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
         mean=mean,
         std=std,
         thresholds=_thresholds(report, number),
-        versions=report["versions"] if report else {},
-        commit=report["commit"] if report else None,
+        versions=report.get("versions", {}) if report else {},
+        commit=report.get("commit") if report else None,
     )
 
 
@@ -147,7 +148,10 @@ def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     found = report["stages"][str(stage)]["localization"] if report else {}
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
-    return {name: Threshold(m["threshold"], m["threshold_tuned"]) for name, m in chosen.items()}
+    return {
+        name: Threshold(m["threshold"], m.get("threshold_tuned", False))
+        for name, m in chosen.items()
+    }
 
 
 def save_pretrained(model: Pretrained, folder: Path) -> None:
@@ -234,6 +238,9 @@ def _facts(path: Path) -> dict[str, Any]:
             )
         fine = (
             facts["stage"] in [entry.key for entry in classifiers()]
+            # 320.0 and true are equal to whole numbers.
+            and type(facts["canvas"]) is int
+            and not isinstance(facts["stage"], bool | float)
             and facts["canvas"] in range(32, 4097, 16)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf
@@ -242,11 +249,12 @@ def _facts(path: Path) -> dict[str, Any]:
             and all(
                 t["tuned"] in (True, False) and len(t) == 2 for t in facts["thresholds"].values()
             )
-            and all(isinstance(facts[key], str) for key in ("layout", "sha256"))
+            and "layout" in facts
+            and isinstance(facts["sha256"], str)
             and isinstance(facts["versions"], dict)
             and isinstance(facts["commit"], str | None)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, *_TOO_MUCH):
         fine = False
     if not fine:
         raise PcamxError(f"{path}: not a config.json of pcamx export, or damaged; export it again")

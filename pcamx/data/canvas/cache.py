@@ -2,7 +2,8 @@
 
 The file is a line of JSON and a SHA-256 of the rest, padded to HEAD bytes, then uint8 [N, 1, H, W].
 Its name is the digest of all that its bits depend on; a file that does not hold what its SHA-256
-says is decoded anew, and it may be deleted at any time. Mapped, it lies in the host's memory once, however many ranks read it.
+says is decoded anew, and it may be deleted at any time. Mapped, it lies in the host's memory once,
+however many ranks read it.
 
 Shapes: N films, H W the canvas.
 """
