@@ -34,7 +34,7 @@ from pcamx.run.report import read_report
 from pcamx.training.preflight import binding_digest
 
 LIMIT = 20.0
-"""Seconds of a processor that a reader may take; of the clock, on a busy machine, ten times that."""
+"""Seconds of a processor that a reader may take; ten times that of the clock of a busy machine."""
 MEMORY = 6 << 30
 """Bytes of its own that the worker may take, PyTorch and the decoder included."""
 _SIDE = 32

@@ -120,7 +120,7 @@ def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
         for key, ours in _origin(folder, config).items():
             # Not in those of an earlier pcamx; nor is the run known where its origin.json is gone.
             if facts.pop(key, ours) != ours is not None:
-                why = f"it is of another {key}"
+                why = why or f"it is of another {key}"
         progress = Progress(**facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         why = "its progress.json cannot be read"
