@@ -1,7 +1,6 @@
 """The training loop. It knows epochs, steps, checkpoints and display, and no stage."""
 
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
 from pcamx.output import make_folder, write_text
-from pcamx.progress import Track, silent
+from pcamx.progress import silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
@@ -34,6 +33,7 @@ from pcamx.training.stages import Stage, build_stage
 from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal
 from pcamx.training.validation import validate
+from pcamx.training.watched import noted, watched
 
 _COLLAPSE = (0.01, 0.9)
 
@@ -55,7 +55,7 @@ def _train(
     stop = StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
-            shown = _watched(track if ranks.rank == 0 else silent, watch)
+            shown = watched(track if ranks.rank == 0 else silent, watch)
             decoded = Decoded(config.data, store, ranks.device, shown, display.note)
             for stage in stages:
                 if RunFolder(Path(config.run.folder)).weights(stage).is_file():
@@ -84,17 +84,6 @@ def _train(
     engine.stop()
 
 
-def _watched(shown: Track, watch: Watch) -> Track:
-    """``shown``, each item of which is noted as getting on."""
-
-    def track(work: Iterable[Any], what: str, total: int) -> Iterator[Any]:
-        for item in shown(work, what, total):
-            watch.got_on()
-            yield item
-
-    return track
-
-
 class StageRun:
     """One stage from its start, or its last checkpoint, to its weights."""
 
@@ -121,7 +110,7 @@ class StageRun:
         self.feed: Feed = open_feed(
             config, decoded, stage=stage, rank=ranks.rank, world=ranks.world
         )
-        self.valid = decoded.split("valid")
+        self.valid = noted(decoded.split("valid"), watch)
         self.history = History(self.run)
         self.engine: Any = None
         self.progress = Progress()
