@@ -10,7 +10,7 @@ RANKS := $(shell n=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU '); \
 # Whole files to each of two workers, so that what a file shares is made once.
 TWICE := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: install demo test quick lint clean
+.PHONY: install demo test quick torture lint clean
 
 install: $(VENV)/installed
 
@@ -36,6 +36,10 @@ test: install
 # Some of every room's tests, for every few lines that are written.
 quick: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE) -m "not gpu and not slow"
+
+# An hour of kills, stops, full disks, flipped bits and fuzzed files; goes on where it was stopped.
+torture: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.torture
 
 lint: install
 	$(BIN)/ruff check .

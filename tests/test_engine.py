@@ -201,15 +201,14 @@ def test_every_zero_stage_trains_alike(found: list[dict[str, Any]]) -> None:
 
 
 def test_every_zero_stage_trains_alike_in_bf16(found: list[dict[str, Any]]) -> None:
-    # Under autocast ZeRO-1 to 3 send gradients as bf16 and ZeRO-0 as float32. One rounding more
-    # or less moves a loss over so few films by percents, as bf16 itself does.
+    # All sum gradients in float32. The factor of clipping is rounded otherwise, which later steps
+    # over few films enlarge: a weight that rounds to another bf16 moves a loss.
     for rank in found:
         plain = rank["0 bf16"]["losses"]
-        assert rank["2 bf16"]["losses"] == pytest.approx(rank["1 bf16"]["losses"], rel=1e-4)
         for zero in STAGES[1:]:
             losses = rank[f"{zero} bf16"]["losses"]
             assert losses[0] == pytest.approx(plain[0], rel=1e-6)
-            assert losses[1] == pytest.approx(plain[1], rel=0.2)
+            assert losses[1] == pytest.approx(plain[1], rel=0.02)
             assert all(map(math.isfinite, losses))
 
 

@@ -209,6 +209,10 @@ class Runtime:
     """Steps between two lines of metrics.jsonl; the only steps that wait for the device."""
     save_every: int = 200
     """Steps between two checkpoints; each epoch's end is one as well."""
+    timeout: float = 120.0
+    """Seconds without a rank's answer, or without progress in the midst of steps (10 times the
+    slowest step, if that is more), after which all ranks end. Decoding, compiling, validation and
+    checkpoints may go half an hour without progress."""
 
     def __post_init__(self) -> None:
         in_range("runtime.batch_size", self.batch_size, 1, 10**7)
@@ -216,6 +220,7 @@ class Runtime:
         in_range("runtime.weight_decay", self.weight_decay, 0, 10)
         in_range("runtime.log_every", self.log_every, 1, 10**9)
         in_range("runtime.save_every", self.save_every, 1, 10**9)
+        in_range("runtime.timeout", self.timeout, 1, 10**6)
         if self.compile and self.zero_stage == 3:
             raise ConfigError(
                 "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "

@@ -58,7 +58,7 @@ def initialize(
 def _spare_reduction(engine: Any) -> None:
     """One rank has nothing to reduce: DeepSpeed would flatten, send and copy back each gradient.
 
-    Under bf16 it would also round it, which is how it is sent. ZeRO-3 gathers weights all the same.
+    ZeRO-3 gathers weights all the same.
     """
     stage = engine.zero_optimization_stage()
     if stage == 0:

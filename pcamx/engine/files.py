@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,24 @@ def _data_only() -> Iterator[None]:
 
 def load(engine: Any, checkpoints: Path, tag: str) -> bool:
     """Load a checkpoint that DeepSpeed wrote; False if it found none. Every rank must call it."""
+    decays = [group["weight_decay"] for group in engine.basic_optimizer.param_groups]
     with _data_only():
         found, _ = engine.load_checkpoint(str(checkpoints), tag=tag)
+    if engine.zero_optimization_stage() == 3:
+        _tell_apart(engine.basic_optimizer, decays)
     return found is not None
+
+
+def _tell_apart(optimizer: torch.optim.Optimizer, decays: Sequence[float]) -> None:
+    """Undo what DeepSpeed's ZeRO-3 does to the groups of a universal checkpoint.
+
+    It gives all the first one's weight decay, and one step counter, which each group then advances.
+    """
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
+    for state in optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
 
 
 def to_universal(checkpoints: Path, tag: str) -> str:

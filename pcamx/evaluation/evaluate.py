@@ -17,6 +17,7 @@ from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import read_markers
+from pcamx.data.contents import sha256_of
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
@@ -31,8 +32,9 @@ from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
 from pcamx.model.network import Network
+from pcamx.output import replacing_files
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.figures.film_figure import Panel, save_png
+from pcamx.report.figures.film_figure import save_png
 from pcamx.report.page import write_page
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
@@ -90,8 +92,6 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
         report["stage3_against_segmenter"] = compared
     if run.store is not run.own and run.own.split(run.split):
         report["own"] = _own_auroc(run, stages)
-    write_report(out, report)
-    write_films(out.films_file, films, markers, scores, tuned)
     shown = choose_films(films, scores[list(stages)[-1]], seed=seed)
     panels = draw_panels(
         {name: explainers[name] for name in stages},
@@ -99,7 +99,16 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
         run.some(run.store, shown),
         shown,
     )
-    _write_pictures(report, panels, run.run, out)
+    with replacing_files(out.path) as folder:
+        draft = RunFolder(folder)
+        write_films(draft.films_file, films, markers, scores, tuned)
+        report["films_sha256"] = sha256_of(draft.films_file)
+        write_report(draft, report)
+        write_page(report, read_history(run.run), panels, draft.page_file)
+        if panels:
+            save_png(panels, draft.figure_file)
+    if not panels:
+        out.figure_file.unlink(missing_ok=True)
     return report
 
 
@@ -123,15 +132,6 @@ def _add_basis(
     twin_M = margins(networks, run.some(store, twins, "deciding their twins"))
     for name in networks:
         measured[name]["basis"] = basis_figures(film_N[name], twin_M[name], pairs, films, seed)
-
-
-def _write_pictures(
-    report: Report, panels: Sequence[Panel], run: RunFolder, out: RunFolder
-) -> None:
-    write_page(report, read_history(run), panels, out.page_file)
-    out.figure_file.unlink(missing_ok=True)
-    if panels:
-        save_png(panels, out.figure_file)
 
 
 def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:

@@ -17,7 +17,6 @@ compared by `pcamx.metrics.paired` on two such columns.
 """
 
 import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from pcamx.data.canvas.side_markers import Box
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.scoring import Scores, Tuning
-from pcamx.output import write_text
+from pcamx.output import plain_cell, replacing_file, safe_cell
 
 FILM = ("path", "patient", "study", "part", "label")
 HEAD = (*FILM, "lesion_share", "network", "probability", "map", "peak")
@@ -85,15 +84,16 @@ def read_films(path: Path) -> FilmTable:
 
 def _take(row: Mapping[str, str], found: FilmTable) -> None:
     """Put a row of the file into the table."""
-    found.patient[row["path"]] = row["patient"]
-    found.label[row["path"]] = int(row["label"])
+    path = plain_cell(row["path"])
+    found.patient[path] = plain_cell(row["patient"])
+    found.label[path] = int(row["label"])
     for column in ("probability", "peak", *(measure.column for measure in measured())):
         if cell := row[column]:
             value = float(cell)
             if not math.isfinite(value):
                 raise ValueError(f"{column} is {cell}")
             place = (row["network"], row["map"], column)
-            found.cells.setdefault(place, {})[row["path"]] = value
+            found.cells.setdefault(place, {})[path] = value
 
 
 def write_films(
@@ -107,12 +107,14 @@ def write_films(
 
     Raises PcamxError where it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns())
-    for network, found in scores.items():
-        writer.writerows(_rows(network, found, tuning.get(network, {}), films, markers))
-    write_text(path, text.getvalue())
+    with (
+        replacing_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns())
+        for network, found in scores.items():
+            writer.writerows(_rows(network, found, tuning.get(network, {}), films, markers))
 
 
 def _rows(
@@ -138,7 +140,7 @@ def _rows(
             assert isinstance(value, Tensor)
             cells_of.append(_spread(value, where[measure.films]))
         for film, *cells in zip(films, *cells_of, strict=True):
-            yield [*(getattr(film, key) for key in FILM), *cells]
+            yield [*(safe_cell(getattr(film, key)) for key in FILM), *cells]
 
 
 def _cells(value_N: Tensor) -> list[str]:

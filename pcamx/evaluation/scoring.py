@@ -1,8 +1,8 @@
 """Run explainers over films and score them film by film.
 
 Shapes: B batch, N films, M marked films, K films with a side marker, T thresholds, L levels of
-PxAP, D IoU levels, H W the canvas. What is kept is small: about 9 kB per marked film and map,
-whatever the canvas, and one number per other film.
+PxAP, D IoU levels, H W the canvas. What is kept is about 9 kB per marked film and map, whatever the
+canvas, nearly all of it on the disk (`pcamx.evaluation.rows`), and one number per other film.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ from pcamx import metrics
 from pcamx.catalogue import Films, Measure, measures, resolve
 from pcamx.data.canvas.side_markers import Box
 from pcamx.evaluation.explainers import Explainer, abnormal_probability
+from pcamx.evaluation.rows import Rows
 from pcamx.metrics import Statistic
 from pcamx.model.network import Network
 from pcamx.types import Batch
@@ -41,12 +42,12 @@ class Tuning(NamedTuple):
 class MapScores:
     """Of one map: what each measure's function says of each of its films, [N, ...]."""
 
-    found: dict[tuple[str, Films], Tensor]
+    found: dict[tuple[str, Films], Rows]
     """By function and films, so that measures share what they look at."""
 
     def of(self, measure: Measure) -> Tensor:
         """Return what the measure's function said of its films."""
-        return self.found[_place(measure)]
+        return self.found[_place(measure)].read()
 
     def values(self, measure: Measure, tuning: Tuning) -> Tensor | Statistic | None:
         """Return the measure's value of each film, or as a whole; None where undefined.
@@ -107,18 +108,15 @@ def active(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
 class _Parts:
     """What the batches so far have given for one explainer."""
 
-    probability: list[Tensor] = field(default_factory=list)
-    share: list[Tensor] = field(default_factory=list)
-    maps: dict[str, dict[tuple[str, Films], list[Tensor]]] = field(default_factory=dict)
+    probability: Rows | None = None
+    share: Rows = field(default_factory=Rows)
+    maps: dict[str, dict[tuple[str, Films], Rows]] = field(default_factory=dict)
 
     def scores(self) -> Scores:
         return Scores(
-            torch.cat(self.probability) if self.probability else None,
-            {
-                name: MapScores({place: torch.cat(parts) for place, parts in found.items()})
-                for name, found in self.maps.items()
-            },
-            torch.cat(self.share),
+            None if self.probability is None else self.probability.read(),
+            {name: MapScores(found) for name, found in self.maps.items()},
+            self.share.read(),
         )
 
 
@@ -137,17 +135,21 @@ def score(
         truth = _truth(batch, markers[start:] if markers else [])
         start += len(batch.label_B)
         for name, explain in explainers.items():
+            part = parts[name]
             probability_B, maps = explain(batch.image_B1HW)
             if probability_B is not None:
-                parts[name].probability.append(probability_B.cpu())
-            parts[name].share.append(metrics.lesion_share(truth.lesion_MHW).cpu())
-            observed: dict[int, dict[tuple[str, Films], Tensor]] = {}  # the centre's are one map
+                if part.probability is None:
+                    part.probability = Rows()
+                part.probability.add(probability_B)
+            part.share.add(metrics.lesion_share(truth.lesion_MHW))
+            observed: dict[int, dict[tuple[str, Films], Rows]] = {}  # the centre's are one map
             for map_name, map_BHW in maps.items():
                 if id(map_BHW) not in observed:
-                    observed[id(map_BHW)] = _observe(map_BHW, truth)
-                places = parts[name].maps.setdefault(map_name, {})
-                for place, value in observed[id(map_BHW)].items():
-                    places.setdefault(place, []).append(value)
+                    places = part.maps.setdefault(map_name, {})
+                    observed[id(map_BHW)] = places
+                    for place, value in _observe(map_BHW, truth).items():
+                        places.setdefault(place, Rows()).add(value)
+                part.maps[map_name] = observed[id(map_BHW)]
     return {name: found.scores() for name, found in parts.items()}
 
 

@@ -34,6 +34,7 @@ def render(
     data = report.get("data")
     store = data.get("store") if isinstance(data, Mapping) else None
     values = {
+        "evaluation": report.get("films_sha256") or "",
         "subject": store or "a run",
         "date": str(report.get("created") or "").partition("T")[0],
         "measured": sentences.measured(report),
