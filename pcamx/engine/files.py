@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pcamx.engine.ranks import import_deepspeed
 from pcamx.errors import PcamxError
@@ -44,7 +45,18 @@ def load(engine: Any, checkpoints: Path, tag: str) -> bool:
     """Load a checkpoint that DeepSpeed wrote; False if it found none. Every rank must call it."""
     with _data_only():
         found, _ = engine.load_checkpoint(str(checkpoints), tag=tag)
+    _place_steps(engine.basic_optimizer)
     return found is not None
+
+
+def _place_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter a step count of its own, beside it, as fused AdamW takes it on a GPU.
+
+    A universal checkpoint leaves one on the CPU for all of them.
+    """
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, copy=True)
 
 
 def to_universal(checkpoints: Path, tag: str) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 ctypes.CDLL(os.environ["PRETEND_GPU_DRIVER"], mode=ctypes.RTLD_GLOBAL)  # before torch
 
 import torch
+from torch import Tensor
+
 from pretend_gpu import cuda
 from pretend_gpu.device import OnDevice, counts, values
-from torch import Tensor
 
 torch.set_num_threads(1)
 
@@ -72,7 +73,9 @@ def steps(config: Config, stage: StageId, ranks: engine.Ranks, folder: Path) -> 
         "kinds": dict(counts.kernels.most_common(30)),
         "held": len(before),
         "moved": [name for name in before if before[name] != after.get(name)],
-        "elsewhere": [n for n, t in model.module.state_dict().items() if not isinstance(t, OnDevice)],
+        "elsewhere": [
+            n for n, t in model.module.state_dict().items() if not isinstance(t, OnDevice)
+        ],
     }
 
 

@@ -4,10 +4,11 @@ Mixing devices raises. What makes the host wait for the device, and copies from 
 pinned, are counted by the line of pcamx that asked; so is every kernel that would be launched.
 """
 
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,10 +16,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = f"{Path(__file__).resolve().parents[2]}/"
+TESTS = f"{PROJECT}tests/"
 DEVICE = torch.device("cuda", 0)
-NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach"}
-NO_KERNEL |= {"lift_fresh", "alias", "_unsafe_view", "_reshape_alias", "_local_scalar_dense"}
+EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+NO_KERNEL = EMPTY | {
+    "detach",
+    "lift_fresh",
+    "alias",
+    "_unsafe_view",
+    "_reshape_alias",
+    "_local_scalar_dense",
+}
 ASKS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
 """Operators whose answer, or its size, the host has to know."""
 ASKS |= {"bincount", "repeat_interleave"}
@@ -44,10 +53,12 @@ _pinned: dict[int, torch.UntypedStorage] = {}  # by address; held, so that none 
 
 def asked_by() -> str:
     """The innermost line of pcamx that is being run."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path.is_relative_to(PROJECT) and "tests" not in path.parts:
-            return f"{path.relative_to(PROJECT)}:{frame.lineno}"
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(PROJECT) and not file.startswith(TESTS):
+            return f"{file.removeprefix(PROJECT)}:{frame.f_lineno}"
+        frame = frame.f_back
     return "outside pcamx"
 
 
@@ -156,6 +167,8 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     found = func(*tree_map(values, args), **tree_map(values, kwargs))
     if not on_device:
         return found
+    if name in EMPTY:
+        found.zero_()  # the kernels that would fill it do not run
     known = {id(t.held): t for t in there}
     return tree_map(lambda one: _wrapped(one, known), found)
 
