@@ -20,7 +20,7 @@ WARM, STEPS, SHOWN = 3, 3, 40
 
 def measure(work: Work, trace: Path) -> list[Row]:
     """Milliseconds a step of what takes most, on the device, or on a CPU without one."""
-    step = loops.ours(work, 1, compiled=False)
+    step = loops.ours(work, 1)
     for _ in range(WARM):
         step()
     gpu = work.ranks.device.type == "cuda"

@@ -53,6 +53,13 @@ class _Event:
         return True
 
 
+class _Within(nullcontext[None]):
+    """The one stream, or the one device."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+
 def _always(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
 
@@ -62,14 +69,17 @@ def _torch_cuda() -> None:
     torch.version.cuda = "13.0"
     for name in ("is_available", "is_initialized", "is_bf16_supported"):
         setattr(cuda, name, _always(True))
-    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved"):
+    for name in [name for name in dir(cuda) if name.startswith(("memory_", "max_memory_"))]:
         setattr(cuda, name, _always(0))
+    for name in [name for name in dir(cuda) if name.startswith("reset_")]:
+        setattr(cuda, name, _always(None))
     for name in ("set_device", "empty_cache", "manual_seed", "manual_seed_all"):
         setattr(cuda, name, _always(None))
+    cuda.memory_stats = _always({})
     cuda.current_device, cuda.device_count = _always(0), _always(1)
     cuda.Stream, cuda.Event, cuda.synchronize = _Stream, _Event, _wait
     cuda.current_stream = cuda.default_stream = _always(_Stream())
-    cuda.stream = cuda.device = lambda *_: nullcontext()
+    cuda.stream = cuda.device = _Within
     cuda.get_device_name, cuda.get_device_capability = _always(NAME), _always((9, 0))
     cuda.get_device_properties = _always(SimpleNamespace(**H100))
     cuda.mem_get_info = _always((70 << 30, 80 << 30))
