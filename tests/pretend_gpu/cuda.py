@@ -60,6 +60,13 @@ class _Within(nullcontext[None]):
         super().__init__()
 
 
+class _Generator(torch.Generator):
+    """Of random numbers of the one device."""
+
+    def __new__(cls, device: object = "cpu") -> "_Generator":
+        return super().__new__(cls, "cpu")
+
+
 def _always(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
 
@@ -76,6 +83,7 @@ def _torch_cuda() -> None:
     for name in ("set_device", "empty_cache", "manual_seed", "manual_seed_all"):
         setattr(cuda, name, _always(None))
     cuda.memory_stats = _always({})
+    torch.Generator = _Generator  # type: ignore[misc]
     cuda.current_device, cuda.device_count = _always(0), _always(1)
     cuda.Stream, cuda.Event, cuda.synchronize = _Stream, _Event, _wait
     cuda.current_stream = cuda.default_stream = _always(_Stream())

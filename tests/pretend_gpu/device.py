@@ -93,7 +93,10 @@ class OnDevice(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Saved as a tensor of the CPU: there would be no device to load it on."""
-        return torch.clone, (self.held.detach(),)
+        return self.held.detach().clone().__reduce_ex__(protocol)
+
+    def record_stream(self, stream: object) -> None:
+        """There is one stream, of another kind than C++ takes."""
 
     @property
     def data(self) -> Tensor:
