@@ -29,6 +29,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _to_disk(path.parent)
     except (OSError, RuntimeError) as error:
+        if not refused(error):
+            raise
         raise PcamxError(f"cannot write {path}: {refusal(error)}") from None
     finally:
         with suppress(OSError):
@@ -134,6 +136,15 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PcamxError(f"run.folder: cannot make {folder}: {error.strerror}") from None
+
+
+def refused(error: Exception) -> bool:
+    """Whether the system did not let a file be written, in torch's RuntimeErrors as well."""
+    return isinstance(error, OSError) or any(sign in str(error) for sign in _TORCH_WRITER)
+
+
+_TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "Parent directory")
+"""Signs of torch.save's writer, which has no exception of its own."""
 
 
 def refusal(error: Exception) -> str:

@@ -106,9 +106,9 @@ def _warp(batch: int, step: int) -> Warp:
     return draw(Augment(), batch, seed=0, epoch=0, step=step)
 
 
-def ours(work: Work, zero_stage: int, *, compiled: bool) -> Step:
-    """The training loop's own step."""
-    config = work.config(zero_stage=zero_stage, compile=compiled)
+def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
+    """The training loop's own step; ``compile`` as runtime.compile."""
+    config = work.config(zero_stage=zero_stage, compile=compile)
     made = engine.initialize(
         work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
     )

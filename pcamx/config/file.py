@@ -45,6 +45,9 @@ def _check(value: Any, kind: Any, key: str) -> Any:
         return _build(value, typing.cast(type, kind), key + ".")
     if typing.get_origin(kind) is Literal:
         allowed = typing.get_args(kind)
+        if type(value) is bool and "off" in allowed:
+            # YAML reads on and off as true and false, which earlier versions wrote here.
+            value = "on" if value else "off"
         # `True in (0, 1)` holds in Python, so the type is compared as well.
         if not any(value == a and type(value) is type(a) for a in allowed):
             near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)

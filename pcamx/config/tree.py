@@ -200,8 +200,9 @@ class Runtime:
     """bf16 runs through autocast: weights and batch norm stay float32."""
     impl: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the operations in `pcamx.ops` runs; auto: Triton's on a GPU."""
-    compile: bool = False
-    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3."""
+    compile: Literal["off", "on", "reduce-overhead"] = "off"
+    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3. The last has a
+    GPU replay it as a CUDA graph, for small batches, where the host takes longer than the GPU."""
     gradient_clipping: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
     weight_decay: float = 1.0e-2
@@ -221,7 +222,7 @@ class Runtime:
         in_range("runtime.log_every", self.log_every, 1, 10**9)
         in_range("runtime.save_every", self.save_every, 1, 10**9)
         in_range("runtime.timeout", self.timeout, 1, 10**6)
-        if self.compile and self.zero_stage == 3:
+        if self.compile != "off" and self.zero_stage == 3:
             raise ConfigError(
                 "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
                 "to compile; set runtime.zero_stage to 0, 1 or 2"
@@ -272,16 +273,17 @@ class Config:
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
                 f"runtime.batch_size {self.runtime.batch_size}"
             )
-        if self.objective.reasons_weight and (self.runtime.compile or self.runtime.zero_stage == 3):
-            key = "compile" if self.runtime.compile else "zero_stage"
+        compiled = self.runtime.compile != "off"
+        if self.objective.reasons_weight and (compiled or self.runtime.zero_stage == 3):
+            key = f"compile {self.runtime.compile}" if compiled else "zero_stage 3"
             raise ConfigError(
                 f"objective.reasons_weight: it goes backward within the forward, which "
-                f"runtime.{key} {'true' if self.runtime.compile else 3} does not allow; set it to 0"
+                f"runtime.{key} does not allow; set it to 0"
             )
-        if self.deepspeed.flops_profiler.enabled and self.runtime.compile:
+        if self.deepspeed.flops_profiler.enabled and compiled:
             raise ConfigError(
                 "deepspeed.flops_profiler.enabled: it counts within modules, which "
-                "runtime.compile leaves none of; set one of them to false"
+                "runtime.compile leaves none of; set it to false, or runtime.compile to off"
             )
 
 

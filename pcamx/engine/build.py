@@ -50,9 +50,13 @@ def initialize(
         raise PcamxError(f"run.folder: cannot write {error.filename}: {error.strerror}") from None
     if dist.get_world_size() == 1:
         _spare_reduction(engine)
-    if config.runtime.compile:
-        engine.compile()
+    if config.runtime.compile != "off":
+        engine.compile(compile_kwargs=_COMPILE[config.runtime.compile])
     return engine
+
+
+_COMPILE: dict[str, dict[str, Any]] = {"on": {}, "reduce-overhead": {"mode": "reduce-overhead"}}
+"""What torch.compile is told."""
 
 
 def _spare_reduction(engine: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pcamx.engine.ranks import import_deepspeed
 from pcamx.errors import PcamxError
@@ -40,26 +41,39 @@ def _data_only() -> Iterator[None]:
             os.environ[name] = before
 
 
+_OWN = ("weight_decay", "initial_lr", "max_lr", "min_lr")
+"""Settings in which the groups of `pcamx.engine.build.parameter_groups` differ."""
+
+
 def load(engine: Any, checkpoints: Path, tag: str) -> bool:
     """Load a checkpoint that DeepSpeed wrote; False if it found none. Every rank must call it."""
-    decays = [group["weight_decay"] for group in engine.basic_optimizer.param_groups]
+    groups = engine.basic_optimizer.param_groups
+    own = [{key: group[key] for key in _OWN if key in group} for group in groups]
     with _data_only():
         found, _ = engine.load_checkpoint(str(checkpoints), tag=tag)
     if engine.zero_optimization_stage() == 3:
-        _tell_apart(engine.basic_optimizer, decays)
+        _tell_apart(engine.basic_optimizer, own, engine.lr_scheduler.get_last_lr())
+    _place_steps(engine.basic_optimizer)
     return found is not None
 
 
-def _tell_apart(optimizer: torch.optim.Optimizer, decays: Sequence[float]) -> None:
-    """Undo what DeepSpeed's ZeRO-3 does to the groups of a universal checkpoint.
+def _tell_apart(
+    optimizer: torch.optim.Optimizer, own: Sequence[dict[str, Any]], rates: Sequence[float]
+) -> None:
+    """Give each group its own settings again: DeepSpeed's ZeRO-3 gives all the first one's when it
+    reads a universal checkpoint."""
+    for group, settings, rate in zip(optimizer.param_groups, own, rates, strict=True):
+        group.update(settings, lr=rate)
 
-    It gives all the first one's weight decay, and one step counter, which each group then advances.
+
+def _place_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter a step count of its own, beside it, as fused AdamW takes it on a GPU.
+
+    A universal checkpoint leaves one on the CPU for all of them, which each group would advance.
     """
-    for group, decay in zip(optimizer.param_groups, decays, strict=True):
-        group["weight_decay"] = decay
-    for state in optimizer.state.values():
-        if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, copy=True)
 
 
 def to_universal(checkpoints: Path, tag: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from pcamx import provenance
 from pcamx.catalogue import best_map, trainable
+from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
@@ -70,7 +71,7 @@ def explain(
     _check_apart(out, films)
     if dicom_seg:
         check_installed()
-    model = from_pretrained(run)
+    model = from_pretrained(run, device=command_device())
     settings = _settings(model, dicom_seg)
     with replacing_folder(out, _may_replace) as draft, executor(len(found), workers) as pool:
         work = _rows(model, found, draft, settings, pool)

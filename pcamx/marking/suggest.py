@@ -17,6 +17,7 @@ import torch
 from pcamx import metrics
 from pcamx.catalogue import POSITIVE_CAM
 from pcamx.data.store import Film, Store, read_store
+from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.marking import film_tiles
 from pcamx.marking.wrong_attention import Signs, measure
@@ -53,7 +54,7 @@ def suggest(
     """
     if count < 1:
         raise PcamxError(f"--count {count}: ask for 1 film or more")
-    model = from_pretrained(run)
+    model = from_pretrained(run, device=command_device())
     check_place(out, ".csv")
     store = read_store(data or _store(run))
     films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
-from pcamx.output import folder_to_disk, refusal, sealed, unsealed, write_text
+from pcamx.output import folder_to_disk, refusal, refused, sealed, unsealed, write_text
 from pcamx.run.folder import RunFolder
 
 _KIND = "checkpoint"
@@ -60,8 +60,8 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks, config: st
                 if old.is_dir() and old.name not in (tag, previous):
                     shutil.rmtree(old)
     except (OSError, RuntimeError, PcamxError) as error:
-        if isinstance(error, RuntimeError) and lost_rank(error):
-            raise
+        if not (refused(error) or isinstance(error, PcamxError)):
+            raise  # another rank has gone, or something that more room would not mend
         shutil.rmtree(root / tag, ignore_errors=True)
         raise PcamxError(
             f"cannot write checkpoint {root / tag}: {refusal(error)}; make room, then --resume"
@@ -166,5 +166,6 @@ def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks) -> None:
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
     torch.set_rng_state(state["rng"])
-    if ranks.device.type == "cuda":
+    # A run that was begun on CPUs has none.
+    if ranks.device.type == "cuda" and "cuda_rng" in state:
         torch.cuda.set_rng_state(state["cuda_rng"], ranks.device)

@@ -79,7 +79,7 @@ def _train(
                 "another rank has ended; see what it said, then continue with --resume"
             ) from None
         if failure := engine.compiler_failure(error):
-            raise PcamxError(f"runtime.compile: {failure}; set it to false") from None
+            raise PcamxError(f"runtime.compile: {failure}; set it to off") from None
         raise
     # Not after an error: the others would see this rank leave before it has said why.
     engine.stop()
