@@ -136,18 +136,20 @@ def score(
         start += len(batch.label_B)
         for name, explain in explainers.items():
             probability_B, maps = explain(batch.image_B1HW)
+            part = parts[name]
             if probability_B is not None:
-                parts[name].probability = parts[name].probability or Rows()
-                parts[name].probability.add(probability_B)
-            parts[name].share.add(metrics.lesion_share(truth.lesion_MHW))
+                if part.probability is None:
+                    part.probability = Rows()
+                part.probability.add(probability_B)
+            part.share.add(metrics.lesion_share(truth.lesion_MHW))
             observed: dict[int, dict[tuple[str, Films], Rows]] = {}  # the centre's are one map
             for map_name, map_BHW in maps.items():
                 if id(map_BHW) not in observed:
-                    places = parts[name].maps.setdefault(map_name, {})
+                    places = part.maps.setdefault(map_name, {})
                     observed[id(map_BHW)] = places
                     for place, value in _observe(map_BHW, truth).items():
                         places.setdefault(place, Rows()).add(value)
-                parts[name].maps[map_name] = observed[id(map_BHW)]
+                part.maps[map_name] = observed[id(map_BHW)]
     return {name: found.scores() for name, found in parts.items()}
 
 
