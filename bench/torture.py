@@ -51,6 +51,9 @@ def run(options: argparse.Namespace) -> None:
     damage = make(options.folder)
     done = {line["trial"] for line in _lines(log)}
     end = time.monotonic() + 60 * options.minutes
+    if log.is_file() and not log.read_bytes().endswith(b"\n"):  # cut off by a kill
+        with log.open("a", encoding="utf-8") as file:
+            file.write("\n")
     with log.open("a", encoding="utf-8") as file:
         for trial, kind, came in _trials(damage, options.seed, options.trials, kinds, done):
             file.write(json.dumps({"trial": trial, "kind": kind} | came) + "\n")

@@ -1,5 +1,6 @@
 """`pcamx compare`: differences by hand, bad input, and two runs with real networks."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -86,6 +87,14 @@ def test_names_tell_runs_apart() -> None:
     assert names([Path("/a/base"), Path("/a/paper")]) == ["base", "paper"]
 
 
+def test_a_report_with_its_own_films(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / name, [0, 1]) for name in ("one", "two"))
+    report = json.loads((two / "report.json").read_text())
+    digest = hashlib.sha256((two / "films.csv").read_bytes()).hexdigest()
+    (two / "report.json").write_text(json.dumps(report | {"films_sha256": digest}))
+    assert read_run(two, "two").report["films_sha256"] == digest
+
+
 def test_bad_input(tmp_path: Path) -> None:
     one, two = (write_run(tmp_path / name, [0, 1]) for name in ("one", "two"))
     out = tmp_path / "out"
@@ -107,6 +116,10 @@ def test_bad_input(tmp_path: Path) -> None:
     refused("format 2, this pcamx .* reads format 1; run pcamx evaluate", one, two)
     (two / "report.json").write_text("{")
     refused("report.json: damaged", one, two)
+    (two / "report.json").write_text(json.dumps(report | {"films_sha256": "0" * 64}))
+    refused(
+        "two/report.json and films.csv are of different evaluations, .* evaluate .*two", one, two
+    )
     (two / "report.json").write_text(json.dumps(report))
     text = (two / "films.csv").read_text()
     (two / "films.csv").write_text(text.replace("p0,", "p0,,", 1))

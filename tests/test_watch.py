@@ -62,9 +62,9 @@ def test_one_that_gets_on_is_waited_for(other: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(write_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config that waits for two seconds."""
+    """A config that waits for six seconds, or three."""
     path: Path = write_config(
-        tmp_path_factory.mktemp("hasty"), {"runtime.timeout": 2, "runtime.save_every": 1}
+        tmp_path_factory.mktemp("hasty"), {"runtime.timeout": 6, "runtime.save_every": 1}
     )
     return path
 
@@ -79,7 +79,10 @@ def test_a_stopped_rank_ends_all(rank: int, hasty: Path, tmp_path: Path) -> None
     config.write_text(hasty.read_text())
     ended = processes.train(2, config, 1, stop=f"{rank} 0 2 SIGSTOP")
     (line,) = errors(ended)
-    assert f"no answer for 2 s (runtime.timeout) from rank {rank} on {os.uname().nodename}" in line
+    assert (
+        f"no answer for 3 s (half of runtime.timeout) from rank {rank} on {os.uname().nodename}"
+        in line
+    )
     assert "last: stage 1, " in line
     # The other kills it: a launcher's SIGTERM does not reach a stopped process.
     assert ended.codes[rank] == -9 and ended.codes[1 - rank] == 2

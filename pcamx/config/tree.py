@@ -211,9 +211,9 @@ class Runtime:
     save_every: int = 200
     """Steps between two checkpoints; each epoch's end is one as well."""
     timeout: float = 120.0
-    """Seconds without a rank's answer, or without progress in the midst of steps (10 times the
-    slowest step, if that is more), after which all ranks end. Decoding, compiling, validation and
-    checkpoints may go half an hour without progress."""
+    """Seconds without progress in the midst of steps (10 times the slowest step, if that is more)
+    after which all ranks end; half as long without a sign of life from one of them. Decoding,
+    compiling, validation and checkpoints may go half an hour without progress."""
 
     def __post_init__(self) -> None:
         in_range("runtime.batch_size", self.batch_size, 1, 10**7)

@@ -49,7 +49,7 @@ class Pulse:
 
 
 def fault(pulses: dict[int, Pulse], own: int, now: float, timeout: float) -> tuple[str, set[int]]:
-    """Why training cannot go on, "" if it can, and the ranks that do not answer.
+    """Why training cannot go on, "" if it can, and the ranks silent for ``timeout`` seconds.
 
     A rank that was never heard is not judged: datagrams may be blocked where training works.
     """
@@ -60,7 +60,7 @@ def fault(pulses: dict[int, Pulse], own: int, now: float, timeout: float) -> tup
     }
     if silent:
         names = "; ".join(f"{_name(rank, pulses)}, last: {pulses[rank].doing}" for rank in silent)
-        why = f"no answer for {timeout:g} s (runtime.timeout) from {names}"
+        why = f"no answer for {timeout:g} s (half of runtime.timeout) from {names}"
         return f"{why} (stopped, or its network cut)", silent
     known = {rank: p for rank, p in pulses.items() if rank == own or p.heard is not None}
     if all(pulse.idle > pulse.patience for pulse in known.values()):
@@ -80,11 +80,12 @@ class Watch:
     """Ends this process when a rank does not answer, nothing gets on, or the launcher is gone.
 
     A context manager; every rank makes one at the same point, inside a process group. ``timeout``
-    is in seconds of this process's life: of a stop by Ctrl-Z it notices nothing.
+    is in seconds of this process's life: of a stop by Ctrl-Z it notices nothing. Who does not
+    answer at all is given half of it.
     """
 
     def __init__(self, timeout: float) -> None:
-        self.timeout, self.period = timeout, min(timeout / 10, 5.0)
+        self.timeout, self.period = timeout, min(timeout / 20, 5.0)
         self.rank, world = dist.get_rank(), dist.get_world_size()
         self._socket = socket.socket(_family(), socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -137,7 +138,7 @@ class Watch:
             self.pulses[self.rank].idle += lived
             self._send()
             self._receive()
-            why, silent = fault(self.pulses, self.rank, self._lived, self.timeout)
+            why, silent = fault(self.pulses, self.rank, self._lived, self.timeout / 2)
             if why:
                 self._end(why, silent)
             if self._launchers and self._launchers != _launchers():

@@ -137,6 +137,7 @@ def score(
         for name, explain in explainers.items():
             part = parts[name]
             probability_B, maps = explain(batch.image_B1HW)
+            part = parts[name]
             if probability_B is not None:
                 if part.probability is None:
                     part.probability = Rows()

@@ -22,7 +22,7 @@ from pcamx.errors import PcamxError
 from pcamx.marking import film_tiles
 from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.model.maps import explain
-from pcamx.output import write_text
+from pcamx.output import safe_cell, write_text
 from pcamx.progress import Track, silent
 from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
 from pcamx.report.figures.film_figure import Panel
@@ -124,5 +124,6 @@ def _csv(chosen: Sequence[Suggestion]) -> str:
     rows.writerow(COLUMNS)
     for one in chosen:
         figures = (f"{one.signs.probability:.4f}", f"{one.score:.4f}")
-        rows.writerow((one.film.path, one.film.part, *figures, one.reason))
+        film = map(safe_cell, (one.film.path, one.film.part))
+        rows.writerow((*film, *figures, one.reason))
     return text.getvalue()

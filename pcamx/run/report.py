@@ -12,6 +12,11 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights
 
 FORMAT = 1
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "versions": (dict,),
+    "commit": (str, type(None)),
+    "films_sha256": (str,),
+}
 _LARGEST = 1e300
 """Above which a number is no figure; whole numbers of JSON know no bound."""
 
@@ -116,7 +121,7 @@ def _wrong(report: Any) -> Iterator[str]:
         if not isinstance(report.get(key), kind):
             yield key
             return
-    for key, kinds in {"versions": dict, "commit": str | None, "films_sha256": str}.items():
+    for key, kinds in _OPTIONAL.items():
         if key in report and not isinstance(report[key], kinds):
             yield key
     if not report["stages"]:
