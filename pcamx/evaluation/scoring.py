@@ -103,6 +103,11 @@ def active(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
     return metrics.false_activation(peak_N, tuning.activation)
 
 
+def found(peak_M: Tensor, tuning: Tuning) -> Tensor | None:
+    """Return whether each map reaches the activation level in the lesion, [M]; None without one."""
+    return None if tuning.activation is None else (peak_M >= tuning.activation).double()
+
+
 @dataclass(slots=True)
 class _Parts:
     """What the batches so far have given for one explainer."""

@@ -32,7 +32,7 @@ def finish(folder: Path, settings: Settings, job: Job | Row) -> Row:
     """
     if isinstance(job, Row):
         return job
-    film, candidates = job.film, job.candidates(settings.threshold)
+    film, candidates = job.film, job.candidates(settings.threshold, settings.level)
     stem = folder / FILMS / film.name
     stem.parent.mkdir(parents=True, exist_ok=True)
     _beside(stem, ".png").write_bytes(draw(picture(settings, job, candidates)))
@@ -95,6 +95,7 @@ def _facts(settings: Settings, job: Job, scored: tuple[Scored, ...]) -> dict[str
             "flat": job.flat(),
         },
         "threshold": {"value": settings.threshold, "tuned": settings.tuned, "of": "scaled map"},
+        "level": {"value": settings.level, "from": settings.level_from, "of": "map"},
         "frame": FRAME,
         "candidates": [_describe(film, low, high, one) for one in scored],
         "picture": f"{name}.png",

@@ -43,6 +43,9 @@ class Threshold(NamedTuple):
 
     value: float
     tuned: bool
+    level: float | None = None
+    """What a lesion candidate's peak reaches, in the map's own unit, as 80 % of the marked
+    training lesions do; None where nobody has measured that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +149,10 @@ def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     found = report["stages"][str(stage)]["localization"] if report else {}
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
-    return {name: Threshold(m["threshold"], m["threshold_tuned"]) for name, m in chosen.items()}
+    return {
+        name: Threshold(m["threshold"], m["threshold_tuned"], m.get("activation_threshold"))
+        for name, m in chosen.items()
+    }
 
 
 def save_pretrained(model: Pretrained, folder: Path) -> None:
@@ -236,6 +242,7 @@ def _facts(path: Path) -> dict[str, Any]:
             and 0 < facts["std"] < math.inf
             and facts["thresholds"].keys() == set(_maps(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
+            and all(math.isfinite(t.get("level") or 0) for t in facts["thresholds"].values())
             and {"layout", "versions", "commit", "sha256"} <= facts.keys()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
