@@ -16,7 +16,7 @@ import torch
 from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
-from pcamx.data.canvas.side_markers import read_markers
+from pcamx.data.canvas.side_markers import Box, read_markers
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
@@ -25,15 +25,18 @@ from pcamx.evaluation.aggregate import (
     choose_abnormal,
     figures,
 )
+from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
 from pcamx.model.network import Network
+from pcamx.output import replacing_folder, write_text
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.film_figure import Panel, save_png
 from pcamx.report.page import write_page
+from pcamx.report.viewer.page import render
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
 from pcamx.run.lock import FolderLock
@@ -55,7 +58,8 @@ def evaluate(
 ) -> Report:
     """Measure every finished stage of the run in ``folder``.
 
-    Writes report.json, films.csv, report.html and figure2.png into `out_folder`. With ``other``, a
+    Writes report.json, films.csv, report.html, figure2.png, films.html and its pictures into
+    `out_folder`. With ``other``, a
     store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
     own store, whose AUROC stands beside, if it holds that ``split``. ``twins`` is a
     store of the same films with one thing changed each (`pcamx.evaluation.twins`). ``faithful``
@@ -63,19 +67,27 @@ def evaluate(
     about as much as a hundred films otherwise. Returns the report. Raises PcamxError where the
     folder holds no run or no finished stage, or cannot be written.
     """
-    run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
-    with FolderLock(out):  # an empty folder goes again if anything fails
-        return _measure(run, RunFolder(out), twins, faithful)
+    run = open_run(folder, other, split, track, say)
+    out = RunFolder(out_folder(folder, other, split))
+    with (
+        FolderLock(out.path),  # an empty folder goes again if anything fails
+        replacing_folder(out.pictures, only_pictures) as draft,
+    ):
+        return _measure(run, out, draft, twins, faithful)
 
 
-def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int) -> Report:
+def _measure(
+    run: MeasuredRun, out: RunFolder, draft: Path, twins: Path | None, faithful: int
+) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
     paired = None if twins is None else _open_twins(run, twins)  # not after the measuring
     networks, untrained = run.networks(), run.untrained()
     stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
     explainers = run.explainers(networks, untrained)
     markers = read_markers(run.store, films, run.config.data.canvas)
-    scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
+    pictures = FilmPictures(draft, run.store, films, list(networks))
+    batches = run.measured(run.store, "evaluating films")
+    scores = score(explainers, batches, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
@@ -83,8 +95,8 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
         _add_basis(run, measured, classifiers, *paired, seed)
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
-        batches = run.some(run.store, tried, "deleting pixels of films")
-        add_faithfulness(measured, faithfulness(classifiers, explainers, batches), tried, seed)
+        some = run.some(run.store, tried, "deleting pixels of films")
+        add_faithfulness(measured, faithfulness(classifiers, explainers, some), tried, seed)
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
         report["stage3_against_segmenter"] = compared
@@ -100,6 +112,7 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
         shown,
     )
     _write_pictures(report, panels, run.run, out)
+    _write_all_films(run, out, pictures, markers, paired[1] if paired else [])
     return report
 
 
@@ -125,10 +138,23 @@ def _add_basis(
         measured[name]["basis"] = basis_figures(film_N[name], twin_M[name], pairs, films, seed)
 
 
+def _write_all_films(
+    run: MeasuredRun,
+    out: RunFolder,
+    pictures: FilmPictures,
+    markers: Sequence[Box | None],
+    twins: Sequence[Twin],
+) -> None:
+    list(run.track(pictures.draw_films(), "drawing films", len(pictures.films)))
+    subject = f"{run.run.path}, {run.split} split of {run.store.folder}"
+    found = all_films(out.films_file, pictures, markers, twins, subject)
+    write_text(out.all_films_file, render(found, "All films", out.page_file.name))
+
+
 def _write_pictures(
     report: Report, panels: Sequence[Panel], run: RunFolder, out: RunFolder
 ) -> None:
-    write_page(report, read_history(run), panels, out.page_file)
+    write_page(report, read_history(run), panels, out.page_file, out.all_films_file.name)
     out.figure_file.unlink(missing_ok=True)
     if panels:
         save_png(panels, out.figure_file)

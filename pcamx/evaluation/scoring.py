@@ -5,7 +5,7 @@ PxAP, D IoU levels, H W the canvas. What is kept is small: about 9 kB per marked
 whatever the canvas, and one number per other film.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -16,11 +16,12 @@ from torch import Tensor
 from pcamx import metrics
 from pcamx.catalogue import Films, Measure, measures, resolve
 from pcamx.data.canvas.side_markers import Box
-from pcamx.evaluation.explainers import Explainer, abnormal_probability
+from pcamx.evaluation.explainers import Explainer, Maps, abnormal_probability
 from pcamx.metrics import Statistic
 from pcamx.model.network import Network
 from pcamx.types import Batch
 
+Watch = Callable[[Batch, str, Maps], None]
 _UNTUNED = 0.5
 """Threshold where no marked training film is there to tune it on."""
 _SEEN: dict[Films, Films] = {"lettered abnormal": "lettered", "normal": "every"}
@@ -131,10 +132,12 @@ def score(
     explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
     markers: Sequence[Box | None] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Scores]:
     """Score every explainer on the same films, decoded once.
 
     ``markers`` are the regions of the films' side markers on the canvas, in the films' order.
+    ``watch`` is called with each batch, explainer's name and maps.
     """
     parts = {name: _Parts() for name in explainers}
     start = 0
@@ -143,6 +146,8 @@ def score(
         start += len(batch.label_B)
         for name, explain in explainers.items():
             probability_B, maps = explain(batch.image_B1HW)
+            if watch is not None:
+                watch(batch, name, maps)
             if probability_B is not None:
                 parts[name].probability.append(probability_B.cpu())
             parts[name].share.append(metrics.lesion_share(truth.lesion_MHW).cpu())

@@ -66,9 +66,7 @@ def _notes(settings: Settings) -> str:
 
 def _on_film(job: Job, size: tuple[int, int]) -> NDArray[np.float32]:
     """The film's part of the scaled map at the size that the film is drawn in."""
-    place = job.place()
-    part_hw = job.scaled_HW[place.top : place.top + place.height, place.left :][:, : place.width]
-    image = Image.fromarray(part_hw.astype(np.float32))
+    image = Image.fromarray(job.on_film().astype(np.float32))
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
 

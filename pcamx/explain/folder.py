@@ -3,6 +3,7 @@
 OUT/explain.json   model, threshold, versions, command
 OUT/films.csv      a row a film, the skipped ones with the reason
 OUT/coco.json      candidates of all films
+OUT/index.html     all films, to look at; its pictures are in OUT/page
 OUT/films/...      of film F, under the folders it came from: F.png, F.npy, F.json, F.seg.dcm
 """
 
@@ -24,7 +25,8 @@ from pcamx.explain.inputs import FilmPath, find_films
 from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, identity
 from pcamx.explain.reading import Reading, read
-from pcamx.explain.results import FILMS, FORMAT, finish
+from pcamx.explain.page import PAGE, write_page
+from pcamx.explain.results import FILMS, FORMAT, PICTURES, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.work import ahead, executor
 from pcamx.output import replacing_folder
@@ -91,6 +93,7 @@ def explain(
             others = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
             raise PcamxError(f"no film could be read; {first}{others}")
         write_summary(draft, rows, _head(settings, rows))
+        write_page(draft, rows, settings)
     return Explained(out, rows, settings.level)
 
 
@@ -111,7 +114,7 @@ def _may_replace(folder: Path, *, earlier: bool) -> None:
     if not folder.is_dir():
         raise PcamxError(f"{folder} is a file; --out takes a folder")
     names = {item.name for item in folder.iterdir()}
-    foreign = sorted(names - {TABLE, COCO, HEAD, FILMS})
+    foreign = sorted(names - {TABLE, COCO, HEAD, FILMS, PAGE, PICTURES})
     if names and (foreign or HEAD not in names):
         what = f" (it holds {foreign[0]})" if foreign else ""
         raise PcamxError(

@@ -56,6 +56,12 @@ class Job(NamedTuple):
         """Where the film lies on the map."""
         return fit(self.film.width, self.film.height, len(self.map_HW))
 
+    def on_film(self) -> NDArray[np.float64]:
+        """Return the film's part of the scaled map."""
+        place = self.place()
+        rows = slice(place.top, place.top + place.height)
+        return self.scaled_HW[rows, place.left : place.left + place.width]
+
     def candidates(self, threshold: float, level: float | None) -> list[Candidate]:
         """Find what is outlined at ``threshold`` of the scaled map and peaks at ``level`` or above.
 
