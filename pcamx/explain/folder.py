@@ -24,8 +24,8 @@ from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
 from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, identity
-from pcamx.explain.reading import Reading, read
 from pcamx.explain.page import PAGE, write_page
+from pcamx.explain.reading import Reading, read
 from pcamx.explain.results import FILMS, FORMAT, PICTURES, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.work import ahead, executor

@@ -1,4 +1,4 @@
-"""index.html of an explanation: every film with its map and candidates, to filter, sort, look at."""
+"""index.html of an explanation: its films with maps and candidates, to filter, sort and look at."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pcamx.catalogue import MAPS, trainable
 from pcamx.explain.job import CALLED, Row, Settings
 from pcamx.explain.results import PICTURES
-from pcamx.report.viewer.page import AllFilms, MapOf, NetworkOf, render
+from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf, render
 from pcamx.report.viewer.pictures import ring
 
 PAGE = "index.html"
@@ -20,7 +20,7 @@ def write_page(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
 def _films(rows: Sequence[Row], settings: Settings) -> AllFilms:
     seen = [row for row in rows if row.probability is not None]
     title = next(kind.title for kind in MAPS if kind.key == settings.map)
-    columns = {
+    columns: dict[str, Column] = {
         "candidates": [float(len(row.candidates)) for row in seen],
         "score": [row.candidates[0].score if row.candidates else None for row in seen],
     }
