@@ -99,7 +99,7 @@ def _json(found: AllFilms) -> str:
         "networks": [
             {
                 "title": network.title,
-                "probability": _rounded(network.probability),
+                "probability": network.probability,
                 "maps": [
                     {
                         "title": one.title,
@@ -116,4 +116,5 @@ def _json(found: AllFilms) -> str:
 
 
 def _rounded(column: Column) -> Column:
+    """To four digits; not the probability, which may lie close to where a film is called normal."""
     return [None if value is None else float(f"{value:.4g}") for value in column]
