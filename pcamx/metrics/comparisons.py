@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 
 def holm(p_M: Sequence[float | None]) -> list[float | None]:
     """Adjust the p of M tests so that one false alarm among all is as likely as each p says.
@@ -13,9 +11,9 @@ def holm(p_M: Sequence[float | None]) -> list[float | None]:
     """
     known = [i for i, p in enumerate(p_M) if p is not None]
     order = sorted(known, key=lambda i: p_M[i] or 0.0)
-    scaled = [(len(order) - rank) * (p_M[i] or 0.0) for rank, i in enumerate(order)]
-    adjusted = np.minimum(1.0, np.maximum.accumulate(scaled)) if scaled else []
     found: list[float | None] = [None] * len(p_M)
-    for i, p in zip(order, adjusted, strict=True):
-        found[i] = float(p)
+    least = 0.0
+    for rank, i in enumerate(order):
+        least = max(least, (len(order) - rank) * (p_M[i] or 0.0))
+        found[i] = min(1.0, least)
     return found
