@@ -164,7 +164,26 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     assert "Differences to run" in text and "stage 3, decoder" in text
 
 
-def test_a_gap_is_clear_where_its_interval_leaves_out_zero() -> None:
-    assert Gap(0.2, 0.1, 0.3).clear and Gap(-0.2, -0.3, -0.1).clear
-    assert not Gap(0.2, 0.0, 0.3).clear and not Gap(0.2).clear
+def test_a_gap_is_clear_where_p_is_small_among_all_gaps(tmp_path: Path) -> None:
+    """Three runs of 12 patients; the first differs in every film, the second in 8, the third none.
+
+    p by hand: 2 / 10,001 as no draw is against it, and by Holm times 3; 8 of 12 gain nothing or
+    more in every draw but those of the four others alone.
+    """
+    first = write_run(tmp_path / "first", [0.0] * 24)
+    others = [
+        write_run(tmp_path / name, [1.0] * hits + [0.0] * (24 - hits))
+        for name, hits in (("all", 24), ("some", 4), ("none", 0))
+    ]
+    gaps = compare([first, *others], tmp_path / "out").gaps
+    every, some, none = (
+        gaps[n]["stage 1, positive CAM"]["pointing"] for n in ("all", "some", "none")
+    )
+    assert every.p == pytest.approx(2 / 10_001) and every.p_of_all == pytest.approx(6 / 10_001)
+    # Two of 12 patients gain: (10/12)^12 = 11 % of the draws have neither of them.
+    assert some.p == pytest.approx(2 * (10 / 12) ** 12, abs=0.02)
+    assert some.p_of_all == pytest.approx(2 * (some.p or 0))
+    assert none.p_of_all == 1.0
+    assert (every.clear, some.clear, none.clear) == (True, False, False)
+    assert not Gap(0.2, 0.1, 0.3, 0.01).clear  # before it was corrected
     assert (Gap().text(), Gap(0.2, 0.1, 0.3).interval()) == ("–", "[+0.100, +0.300]")

@@ -5,7 +5,7 @@ PxAP, D IoU levels, H W the canvas. What is kept is about 9 kB per marked film a
 canvas, nearly all of it on the disk (`pcamx.evaluation.rows`), and one number per other film.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -16,12 +16,13 @@ from torch import Tensor
 from pcamx import metrics
 from pcamx.catalogue import Films, Measure, measures, resolve
 from pcamx.data.canvas.side_markers import Box
-from pcamx.evaluation.explainers import Explainer, abnormal_probability
+from pcamx.evaluation.explainers import Explainer, Maps, abnormal_probability
 from pcamx.evaluation.rows import Rows
 from pcamx.metrics import Statistic
 from pcamx.model.network import Network
 from pcamx.types import Batch
 
+Watch = Callable[[Batch, str, Maps], None]
 _UNTUNED = 0.5
 """Threshold where no marked training film is there to tune it on."""
 _SEEN: dict[Films, Films] = {"lettered abnormal": "lettered", "normal": "every"}
@@ -104,6 +105,11 @@ def active(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
     return metrics.false_activation(peak_N, tuning.activation)
 
 
+def found(peak_M: Tensor, tuning: Tuning) -> Tensor | None:
+    """Return whether each map reaches the activation level in the lesion, [M]; None without one."""
+    return None if tuning.activation is None else (peak_M >= tuning.activation).double()
+
+
 @dataclass(slots=True)
 class _Parts:
     """What the batches so far have given for one explainer."""
@@ -124,10 +130,12 @@ def score(
     explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
     markers: Sequence[Box | None] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Scores]:
     """Score every explainer on the same films, decoded once.
 
     ``markers`` are the regions of the films' side markers on the canvas, in the films' order.
+    ``watch`` is called with each batch, explainer's name and maps.
     """
     parts = {name: _Parts() for name in explainers}
     start = 0
@@ -137,7 +145,8 @@ def score(
         for name, explain in explainers.items():
             part = parts[name]
             probability_B, maps = explain(batch.image_B1HW)
-            part = parts[name]
+            if watch is not None:
+                watch(batch, name, maps)
             if probability_B is not None:
                 if part.probability is None:
                     part.probability = Rows()

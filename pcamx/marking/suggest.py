@@ -54,9 +54,8 @@ def suggest(
     """
     if count < 1:
         raise PcamxError(f"--count {count}: ask for 1 film or more")
-    model = from_pretrained(run, device=command_device())
     check_place(out, ".csv")
-    store = read_store(data or _store(run))
+    model, store = opened(run, data)
     films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]
     if not films:
         raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")
@@ -73,6 +72,11 @@ def suggest(
     )
     write_text(out, _csv(chosen))
     return chosen
+
+
+def opened(run: Path, data: Path | None) -> tuple[Pretrained, Store]:
+    """Return the run's last finished stage and the store that it was trained on, or ``data``."""
+    return from_pretrained(run, device=command_device()), read_store(data or _store(run))
 
 
 def _store(run: Path) -> Path:

@@ -16,6 +16,7 @@ from pcamx.metrics.classification import (
     gather_studies,
     share_called,
 )
+from pcamx.metrics.comparisons import holm
 from pcamx.metrics.decisions import Classification, Decisions, classification_figures
 from pcamx.metrics.faithfulness import STEPS, deletion, insertion
 from pcamx.metrics.localization import (
@@ -60,6 +61,7 @@ __all__ = [
     "false_activation",
     "figure",
     "gather_studies",
+    "holm",
     "in_slice",
     "insertion",
     "iou_curve",

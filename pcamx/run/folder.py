@@ -8,6 +8,7 @@ RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json w
 RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
 RUN/segmenter/...                the same of the baseline
 RUN/report.json, films.csv, report.html, figure2.png    what `pcamx evaluate` leaves
+RUN/films.html, films/           every film that it measured, to look at
 """
 
 import json
@@ -59,6 +60,16 @@ class RunFolder:
     def page_file(self) -> Path:
         """The report for people."""
         return self.path / "report.html"
+
+    @property
+    def all_films_file(self) -> Path:
+        """The page of all films, which shows `pictures`."""
+        return self.path / "films.html"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of what is drawn of every film."""
+        return self.path / "films"
 
     @property
     def figure_file(self) -> Path:

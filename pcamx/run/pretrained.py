@@ -45,6 +45,9 @@ class Threshold(NamedTuple):
 
     value: float
     tuned: bool
+    level: float | None = None
+    """What a lesion candidate's peak reaches, in the map's own unit, as 80 % of the marked
+    training lesions do; None where nobody has measured that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +154,9 @@ def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
     return {
-        name: Threshold(m["threshold"], m.get("threshold_tuned", False))
+        name: Threshold(
+            m["threshold"], m.get("threshold_tuned", False), m.get("activation_threshold")
+        )
         for name, m in chosen.items()
     }
 
@@ -256,8 +261,10 @@ def _facts(path: Path) -> dict[str, Any]:
             and facts["thresholds"].keys() == set(_maps(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
             and all(
-                t["tuned"] in (True, False) and len(t) == 2 for t in facts["thresholds"].values()
+                t["tuned"] in (True, False) and set(t) <= set(Threshold._fields)
+                for t in facts["thresholds"].values()
             )
+            and all(math.isfinite(t.get("level") or 0) for t in facts["thresholds"].values())
             and "encoder" in facts
             and isinstance(facts["sha256"], str)
             and isinstance(facts["versions"], dict)
