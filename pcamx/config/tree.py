@@ -170,6 +170,8 @@ class Runtime:
     """Which implementation of the operations in `pcamx.ops` runs; auto: Triton's on a GPU."""
     compile: bool = False
     """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3."""
+    sync_batch_norm: bool = False
+    """Whether training normalises by the batch of all ranks instead of each rank's own part."""
     gradient_clipping: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
     weight_decay: float = 1.0e-2
