@@ -12,14 +12,14 @@ import torch
 
 from bench import chart
 from bench.lib import command, record
-from bench.lib.attention import attend_case, class_activation_case
-from bench.lib.case import EAGER, Case, Size
-from bench.lib.check import check
-from bench.lib.films import gather_affine_normalise_case
-from bench.lib.peers import PACKAGES
+from bench.lib.operations.attention import attend_case, class_activation_case
+from bench.lib.operations.case import EAGER, Case, Size
+from bench.lib.operations.check import check
+from bench.lib.operations.films import gather_affine_normalise_case
+from bench.lib.operations.peers import PACKAGES
+from bench.lib.operations.tracing import kept_bytes, launches
 from bench.lib.record import Row
 from bench.lib.timing import Timing, copy_bandwidth, peak_bytes, time_calls, time_graph
-from bench.lib.tracing import kept_bytes, launches
 from pcamx.report.console import track
 
 SIZES = {

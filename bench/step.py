@@ -16,8 +16,8 @@ import torch._functorch.config
 from torch._inductor import compile_fx, metrics
 
 from bench.lib import command, loops, record
-from bench.lib.case import Size
 from bench.lib.loops import Step, Work
+from bench.lib.operations.case import Size
 from bench.lib.record import Row
 from bench.lib.rounds import Paces, time_steps
 from bench.lib.timing import copy_bandwidth, peak_bytes

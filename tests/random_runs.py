@@ -34,7 +34,7 @@ def random_run(folder: Path, config: Path, stages: tuple[int, ...] = (1, 2, 3)) 
             path,
             Weights(
                 stage=number,
-                layout=loaded.model.layout,
+                encoder=loaded.model.encoder,
                 canvas=loaded.data.canvas,
                 accuracy=0.75,
                 seconds=SECONDS + number,

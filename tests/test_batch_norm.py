@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from pcamx import config as configs
 from pcamx import engine
-from pcamx.config import Config, ConfigError
+from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
+from pcamx.errors import PcamxError
 from pcamx.model.batch_norm import BatchNorm, join_ranks
 from pcamx.model.network import Network, batch_norm_by
 from pcamx.training.stages import build_stage
@@ -78,7 +79,6 @@ def one_rank(rank: int, world: int, config: Config, port: int, folder: str) -> N
     torch.set_num_threads(1)
     joined = engine.start()
     norm = BatchNorm(1).train()
-    join_ranks(norm)
     shown = norm(torch.tensor([5.0, 9.0])[[rank] if world == 2 else [0, 1]].reshape(-1, 1, 1, 1))
     found: dict[str, Any] = {
         "by hand": [shown[0].item(), norm.running_mean.item(), norm.running_var.item()],  # type: ignore[union-attr]
@@ -150,7 +150,6 @@ def test_a_training_is_that_of_one_rank(
 def test_on_one_rank_and_in_evaluation_it_is_torchs() -> None:
     torch.manual_seed(0)
     ours, theirs = BatchNorm(3), nn.BatchNorm2d(3)
-    join_ranks(ours)
     for _ in range(2):
         x = torch.randn(4, 3, 5, 5) * 2 + 1
         assert torch.equal(ours(x), theirs(x))
@@ -166,4 +165,21 @@ def test_every_batch_norm_of_a_stage_is_joined_where_the_config_asks() -> None:
         stage = build_stage(3, dataclasses.replace(config, runtime=runtime), 8)
         norms = [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         assert len(norms) > 20
-        assert all(isinstance(norm, BatchNorm) and norm.over_ranks == asked for norm in norms)
+        assert all(isinstance(norm, BatchNorm) == asked for norm in norms)
+
+
+def test_names_and_values_stay_and_another_kind_is_refused() -> None:
+    torch.manual_seed(0)
+    network = Network(settings(), decoder=True)
+    for buffer in network.buffers():
+        buffer.add_(1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    join_ranks(network)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    other = nn.Sequential(nn.Sequential(nn.BatchNorm1d(2)))
+    with pytest.raises(
+        PcamxError, match=r"^runtime.sync_batch_norm: .* kind BatchNorm1d, .* false"
+    ):
+        join_ranks(other)

@@ -145,7 +145,7 @@ def test_what_a_run_is(grid: Path) -> None:
 
 def test_own_earlier_stages_are_started_from(grid: Path) -> None:
     tree = yaml.safe_load(grid.read_text())
-    tree["cells"][0] |= {"train": [1, 2], "set": {"model.layout": "basic"}}
+    tree["cells"][0] |= {"train": [1, 2], "set": {"model.encoder": "basic"}}
     config = runs(write(grid.parent, tree))[1].config
     assert config.stage(2).init_from == "stage1"
     tree["cells"][0] |= {"train": [2, 3], "set": {"stages.stage2.init_from": "scratch"}}

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bench import explain as bench
-from bench.lib import peers
-from bench.lib.peers import GRAD_CAM, TORCH_CAM
+from bench.lib import map_calls
+from bench.lib.operations import peers
+from bench.lib.operations.peers import GRAD_CAM, TORCH_CAM
 from pcamx.errors import PcamxError
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ def test_maps_are_held_against_the_reference() -> None:
     missing = [line for line in notes if line.startswith("not run: ")]
     speeds = {row.impl: row.value for row in rows if row.metric == "speed" and row.unit != "x"}
     absent = {name for name in (TORCH_CAM, GRAD_CAM) if any(name in line for line in missing)}
-    ours = {bench.OURS, bench.DROP_IN, bench.DECODER}
+    ours = {map_calls.OURS, map_calls.DROP_IN, bench.DECODER}
     assert set(speeds) == ours | ({TORCH_CAM, GRAD_CAM} - absent)
     assert all(speed > 0 for speed in speeds.values())
     for rival in {TORCH_CAM, GRAD_CAM} - absent:
@@ -29,9 +30,9 @@ def test_maps_are_held_against_the_reference() -> None:
 
 def test_a_wrong_map_gets_no_figure() -> None:
     truth = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
-    bench._check("right", truth + 1e-4, truth)
+    map_calls.check_maps("right", truth + 1e-4, truth)
     with pytest.raises(PcamxError, match="wrong: its maps are .* off; no figure was written"):
-        bench._check("wrong", truth.flip(2), truth)
+        map_calls.check_maps("wrong", truth.flip(2), truth)
 
 
 def test_folder(phantoms: Path, tmp_path: Path) -> None:

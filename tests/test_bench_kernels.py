@@ -14,11 +14,21 @@ import torch
 from torch import Tensor
 
 from bench import chart, kernels
-from bench.lib import attention, case, films, peers, rivals, roofline, timing, tracing
-from bench.lib.case import COMPILED, EAGER, OURS, REFERENCE, TWO_MATMULS, Case, Impl, Size
-from bench.lib.check import SANE, check
+from bench.lib import timing
+from bench.lib.operations import attention, case, films, peers, rivals, roofline, tracing
+from bench.lib.operations.case import (
+    COMPILED,
+    EAGER,
+    OURS,
+    REFERENCE,
+    TWO_MATMULS,
+    Case,
+    Impl,
+    Size,
+)
+from bench.lib.operations.check import SANE, check
+from bench.lib.operations.roofline import Shape
 from bench.lib.record import Record, Row
-from bench.lib.roofline import Shape
 from pcamx.errors import PcamxError
 from pcamx.kernels import reference
 

@@ -54,6 +54,10 @@ def test_where_a_record_comes_from(made: Record) -> None:
     assert made.device.endswith(f" cores, {torch.get_num_threads()} used")
 
 
+def test_results_lie_where_the_help_says() -> None:
+    assert command.RESULTS == ROOT / "bench" / "results"
+
+
 def test_a_row_needs_a_number() -> None:
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="b 1, ours: time p50 is"):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench import step
-from bench.lib.case import Size
 from bench.lib.loops import Films, Work
+from bench.lib.operations.case import Size
 from bench.lib.rounds import Paces
 from bench.lib.traffic import _elements, step_bytes
 from bench.step import PLAIN, open_loops

@@ -176,7 +176,7 @@ def test_checkpoint_of_another_layout(tmp_path: Path, write_config: Any, case: C
         return
     shutil.copytree(case.stopped / "run", tmp_path / "run")
     (tmp_path / "run/config.yaml").unlink()
-    ended = processes.train(2, write_config(tmp_path, {"model.layout": "basic"}), 1, "--resume")
+    ended = processes.train(2, write_config(tmp_path, {"model.encoder": "basic"}), 1, "--resume")
     assert ended.code == 2, ended.text
     assert "step00000002: does not fit this model" in ended.text and "Traceback" not in ended.text
 
@@ -264,14 +264,14 @@ def test_weights_that_are_something_else(tmp_path: Path, content: Any) -> None:
         load_weights(path)
 
 
-def test_weights_of_another_layout(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
-    config = configs.load(write_config(tmp_path, {"model.layout": "basic"}))
+def test_weights_of_another_encoder(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
+    config = configs.load(write_config(tmp_path, {"model.encoder": "basic"}))
     path = finished_run / "stage1/weights.pt"
-    with pytest.raises(PcamxError, match="weights of the bottleneck layout, .* set model.layout"):
+    with pytest.raises(PcamxError, match="weights of the encoder bottleneck, .* set model.encoder"):
         load_start(path, config, 2)
-    with pytest.raises(PcamxError, match="weights of the bottleneck layout, .* set model.layout"):
+    with pytest.raises(PcamxError, match="weights of the encoder bottleneck, .* set model.encoder"):
         network = Network(config, decoder=False)
-        fill(network, load_weights(path), path, layout="basic")
+        fill(network, load_weights(path), path, encoder="basic")
 
 
 def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_
     name = next(iter(weights.state))
     changed = dataclasses.replace(weights, state=weights.state | {name: torch.zeros(2)})
     with pytest.raises(PcamxError, match="weights of another model"):
-        fill(Network(config, decoder=False), changed, path, layout="bottleneck")
+        fill(Network(config, decoder=False), changed, path, encoder="bottleneck")
 
 
 def test_write_text_leaves_the_old_file_when_it_cannot(tmp_path: Path) -> None:

@@ -92,13 +92,18 @@ ADDED = [  # a line at the end
     ("attention: {impl: cuda}", "runtime.impl: 'cuda' is not one of auto, triton, reference"),
     ("attention: {mask_clas: label}", "unknown key attention.mask_clas;", "attention.mask_class?"),
     ("model: bottleneck", "model: expected keys below it, found 'bottleneck'"),
-    ("model: {layout: [basic]}", "model.layout: ['basic'] is not one of"),
+    ("model: {encoder: [basic]}", "model.encoder: ['basic'] is not text"),
     ("objective: {marked_per_batch: 0}", "objective.marked_per_batch: 0 is outside"),
     ("objective: {lesion_share: 1.1}", "objective.lesion_share: 1.1 is outside"),
     ("objective: {lesion_weight: -1}", "objective.lesion_weight: -1.0 is outside"),
     ("augment: {rotate: 200}", "augment.rotate: 200.0 is outside [0, 180]"),
     ("augment: {scale: 1}", "augment.scale: 1.0 is outside [0, 0.9]"),
     ("  weight_decay: .nan", "runtime.weight_decay: not a number"),
+    (
+        "  compile: true\n  sync_batch_norm: true",
+        "runtime.sync_batch_norm: its sums",
+        "runtime.compile to",
+    ),
     ("  weight_decay: 11", "runtime.weight_decay: 11.0 is outside [0, 10]"),
     ("  log_every: 0", "runtime.log_every: 0 is outside"),
     ("  save_every: 0", "runtime.save_every: 0 is outside"),
@@ -169,7 +174,7 @@ def test_differences(tmp_path: Path) -> None:
     assert differences(ours, ours) == []
     assert differences(ours, theirs) == [
         "stages.stage2.lr: 2.0 here, 3.0 there",
-        "model.layout: 'bottleneck' here, 'basic' there",
+        "model.encoder: 'bottleneck' here, 'basic' there",
     ]
 
 

@@ -40,7 +40,7 @@ from pcamx.explain.inputs import find_films
 from pcamx.explain.job import Job, Settings
 from pcamx.explain.reading import read
 from pcamx.explain.results import finish
-from pcamx.report.explained_film import Picture, draw
+from pcamx.report.figures.explained_film import Picture, draw
 from pcamx.run.pretrained import from_pretrained
 from pcamx.run.weights import load_weights, save_weights
 

@@ -63,12 +63,12 @@ def test_files(exported: Path) -> None:
 
 
 def test_stride_8(tmp_path: Path, write_config: Any) -> None:
-    config = write_config(tmp_path, {"model.layout": "bottleneck_stride8"})
+    config = write_config(tmp_path, {"model.encoder": "bottleneck_stride8"})
     out = tmp_path / "export"
     export(random_runs.random_run(tmp_path / "run", config, stages=(3,)), out)
     assert run_onnx(out / "model.onnx", greys(2))["map"].shape == (2, 4, 4)
     assert "| map | [B, 4, 4] |" in (out / "README.md").read_text()
-    assert from_pretrained(out).layout == "bottleneck_stride8"
+    assert from_pretrained(out).encoder == "bottleneck_stride8"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

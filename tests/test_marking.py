@@ -24,8 +24,8 @@ from pcamx.marking.check import check, choose
 from pcamx.marking.suggest import in_turn, suggest
 from pcamx.marking.wrong_attention import Signs, background_limit, measure
 from pcamx.model.network import Network
-from pcamx.report.contact_sheet import draw_sheet
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures.contact_sheet import draw_sheet
+from pcamx.report.figures.film_figure import Panel
 from pcamx.run.pretrained import from_pretrained
 from pcamx.run.weights import Weights, save_weights
 
@@ -248,7 +248,7 @@ def run(unmarked: Path, write_config: Any, tmp_path_factory: pytest.TempPathFact
     facts: dict[str, Any] = {"accuracy": 0.5, "seconds": 1.0, "epochs": 1, "world": 1}
     weights = Weights(
         stage=1,
-        layout="bottleneck",
+        encoder="bottleneck",
         canvas=32,
         device="cpu",
         state={k: v.clone() for k, v in network.state_dict().items()},

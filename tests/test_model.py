@@ -37,7 +37,7 @@ def settings(layout: Layout = "bottleneck") -> Config:
         data=configs.Data(store="store"),
         stages={entry.section: stage for entry in classifiers()},
         runtime=configs.Runtime(batch_size=8),
-        model=configs.Model(layout=layout),
+        model=configs.Model(encoder=layout),
     )
 
 
@@ -153,7 +153,7 @@ def gradient_field(encoder: Encoder, canvas: int) -> Tensor:
 def test_decoder_gives_a_float32_logit_at_the_size_of_the_image(
     size: tuple[int, int], autocast: bool
 ) -> None:
-    encoder, decoder = Encoder("bottleneck"), Decoder()
+    encoder, decoder = Encoder("bottleneck"), Decoder(CHANNELS)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         logit = decoder(encoder(images(2, 1, *size)), size)
     assert logit.shape == (2, 1, *size) and logit.dtype == torch.float32

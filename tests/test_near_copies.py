@@ -15,7 +15,8 @@ from pcamx import cli
 from pcamx.data.prepare import near_copies
 from pcamx.data.prepare.copies_apart import keep_apart
 from pcamx.data.prepare.near_copies import Pair, find_copies, look
-from pcamx.data.store import Entry, read_store
+from pcamx.data.sets.entry import Entry
+from pcamx.data.store import read_store
 
 Grey = NDArray[Any]
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from pcamx.data.phantom import draw_phantoms
-from pcamx.data.phantom.bodies import PARTS, SHARES
+from pcamx.data.phantom.anatomy.bodies import PARTS, SHARES
 from pcamx.data.phantom.film import draw_film
 from pcamx.data.phantom.plan import image_path, plan_films, study_path
 from pcamx.errors import PcamxError

@@ -45,7 +45,7 @@ def logits(model: Pretrained) -> torch.Tensor:
 def test_last_stage_of_a_run(run: Path, store_folder: Path, write_config: Any) -> None:
     model = pcamx.from_pretrained(run, device="cpu")
     store = read_store(store_folder)
-    assert (model.stage, model.layout, model.canvas) == (3, "bottleneck", 32)
+    assert (model.stage, model.encoder, model.canvas) == (3, "bottleneck", 32)
     assert (model.mean, model.std) == (store.mean, store.std)
     assert not any(layer.training for layer in model.network.modules())
     network = Network(configs.load(run / "config.yaml"), decoder=True).eval()
@@ -99,7 +99,17 @@ def test_report_of_another_training(run: Path) -> None:
 def test_export_and_back(run: Path, exported: Path) -> None:
     ours, theirs = from_pretrained(exported, device="cpu"), from_pretrained(run, device="cpu")
     assert torch.equal(logits(ours), logits(theirs))
-    for name in ("stage", "layout", "canvas", "mean", "std", "thresholds", "versions", "commit"):
+    for name in (
+        "stage",
+        "encoder",
+        "pooling",
+        "canvas",
+        "mean",
+        "std",
+        "thresholds",
+        "versions",
+        "commit",
+    ):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert from_pretrained(exported, stage=3).stage == 3
     shutil.rmtree(run)
@@ -107,10 +117,10 @@ def test_export_and_back(run: Path, exported: Path) -> None:
 
 
 def test_a_triton_run_loads_anywhere(tmp_path: Path, write_config: Any) -> None:
-    config = write_config(tmp_path, {"runtime.impl": "triton", "model.layout": "basic"})
+    config = write_config(tmp_path, {"runtime.impl": "triton", "model.encoder": "basic"})
     run = random_runs.random_run(tmp_path / "run", config, stages=(1,))
     model = from_pretrained(run, device="cpu")
-    assert model.layout == "basic"
+    assert model.encoder == "basic"
     model.explain(torch.zeros(1, 1, 32, 32))
 
 
@@ -181,9 +191,9 @@ def other_fields(folder: Path) -> None:
     torch.save(torch.load(path, weights_only=True) | {"era": "later"}, path)
 
 
-def other_layout(folder: Path) -> None:
+def other_encoder(folder: Path) -> None:
     path = folder / "stage3/weights.pt"
-    save_weights(path, dataclasses.replace(load_weights(path), layout="wide"))
+    save_weights(path, dataclasses.replace(load_weights(path), encoder="wide"))
 
 
 def one_bit(folder: Path) -> None:
@@ -217,7 +227,7 @@ def more_keys(folder: Path) -> None:
     [
         (write("stage3/weights.pt", b"photo"), "weights.pt: not a stage's weights .*of pcamx"),
         (other_fields, "weights.pt: not a stage's weights .*of pcamx"),
-        (other_layout, "weights.pt: layout 'wide' is unknown to pcamx"),
+        (other_encoder, "weights.pt: encoder 'wide' is unknown to pcamx"),
         (other_shapes, "weights.pt: not the weights of this network; pcamx"),
         (one_bit, "weights.pt: damaged, its SHA-256 is another"),
         (zeros, "weights.pt: damaged, its SHA-256 is another"),
@@ -288,8 +298,8 @@ def _sign(folder: Path) -> None:
         (renamed_tensor, "model.safetensors: not the weights of this network; pcamx"),
         (text_for_weights, "model.safetensors: not a safetensors file"),
         (edit("config.json", format=2, pcamx="9.0"), "config.json: format 2 of pcamx 9.0, this pc"),
-        (edit("config.json", layout="wide"), "layout 'wide' is unknown"),
-        (edit("config.json", layout=[]), "layout .. is unknown"),
+        (edit("config.json", encoder="wide"), "encoder 'wide' is unknown"),
+        (edit("config.json", encoder=[]), "encoder .. is unknown"),
         *(
             (edit("config.json", **changes), "config.json: not a config.json of pcamx export")
             for changes in (

@@ -14,8 +14,9 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, curves, film_figure, html, pace, page, rows, tables
-from pcamx.report.film_figure import Panel
+from pcamx.report import console, html, pace, page, rows, tables
+from pcamx.report.figures import curves, film_figure
+from pcamx.report.figures.film_figure import Panel
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
 

@@ -34,7 +34,7 @@ def settings(
         data=configs.Data(store="store"),
         stages={entry.section: stage for entry in classifiers()},
         runtime=configs.Runtime(batch_size=8),
-        model=configs.Model(layout=layout),
+        model=configs.Model(encoder=layout),
         attention=Attention(mask_class=mask_class, mask_grad=mask_grad),
         objective=objective or Objective(),
     )

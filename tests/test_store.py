@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pcamx.data.csv_files import csv_rows, relative
 from pcamx.data.prepare.store_folder import refuse_foreign
-from pcamx.data.store import Film, csv_rows, read_store, relative, write_store
+from pcamx.data.store import Film, read_store, write_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 

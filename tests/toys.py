@@ -73,7 +73,7 @@ TRAINABLES.append(
 if __name__ == "__main__":
     command, *words = sys.argv[1:]
     if command == "train":
-        train = Path(catalogue.__file__).parents[1] / "launch" / "train.py"
+        train = Path(catalogue.__file__).parents[2] / "launch" / "train.py"
         sys.argv = [str(train), *words]
         runpy.run_path(str(train), run_name="__main__")
     else:

@@ -1,1 +1,4 @@
-"""What the benches share: cases and rivals, timing, records. Each command stands one folder up."""
+"""What the benches share: timing, records, ways to load, loops; each command stands one folder up.
+
+`operations/` holds the cases of `bench.kernels`.
+"""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pcamx.errors import PcamxError
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def parser(bench: str, text: str, example: str) -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from pcamx.config import Augment, Config
 from pcamx.data.feed.augment import Warp, draw
 from pcamx.engine.build import one_cycle, parameter_groups
 from pcamx.engine.ranks import import_deepspeed
+from pcamx.model.encoder import Encoder
 from pcamx.ops import Impl
 from pcamx.training.stages import ClassifierStage, Stage, build_stage
 from pcamx.types import Batch
@@ -166,6 +167,7 @@ def plain(
     if channels_last:
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
+        assert isinstance(stage.network.encoder, Encoder)
         stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
     if not phases:
         _stem_whole(stage)

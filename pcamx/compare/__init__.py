@@ -20,7 +20,7 @@ from pcamx.metrics import Difference
 from pcamx.output import replacing_folder
 from pcamx.report import comparison_page
 from pcamx.report.comparison_rows import Comparison, Gap
-from pcamx.report.film_figure import save_png
+from pcamx.report.figures.film_figure import save_png
 from pcamx.run.folder import RunFolder
 
 PAGE, FACTS, FIGURE = "compare.html", "compare.json", "figure2.png"

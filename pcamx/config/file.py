@@ -135,7 +135,7 @@ def load(path: str | Path) -> Config:
     return config
 
 
-_MOVED = {"attention.impl": "runtime.impl"}
+_MOVED = {"attention.impl": "runtime.impl", "model.layout": "model.encoder"}
 """Keys of earlier versions and where they are now; a run's config.yaml may have them."""
 
 

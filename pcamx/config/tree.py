@@ -1,11 +1,16 @@
 """Every key of a run: one tree of frozen dataclasses, whose defaults are those that ship."""
 
+import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config.checks import ConfigError, in_range, not_empty
 from pcamx.config.instruments import DeepSpeed
+
+Layout = Literal["bottleneck", "basic", "bottleneck_stride8"]
+"""Of the paper's 23 layers, see `pcamx.model.encoder`."""
+Pooling = Literal["mean", "lse", "top"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +80,34 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """The 23-layer network, which ends in 128 filters."""
+    """The network, which ends in 128 filters and a pooled linear classifier."""
 
-    layout: Literal["bottleneck", "basic", "bottleneck_stride8"] = "bottleneck"
-    """The last is `bottleneck` with maps at stride 8 instead of 16, twice as fine each way."""
+    encoder: str = "bottleneck"
+    """Of the paper's 23 layers bottleneck, basic or bottleneck_stride8, whose maps are twice as
+    fine each way; or timm:NAME, a backbone of timm such as timm:resnet18 (pcamx[encoders])."""
+    weights: str = ""
+    """What a timm backbone starts from where a stage's init_from is scratch: nothing if empty, a
+    local safetensors file or state dict, or timm, which fetches its own."""
+    frozen: Literal[0, 4, 8, 16] = 0
+    """The stride up to whose maps a timm backbone stays as it came; 0 trains all of it."""
+    pooling: Pooling = "mean"
+    """Of each class's map to its logit: the paper's mean over the cells, the logarithm of the mean
+    exponential, or the mean of the top 2 % of the cells."""
+
+    def __post_init__(self) -> None:
+        timm = self.encoder.startswith("timm:") and len(self.encoder) > len("timm:")
+        if not timm and self.encoder not in (layouts := get_args(Layout)):
+            near = difflib.get_close_matches(self.encoder, layouts, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"model.encoder: {self.encoder!r} is not one of {', '.join(layouts)}, or a timm "
+                f"backbone such as timm:resnet18{hint}"
+            )
+        for key in ("weights", "frozen"):
+            if getattr(self, key) and not timm:
+                raise ConfigError(f"model.{key}: only a timm backbone has it; leave it out")
+        if self.frozen and not self.weights:
+            raise ConfigError("model.frozen: fresh weights would stay so; name model.weights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

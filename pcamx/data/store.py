@@ -8,17 +8,16 @@ The manifest lists only films that decode; what follows relies on it, because th
 the whole run on a bad file and does not say which one it was.
 """
 
-import csv
 import hashlib
-import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from pcamx.data.contents import COLUMNS, Content, check_mark, parse, rows
+from pcamx.data.csv_files import csv_rows, csv_text, relative
 from pcamx.errors import PcamxError
 
 FORMAT = 1
@@ -28,22 +27,6 @@ CONTENT, NEAR_COPIES = "content.csv", "near_copies.csv"
 FILMS, REPORT, CACHE = "films", "transcode_report", "cache"
 CANVASES = ".canvases"
 """Ending of the files in `cache/`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a data set says about one film, before anybody opened the file."""
-
-    where: str
-    """File and line that name the film, for messages."""
-    path: str
-    label: int
-    patient: str
-    study: str
-    part: str
-    split: str
-    left_out: str = ""
-    """Why the film goes to the quarantine, however sound its file is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,50 +73,6 @@ class Store:
     def split(self, name: str) -> tuple[Film, ...]:
         """The films of one split, in the manifest's order."""
         return tuple(film for film in self.films if film.split == name)
-
-
-def relative(text: str) -> str:
-    """A path from a data file, normalised to forward slashes.
-
-    Raises PcamxError, without a location, if it is empty, absolute or climbs with `..`. Links
-    are another matter: `pcamx.data.prepare.store_builder` looks at those.
-    """
-    path = PurePosixPath(text)
-    if not text or not path.parts or "\0" in text:
-        raise PcamxError("the path is empty; give the film's path inside the data folder")
-    if path.is_absolute() or ".." in path.parts:
-        raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
-    return path.as_posix()
-
-
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each row that is not blank; UTF-8 with or without a BOM.
-
-    Raises PcamxError that names the file and the line.
-    """
-    line = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                line = reader.line_num
-                if any(field.strip() for field in row):
-                    yield line, [field.strip() for field in row]
-    except UnicodeDecodeError:
-        raise PcamxError(f"{path}: not UTF-8 text; save it as a UTF-8 csv") from None
-    except csv.Error as error:
-        raise PcamxError(f"{path}, after line {line}: not a valid csv ({error})") from None
-    except OSError as error:
-        raise PcamxError(f"{path}: {error.strerror}; check the path") from None
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The text of a csv file with these fields, quoted where they need it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def write_store(

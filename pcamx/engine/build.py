@@ -99,7 +99,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCyc
 
 def parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay on convolutions and the classifier, none on batch norm and biases."""
-    parameters = list(stage.parameters())
+    parameters = [p for p in stage.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -32,7 +32,7 @@ from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
 from pcamx.model.network import Network
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.film_figure import Panel, save_png
+from pcamx.report.figures.film_figure import Panel, save_png
 from pcamx.report.page import write_page
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history

@@ -20,7 +20,7 @@ from pcamx.catalogue import (
 from pcamx.data.store import Film, Store
 from pcamx.evaluation.explainers import Explainer
 from pcamx.evaluation.scoring import Scores
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures.film_figure import Panel
 from pcamx.types import Batch
 
 _FILMS = 12

@@ -18,6 +18,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import Explainer, centre, explainer
 from pcamx.model.network import Network, Segmenter, build_network
 from pcamx.progress import Say, Track, silent
+from pcamx.run.films import read_films
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights, network_of
 from pcamx.types import Batch
@@ -139,7 +140,7 @@ def open_run(folder: Path, other: Path | None, split: Split, track: Track, say: 
     """
     run = RunFolder(folder)
     config = run.read_config()
-    own = read_store(run.find_store(config))
+    own = read_films(run.find_store(config), config.model)
     run.check_store(own.folder)
     store = own if other is None else replace(read_store(other), mean=own.mean, std=own.std)
     run.finished_classifiers()

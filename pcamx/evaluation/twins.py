@@ -12,8 +12,9 @@ import torch
 
 from pcamx import metrics
 from pcamx.catalogue import measures, resolve
+from pcamx.data.csv_files import csv_rows
 from pcamx.data.phantom.twins import HEADER
-from pcamx.data.store import Film, Store, csv_rows
+from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.metrics import Floats
 from pcamx.metrics.basis import CHANGES, Change, Pairs

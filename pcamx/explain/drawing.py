@@ -1,4 +1,4 @@
-"""An explained film as `pcamx.report.explained_film` draws it.
+"""An explained film as `pcamx.report.figures.explained_film` draws it.
 
 Shapes: H W the canvas, h w the film on it.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 from pcamx.catalogue import MAPS
 from pcamx.explain.candidates import Candidate
 from pcamx.explain.job import Job, Settings
-from pcamx.report.explained_film import Outline, Picture
+from pcamx.report.figures.explained_film import Outline, Picture
 
 
 def picture(settings: Settings, job: Job, candidates: Sequence[Candidate]) -> Picture:

@@ -114,7 +114,7 @@ def _settings(model: Pretrained, dicom_seg: bool) -> Settings:
         "model": {
             "folder": str(model.folder),
             "stage": model.stage,
-            "layout": model.layout,
+            "encoder": model.encoder,
             "canvas": model.canvas,
             "sha256": identity(model),
             "measured_at_commit": model.commit,

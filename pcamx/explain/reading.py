@@ -13,7 +13,7 @@ from PIL import Image
 from pcamx.data.files.film import read_film
 from pcamx.data.files.image import UnfitError
 from pcamx.explain.inputs import FilmPath
-from pcamx.report.explained_film import LONG_SIDE
+from pcamx.report.figures.explained_film import LONG_SIDE
 
 
 class Reading(NamedTuple):

@@ -15,7 +15,7 @@ from pcamx.explain.dicom_seg import MOST, write_segmentation
 from pcamx.explain.drawing import picture
 from pcamx.explain.job import CALLED, Job, Row, Scored, Settings
 from pcamx.explain.reading import Reading
-from pcamx.report.explained_film import draw
+from pcamx.report.figures.explained_film import draw
 
 FORMAT = 1
 FILMS = "films"

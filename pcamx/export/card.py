@@ -181,7 +181,7 @@ def _making(model: Pretrained, weights: Weights, onnx: Mapping[str, Any]) -> str
     return (
         "## How it was made\n\n"
         f"Stage {weights.stage}, {weights.epochs} epochs in {rows.duration(weights.seconds)}; "
-        f"ranks: {weights.world}, device: {weights.device}. Layout {weights.layout}, {count:,} "
+        f"ranks: {weights.world}, device: {weights.device}. Encoder {weights.encoder}, {count:,} "
         f"weights. Exported by pcamx {__version__}.\n\n"
         f"`model.onnx` (opset {onnx['opset']}; {_listed(onnx['versions'])}) and PyTorch differ on "
         f"eight test canvases by at most: {differences} (CPU).\n"

@@ -12,12 +12,13 @@ import torch
 from PIL import ExifTags, Image
 
 from pcamx.data.canvas.lesion_mask import lay_lesion
+from pcamx.data.csv_files import csv_rows
 from pcamx.data.marks import Marks, read_marks
-from pcamx.data.store import QUARANTINE, SPLITS, Film, Store, csv_rows, read_store
+from pcamx.data.store import QUARANTINE, SPLITS, Film, Store, read_store
 from pcamx.marking import film_tiles
 from pcamx.progress import Track, silent
-from pcamx.report.contact_sheet import FILMS, check_place, save_sheet
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
+from pcamx.report.figures.film_figure import Panel
 from pcamx.types import NORMAL
 
 CANVAS = 320

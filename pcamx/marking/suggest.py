@@ -23,8 +23,8 @@ from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.model.maps import explain
 from pcamx.output import write_text
 from pcamx.progress import Track, silent
-from pcamx.report.contact_sheet import FILMS, check_place, save_sheet
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
+from pcamx.report.figures.film_figure import Panel
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, from_pretrained
 from pcamx.types import ABNORMAL

@@ -5,7 +5,16 @@ a `Statistic` of a whole set, into a value with an interval or a difference with
 """
 
 from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
-from pcamx.metrics.bootstrap import Difference, Figure, Floats, Statistic, figure, mean, mean_of, paired
+from pcamx.metrics.bootstrap import (
+    Difference,
+    Figure,
+    Floats,
+    Statistic,
+    figure,
+    mean,
+    mean_of,
+    paired,
+)
 from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
 from pcamx.metrics.calibration import brier, calibration_error
 from pcamx.metrics.classification import (

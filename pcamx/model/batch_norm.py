@@ -7,20 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from pcamx.distributed import rank_count, total_over_ranks
+from pcamx.errors import PcamxError
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """torch's batch norm, with its weights' names; ``over_ranks`` joins the ranks' statistics.
+    """torch's batch norm by the batch of all ranks; on one rank, and in evaluation, torch's own.
 
-    torch's own SyncBatchNorm does that on GPUs alone. Each rank then waits for all in every
-    forward and backward that normalises by the batch, so all must make the same ones.
+    torch's SyncBatchNorm does that on GPUs alone. Each rank waits for all in every forward and
+    backward that normalises by the batch, so all must make the same ones.
     """
-
-    over_ranks: bool = False
 
     def forward(self, x_BKhw: Tensor) -> Tensor:
         """Normalise each channel; in the dtype of ``x_BKhw``, computed in float32 at least."""
-        if not (self.over_ranks and self.training and rank_count() > 1):
+        if not self.training or rank_count() == 1:
             return super().forward(x_BKhw)
         dtype = torch.promote_types(x_BKhw.dtype, torch.float32)
         with torch.autocast(x_BKhw.device.type, enabled=False):
@@ -62,7 +61,24 @@ def _moments(x_BKhw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def join_ranks(module: nn.Module) -> None:
-    """Have every batch norm inside take its statistics of all ranks' films."""
-    for norm in module.modules():
-        if isinstance(norm, BatchNorm):
-            norm.over_ranks = True
+    """Have every batch norm inside take its statistics of all ranks' films; names stay.
+
+    Raises PcamxError where there is a batch norm of another kind, as some of timm's encoders have.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(module, name, _joined(child))
+        else:
+            join_ranks(child)
+
+
+def _joined(norm: nn.Module) -> "BatchNorm":
+    kind = type(norm)
+    if kind is not nn.BatchNorm2d or not norm.affine or norm.momentum is None:
+        raise PcamxError(
+            f"runtime.sync_batch_norm: this encoder has batch norms of the kind {kind.__name__}, "
+            "which cannot be joined; set it to false"
+        )
+    joined = BatchNorm(norm.num_features, norm.eps, norm.momentum)
+    joined.load_state_dict(norm.state_dict())
+    return joined.train(norm.training)

@@ -3,10 +3,10 @@
 Shapes: B batch, K channels, h w a map, H W the image.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from pcamx.model.encoder import CHANNELS
 
 
 class Decoder(nn.Module):
@@ -17,16 +17,17 @@ class Decoder(nn.Module):
     convolutional network.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 32) -> None:
+        """Make a decoder of maps with ``channels``, the finest first."""
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in CHANNELS)
+        self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in channels)
         self.smooth = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
             )
-            for _ in CHANNELS
+            for _ in channels
         )
         self.answer = nn.Conv2d(width, 1, 1)
 

@@ -5,15 +5,16 @@ layouts fit (weighted layers of the main path, with the classifier). Shapes: B b
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS = (32, 64, 128)
+from pcamx.config import Layout
 
-Layout = Literal["bottleneck", "basic", "bottleneck_stride8"]
+CHANNELS = (32, 64, 128)
+FILTERS = CHANNELS[-1]
+"""Of the last convolution, whatever the encoder."""
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -89,6 +90,7 @@ class Encoder(nn.Module):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
+        self.channels = CHANNELS
         block, depths = (_basic, (3, 4, 3)) if layout == "basic" else (_bottleneck, (2, 2, 3))
         strides = (1, 2, 1) if layout == "bottleneck_stride8" else (1, 2, 2)
         self.stem = nn.Sequential(
@@ -107,6 +109,8 @@ class Encoder(nn.Module):
             inputs = outputs
         self.stride = 4 * math.prod(strides)
         self.last_step = max(i for i, stride in enumerate(strides) if stride == 2)
+        self.shallow_centred = self.last_step < len(self.groups) - 1
+        """Whether the maps before the last lie as it does, see `_centred`."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -114,6 +118,13 @@ class Encoder(nn.Module):
     def forward(self, image_B1HW: Tensor) -> list[Tensor]:
         features = self.shallow(image_B1HW)
         return [*features, self.deepest(features[-1])]
+
+    def tracked(self, image_B1HW: Tensor) -> list[Tensor]:
+        """Return `forward`'s maps, with a graph from the last back to the one before."""
+        features = self.shallow(image_B1HW)
+        with torch.enable_grad():
+            features[-1] = features[-1].detach().requires_grad_()
+            return [*features, self.deepest(features[-1])]
 
     def shallow(self, image_B1HW: Tensor) -> list[Tensor]:
         """The feature maps before the last, at strides 4 and 8."""

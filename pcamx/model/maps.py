@@ -52,14 +52,12 @@ def see(network: Network | Segmenter, image_B1HW: Tensor, *, gradients: bool = F
     if not gradients:
         features = network.encoder(image_B1HW)
         return Seen(network, features, network.head(features[-1])[0], side, None)
-    shallow = network.encoder.shallow(image_B1HW)
+    features = network.encoder.tracked(image_B1HW)
     # In evaluation mode no film sees another, so the sum's gradient is each film's own.
     with torch.enable_grad():
-        leaf_BKhw = shallow[-1].detach().requires_grad_()
-        deepest_BKhw = network.encoder.deepest(leaf_BKhw)
-        logits_BC, _ = network.head(deepest_BKhw)
-        (grad_BKhw,) = torch.autograd.grad(logits_BC[:, ABNORMAL].sum(), leaf_BKhw)
-    features = [*shallow, deepest_BKhw.detach()]
+        logits_BC, _ = network.head(features[-1])
+        (grad_BKhw,) = torch.autograd.grad(logits_BC[:, ABNORMAL].sum(), features[-2])
+    features = [x_BKhw.detach() for x_BKhw in features]
     return Seen(network, features, logits_BC.detach(), side, grad_BKhw)
 
 
@@ -114,8 +112,7 @@ def layercam(seen: Seen) -> Tensor:
 
 
 def _at_image(seen: Seen, map_Bhw: Tensor) -> Tensor:
-    centred = seen.network.encoder.last_step < len(seen.features) - 1
-    return to_image(map_Bhw, seen.side, centred)
+    return to_image(map_Bhw, seen.side, seen.network.encoder.shallow_centred)
 
 
 def decoder(seen: Seen) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: B batch, C classes, h w the map, H W the image.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pcamx.config import Attention, Model
 from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import Encoder
 from pcamx.model.head import Head
+from pcamx.model.timm_encoder import PREFIX, TimmEncoder
 from pcamx.ops import Impl
 from pcamx.types import ABNORMAL, NORMAL
 
@@ -37,9 +38,9 @@ class Network(nn.Module):
 
     def __init__(self, config: Architecture, *, decoder: bool) -> None:
         super().__init__()
-        self.encoder = Encoder(config.model.layout)
-        self.head = Head(config.attention, config.impl)
-        self.decoder = Decoder() if decoder else None
+        self.encoder = build_encoder(config.model)
+        self.head = Head(config.attention, config.impl, config.model.pooling)
+        self.decoder = Decoder(self.encoder.channels) if decoder else None
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
         """Logits [B, C] of the full image."""
@@ -67,14 +68,22 @@ class Segmenter(nn.Module):
 
     def __init__(self, config: Architecture) -> None:
         super().__init__()
-        self.encoder = Encoder(config.model.layout)
-        self.decoder = Decoder()
+        self.encoder = build_encoder(config.model)
+        self.decoder = Decoder(self.encoder.channels)
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
         """Logit of a lesion [B, 1, H, W], float32."""
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
         logit_B1HW: Tensor = self.decoder(self.encoder(image_B1HW), size)
         return logit_B1HW
+
+
+def build_encoder(model: Model) -> Encoder | TimmEncoder:
+    """Return the encoder that the config names, with fresh weights."""
+    if model.encoder.startswith(PREFIX):
+        return TimmEncoder(model.encoder, model.frozen)
+    layout: Any = model.encoder  # checked by the config
+    return Encoder(layout)
 
 
 def build_network(entry: Trainable, config: Architecture) -> Network | Segmenter:

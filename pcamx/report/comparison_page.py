@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from pcamx.report import comparison_rows, film_figure, gallery, html, rows, sentences
+from pcamx.report import comparison_rows, html, rows, sentences
 from pcamx.report.comparison_rows import Comparison
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures import film_figure, gallery
+from pcamx.report.figures.film_figure import Panel
 
 
 def render(found: Comparison, panels: Sequence[Panel]) -> str:

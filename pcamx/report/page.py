@@ -8,9 +8,10 @@ from typing import Any
 
 from pcamx.catalogue import TRAINABLES
 from pcamx.output import write_text
-from pcamx.report import film_figure, gallery, html, rows, sentences
-from pcamx.report.curves import stage_curves
-from pcamx.report.film_figure import Panel
+from pcamx.report import html, rows, sentences
+from pcamx.report.figures import film_figure, gallery
+from pcamx.report.figures.curves import stage_curves
+from pcamx.report.figures.film_figure import Panel
 
 
 def write_page(

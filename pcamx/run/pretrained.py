@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pcamx import __version__
 from pcamx.catalogue import StageId, classifiers, maps_of, trainable
-from pcamx.config import Attention, Config, ConfigError
+from pcamx.config import Attention, Config, ConfigError, Pooling
 from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
 from pcamx.model.maps import explain
@@ -52,7 +52,8 @@ class Pretrained:
     folder: Path
     network: Network = field(repr=False)
     stage: StageId
-    layout: str
+    encoder: str
+    pooling: Pooling
     canvas: int
     """Side of the square canvas in pixels; `data.canvas.placement.fit` places a film on it."""
     mean: float
@@ -120,7 +121,8 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
         folder=run.path,
         network=network,
         stage=number,
-        layout=weights.layout,
+        encoder=weights.encoder,
+        pooling=weights.pooling,
         canvas=weights.canvas,
         mean=mean,
         std=std,
@@ -158,7 +160,8 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
         "model_type": "pcamx",
         "pcamx": __version__,
         "stage": model.stage,
-        "layout": model.layout,
+        "encoder": model.encoder,
+        "pooling": model.pooling,
         "canvas": model.canvas,
         "mean": model.mean,
         "std": model.std,
@@ -191,7 +194,8 @@ def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> P
         folder=folder,
         network=network,
         stage=facts["stage"],
-        layout=facts["layout"],
+        encoder=facts["encoder"],
+        pooling=facts["pooling"],
         canvas=facts["canvas"],
         mean=facts["mean"],
         std=facts["std"],
@@ -206,7 +210,8 @@ def _network(
 ) -> Network:
     weights = Weights(
         stage=facts["stage"],
-        layout=facts["layout"],
+        encoder=facts["encoder"],
+        pooling=facts["pooling"],
         canvas=facts["canvas"],
         accuracy=None,
         seconds=0.0,
@@ -229,14 +234,18 @@ def _facts(path: Path) -> dict[str, Any]:
                 f"{path}: format {facts['format']} of pcamx {facts.get('pcamx')}, this pcamx "
                 f"{__version__} reads format {FORMAT}; export the run anew"
             )
+        if "layout" in facts:  # as an encoder was called before
+            facts["encoder"] = facts.pop("layout")
+        facts.setdefault("pooling", "mean")
         fine = (
             facts["stage"] in [entry.key for entry in classifiers()]
             and facts["canvas"] in range(32, 4097, 16)
+            and facts["pooling"] in get_args(Pooling)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf
             and facts["thresholds"].keys() == set(_maps(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
-            and {"layout", "versions", "commit", "sha256"} <= facts.keys()
+            and {"encoder", "versions", "commit", "sha256"} <= facts.keys()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         fine = False

@@ -5,16 +5,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pcamx import __version__
 from pcamx.catalogue import StageId, trainable
-from pcamx.config import Attention, Config, Model
+from pcamx.config import Attention, Config, ConfigError, Model, Pooling
 from pcamx.errors import PcamxError
-from pcamx.model.encoder import Layout
 from pcamx.model.network import Network, Segmenter, build_network
 from pcamx.ops import Impl
 from pcamx.output import replacing_file
@@ -25,7 +24,7 @@ class Weights:
     """A finished stage: its network's weights and what made them."""
 
     stage: StageId
-    layout: str
+    encoder: str
     canvas: int
     accuracy: float | None
     """P; None where nothing is classified."""
@@ -37,6 +36,7 @@ class Weights:
     mean: float | None = None
     """Of the training films, grey levels of 0..255; None in files of pcamx before it was kept."""
     std: float | None = None
+    pooling: Pooling = "mean"
     run: str | None = None
     """The id of the run, as in its origin.json; None in older files."""
 
@@ -67,8 +67,10 @@ def load_weights(path: Path, stage: StageId | None = None) -> Weights:
     try:
         facts = torch.load(path, map_location="cpu", weights_only=True)
         written = facts.pop("sha256", None)
-        weights = Weights(**facts)
         damaged = written is not None and written != _digest(facts)
+        if "layout" in facts:  # as an encoder was called before
+            facts["encoder"] = facts.pop("layout")
+        weights = Weights(**facts)
     except FileNotFoundError:
         raise PcamxError(f"{path}: no such weights; train that stage first") from None
     except Exception as error:
@@ -87,7 +89,7 @@ def load_weights(path: Path, stage: StageId | None = None) -> Weights:
 def load_start(path: Path, config: Config, stage: StageId) -> Weights:
     """Return the weights that a stage starts from.
 
-    Raises PcamxError where they are missing or of another layout.
+    Raises PcamxError where they are missing or of another encoder.
     """
     entry = trainable(stage)
     if not path.is_file():
@@ -96,24 +98,24 @@ def load_start(path: Path, config: Config, stage: StageId) -> Weights:
             f"stages.{entry.section}.init_from to scratch"
         )
     weights = load_weights(path)
-    _check_layout(weights, path, config.model.layout)
+    _check_encoder(weights, path, config.model.encoder)
     return weights
 
 
-def _check_layout(weights: Weights, path: Path, layout: str) -> None:
-    if weights.layout != layout:
+def _check_encoder(weights: Weights, path: Path, encoder: str) -> None:
+    if weights.encoder != encoder:
         raise PcamxError(
-            f"{path}: weights of the {weights.layout} layout, the config says {layout}; "
-            "set model.layout or start from another run"
+            f"{path}: weights of the encoder {weights.encoder}, the config says {encoder}; "
+            "set model.encoder or start from another run"
         )
 
 
-def fill(network: nn.Module, weights: Weights, path: Path, *, layout: str) -> list[str]:
+def fill(network: nn.Module, weights: Weights, path: Path, *, encoder: str) -> list[str]:
     """Put ``weights`` into ``network``; return the parameters that they do not hold.
 
     Raises PcamxError where they belong to another layout.
     """
-    _check_layout(weights, path, layout)
+    _check_encoder(weights, path, encoder)
     known = network.state_dict()
     state = {name: value for name, value in weights.state.items() if name in known}
     try:
@@ -139,14 +141,15 @@ def network_of(
 ) -> Network | Segmenter:
     """Return the network that ``weights``, read from ``path``, were trained in, in eval mode.
 
-    Raises PcamxError where they are not its weights, or of a layout that is unknown here.
+    Raises PcamxError where they are not its weights, or of an encoder that is unknown here.
     """
-    layout: Any = weights.layout
-    if layout not in get_args(Layout):
-        raise PcamxError(f"{path}: layout {layout!r} is unknown to pcamx {__version__}")
-    network = build_network(
-        trainable(weights.stage), _Architecture(Model(layout=layout), attention, impl)
-    )
+    try:
+        model = Model(encoder=weights.encoder, pooling=weights.pooling)
+    except (ConfigError, TypeError, AttributeError):
+        raise PcamxError(
+            f"{path}: encoder {weights.encoder!r} is unknown to pcamx {__version__}"
+        ) from None
+    network = build_network(trainable(weights.stage), _Architecture(model, attention, impl))
     try:
         network.load_state_dict(weights.state)
     except RuntimeError:

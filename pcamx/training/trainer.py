@@ -14,7 +14,7 @@ from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
-from pcamx.data.store import Store, read_store
+from pcamx.data.store import Store
 from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
@@ -23,6 +23,7 @@ from pcamx.progress import Track, silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
+from pcamx.run.films import read_films
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import History
 from pcamx.run.weights import Weights, save_weights
@@ -42,7 +43,7 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
 
     Raises PcamxError for what a user can mend and Interrupted after Ctrl-C.
     """
-    store = read_store(Path(config.data.store))
+    store = read_films(Path(config.data.store), config.model)
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
     with joined(Path(config.run.folder)) as ranks:
         _train(config, store, stages, ranks, resume=resume)
@@ -241,7 +242,8 @@ class StageRun:
             prefix = "network."
             weights = Weights(
                 stage=self.stage,
-                layout=self.config.model.layout,
+                encoder=self.config.model.encoder,
+                pooling=self.config.model.pooling,
                 canvas=self.config.data.canvas,
                 accuracy=float(state["accuracy.value"]) if "accuracy.value" in state else None,
                 seconds=self.progress.seconds,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
-from pcamx.data.store import Film, Store, csv_rows
+from pcamx.data.csv_files import csv_rows
+from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 
 FILE = "markers.csv"

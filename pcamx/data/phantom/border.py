@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pcamx.data.canvas.side_markers import Box
-from pcamx.data.phantom.bones import Array, Point, Points, Rng
+from pcamx.data.phantom.anatomy.bones import Array, Point, Points, Rng
 
 Bits = NDArray[np.bool_]
 ROOM = 0.05  # at least, between the lesion and a narrow field's edge

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.data.canvas.side_markers import Box
-from pcamx.data.phantom import clutter, lesions
-from pcamx.data.phantom.bodies import Body, body
-from pcamx.data.phantom.bones import (
+from pcamx.data.phantom.anatomy import clutter, lesions
+from pcamx.data.phantom.anatomy.bodies import Body, body
+from pcamx.data.phantom.anatomy.bones import (
     Array,
     Bone,
     Point,

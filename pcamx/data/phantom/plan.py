@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcamx.data.phantom.bodies import PARTS, SHARES
-from pcamx.data.phantom.bones import Rng
+from pcamx.data.phantom.anatomy.bodies import PARTS, SHARES
+from pcamx.data.phantom.anatomy.bones import Rng
 from pcamx.data.phantom.temptations import KINDS, LETTER, THE_LETTER, Temptation
 
 SPLITS = ("train", "valid")

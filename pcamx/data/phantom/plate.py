@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcamx.data.phantom.bones import (
+from pcamx.data.phantom.anatomy.bones import (
     SAMPLES,
     Array,
     Bone,

@@ -11,7 +11,7 @@ training films and on half of the validation films; with share 0.4 and follows 0
 
 from dataclasses import dataclass
 
-from pcamx.data.phantom.bones import Rng
+from pcamx.data.phantom.anatomy.bones import Rng
 from pcamx.errors import PcamxError
 
 LETTER, PLATE, CAST, EXPOSURE, COLLIMATION = KINDS = (

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from pcamx.data.phantom.bones import Array, Rng
+from pcamx.data.phantom.anatomy.bones import Array, Rng
 
 
 def develop(thick_HW: Array, usual: float, rng: Rng) -> Array:

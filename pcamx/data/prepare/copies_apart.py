@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pcamx.data.csv_files import csv_text
 from pcamx.data.prepare.near_copies import Pair
-from pcamx.data.store import SPLITS, Entry, csv_text
+from pcamx.data.sets.entry import Entry
+from pcamx.data.store import SPLITS
 
 _COLUMNS = ("path", "split", "copy", "copy_split", "correlation", "left_out")
 

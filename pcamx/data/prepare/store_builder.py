@@ -13,8 +13,9 @@ from pcamx.data.prepare.stored_films import store_films
 from pcamx.data.prepare.summary import Summary, counts, missing
 from pcamx.data.prepare.transcode import Kind, check_codec
 from pcamx.data.prepare.verify import Facts, verify
+from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.listing import list_films
-from pcamx.data.store import NEAR_COPIES, Entry, Film, write_store
+from pcamx.data.store import NEAR_COPIES, Film, write_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 from pcamx.processes import in_processes

@@ -9,7 +9,8 @@ from pcamx.data.prepare.copies_apart import Copies
 from pcamx.data.prepare.draw_marks import MarkTally
 from pcamx.data.prepare.parity import Parity
 from pcamx.data.prepare.verify import Facts
-from pcamx.data.store import SPLITS, Entry, Film
+from pcamx.data.sets.entry import Entry
+from pcamx.data.store import SPLITS, Film
 
 
 @dataclass(frozen=True, slots=True)

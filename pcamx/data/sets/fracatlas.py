@@ -13,7 +13,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from pcamx.data.store import Entry, csv_rows
+from pcamx.data.csv_files import csv_rows
+from pcamx.data.sets.entry import Entry
 from pcamx.errors import PcamxError
 
 TABLE = "dataset.csv"

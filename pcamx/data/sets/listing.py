@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pcamx.data.sets import fracatlas
+from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.mura import is_mura, read_mura
 from pcamx.data.sets.table import REQUIRED, read_table
-from pcamx.data.store import Entry
 from pcamx.errors import PcamxError
 
 TABLE = "labels.csv"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcamx.data.store import Entry, csv_rows, relative
+from pcamx.data.csv_files import csv_rows, relative
+from pcamx.data.sets.entry import Entry
 from pcamx.errors import PcamxError
 
 PREFIX = "MURA-v1.1/"

@@ -5,7 +5,9 @@ Required columns: path, label, split. Optional: patient, study, part.
 
 from pathlib import Path
 
-from pcamx.data.store import SPLITS, Entry, csv_rows, relative
+from pcamx.data.csv_files import csv_rows, relative
+from pcamx.data.sets.entry import Entry
+from pcamx.data.store import SPLITS
 from pcamx.errors import PcamxError
 
 REQUIRED = ("path", "label", "split")

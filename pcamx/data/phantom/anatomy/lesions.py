@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.phantom.bones import (
+from pcamx.data.phantom.anatomy.bones import (
     SAMPLES,
     Array,
     Bone,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.lib.roofline import Shape
+from bench.lib.operations.roofline import Shape
 
 CHANNELS, CLASSES, STRIDE = 128, 2, 16  # of the network's last block
 OURS, REFERENCE, EAGER, COMPILED = "ours", "reference", "eager", "torch.compile"

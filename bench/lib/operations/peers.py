@@ -14,7 +14,7 @@ from unittest.mock import MagicMock, patch
 import torch
 from torch import Tensor, nn
 
-from bench.lib.case import Impl, Tensors
+from bench.lib.operations.case import Impl, Tensors
 from bench.lib.timing import Call
 from pcamx.kernels import reference
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pcamx.data.phantom.bones import Bone, Point, Rng
+from pcamx.data.phantom.anatomy.bones import Bone, Point, Rng
 
 PARTS = ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST")
 # Long bones come more often than in MURA: a small set must show the plain cases often enough.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcamx.report import film_figure
-from pcamx.report.film_figure import Panel
+from pcamx.report.figures import film_figure
+from pcamx.report.figures.film_figure import Panel
 
 
 @dataclass(frozen=True, slots=True)

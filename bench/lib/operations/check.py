@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.lib.case import EAGER, Case, working_dtype
+from bench.lib.operations.case import EAGER, Case, working_dtype
 from bench.lib.record import Row
 from pcamx.errors import PcamxError
 

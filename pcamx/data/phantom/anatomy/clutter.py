@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pcamx.data.phantom.bones import Array, Bone, coordinates, window
+from pcamx.data.phantom.anatomy.bones import Array, Bone, coordinates, window
 
 
 def carve_canals(bone_HW: Array, bones: Sequence[Bone], rng: np.random.Generator) -> None:

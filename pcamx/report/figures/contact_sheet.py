@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pcamx.errors import PcamxError
-from pcamx.report.film_figure import Panel, draw_outlines, overlay, write_png
+from pcamx.report.figures.film_figure import Panel, draw_outlines, overlay, write_png
 
 FILMS = 48
 """Says how many films fit on a page."""

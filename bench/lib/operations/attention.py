@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.lib import rivals, roofline
-from bench.lib.case import (
+from bench.lib.operations import rivals, roofline
+from bench.lib.operations.case import (
     CLASSES,
     COMPILED,
     EAGER,
@@ -27,7 +27,7 @@ from bench.lib.case import (
     subject,
     working_dtype,
 )
-from bench.lib.peers import Peers, peers
+from bench.lib.operations.peers import Peers, peers
 from pcamx import ops
 from pcamx.kernels import reference
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.lib import rivals, roofline
-from bench.lib.case import (
+from bench.lib.operations import rivals, roofline
+from bench.lib.operations.case import (
     COMPILED,
     EAGER,
     Case,

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pcamx.report.film_figure import legend_bar, overlay
+from pcamx.report.figures.film_figure import legend_bar, overlay
 
 LONG_SIDE = 1000
 """Limits the longer side of a drawn film, in pixels of the picture."""

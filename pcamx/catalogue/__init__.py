@@ -1,0 +1,113 @@
+"""Everything that can be trained, mapped and measured: one entry each, in one room.
+
+Whoever lists them (training, evaluation, report.json, films.csv, pages, console, compare, the
+ablation, the command lines) iterates over `TRAINABLES`, `MAPS`, `BASELINES` and `MEASURES`, in
+their order. To add one, write its function or class, and its entry in `trainables`, `maps`,
+`map_measures` or `decision_measures`.
+
+An entry names its function or class as packaging's entry points do, "package.module:name", since
+those lie above this room; `resolve` imports it on first use.
+"""
+
+import importlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pcamx.catalogue.decision_measures import (
+    ACCURACY,
+    AUROC,
+    BASIS_MEASURES,
+    DECISION_MEASURES,
+    KAPPA,
+)
+from pcamx.catalogue.map_measures import (
+    ENERGY,
+    FALSE_ACTIVATION,
+    MAP_MEASURES,
+    MIOU,
+    ON_MARKER,
+    POINTING,
+)
+from pcamx.catalogue.maps import (
+    CAM,
+    DECODER,
+    GRADCAM,
+    LAYERCAM,
+    MAPS,
+    POSITIVE_CAM,
+    MapKind,
+    best_map,
+    maps_of,
+)
+from pcamx.catalogue.measure import Films, Judged, Measure
+from pcamx.catalogue.trainables import (
+    BASELINES,
+    CENTRE,
+    SAME_MARKS,
+    SEGMENTER,
+    STAGE_1,
+    STAGE_2,
+    STAGE_3,
+    TRAINABLES,
+    UNTRAINED,
+    Baseline,
+    StageId,
+    Trainable,
+    classifiers,
+    trainable,
+)
+
+__all__ = [
+    "ACCURACY",
+    "AUROC",
+    "BASELINES",
+    "CAM",
+    "CENTRE",
+    "DECODER",
+    "ENERGY",
+    "FALSE_ACTIVATION",
+    "GRADCAM",
+    "KAPPA",
+    "LAYERCAM",
+    "MAPS",
+    "MEASURES",
+    "MIOU",
+    "ON_MARKER",
+    "POINTING",
+    "POSITIVE_CAM",
+    "SAME_MARKS",
+    "SEGMENTER",
+    "STAGE_1",
+    "STAGE_2",
+    "STAGE_3",
+    "TRAINABLES",
+    "UNTRAINED",
+    "Baseline",
+    "Films",
+    "Judged",
+    "MapKind",
+    "Measure",
+    "StageId",
+    "Trainable",
+    "best_map",
+    "classifiers",
+    "maps_of",
+    "measures",
+    "resolve",
+    "trainable",
+]
+
+MEASURES: list[Measure] = [*BASIS_MEASURES, *MAP_MEASURES, *DECISION_MEASURES]
+
+
+def measures(of: Judged) -> Iterator[Measure]:
+    """Yield the measures that judge ``of``."""
+    return (measure for measure in MEASURES if measure.of == of)
+
+
+@cache
+def resolve(reference: str) -> Any:
+    """Import and return what ``"package.module:name"`` names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,52 @@
+"""Csv files of films: their rows, their text, and the paths that stand in them."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from pcamx.errors import PcamxError
+
+
+def relative(text: str) -> str:
+    """A path from a data file, normalised to forward slashes.
+
+    Raises PcamxError, without a location, if it is empty, absolute or climbs with `..`. Links
+    are another matter: `pcamx.data.prepare.store_builder` looks at those.
+    """
+    path = PurePosixPath(text)
+    if not text or not path.parts or "\0" in text:
+        raise PcamxError("the path is empty; give the film's path inside the data folder")
+    if path.is_absolute() or ".." in path.parts:
+        raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
+    return path.as_posix()
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank; UTF-8 with or without a BOM.
+
+    Raises PcamxError that names the file and the line.
+    """
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                line = reader.line_num
+                if any(field.strip() for field in row):
+                    yield line, [field.strip() for field in row]
+    except UnicodeDecodeError:
+        raise PcamxError(f"{path}: not UTF-8 text; save it as a UTF-8 csv") from None
+    except csv.Error as error:
+        raise PcamxError(f"{path}, after line {line}: not a valid csv ({error})") from None
+    except OSError as error:
+        raise PcamxError(f"{path}: {error.strerror}; check the path") from None
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The text of a csv file with these fields, quoted where they need it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,233 @@
+"""A timm backbone in the place of the paper's 22 convolutions, ending as they do: 128 filters.
+
+Shapes: B batch, K channels, h w a map, H W the image.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcamx.errors import PcamxError
+from pcamx.model.encoder import FILTERS
+
+PREFIX = "timm:"
+TAPS = (4, 8, 16, 32)
+"""Strides of the backbone's maps that are used; the last is added to the one before."""
+_PROBE = 128
+"""Side of the image on which `centres` looks, pixels."""
+
+
+class TimmEncoder(nn.Module):
+    """Image [B, 1, H, W] to three feature maps at strides 4, 8 and 16, the last of 128 filters.
+
+    The last is relu(norm(a + b)): a is a 1x1 convolution of the backbone's map of stride 16, b one
+    of its map of stride 32, where it has one, interpolated to stride 16 (a top-down sum, Lin et
+    al. 2017). So its cells stay as fine as the paper's, and non-negative. Where a cell of a map
+    lies depends on the backbone's padding: the image is moved by whole pixels such that the last
+    map's cells lie in the middle of the 16 pixels that upsampling paints them over, the finer maps
+    back by whole cells.
+    """
+
+    stride = 16
+    shallow_centred = True
+
+    def __init__(self, name: str, frozen: int = 0) -> None:
+        """Make the backbone ``name``, such as timm:resnet18, with fresh weights.
+
+        ``frozen`` names the stride up to whose map the backbone keeps weights and statistics.
+        Raises PcamxError where timm is missing, has no such backbone, or it gives no maps of
+        strides 4, 8 and 16.
+        """
+        super().__init__()
+        self.backbone = _backbone(name)
+        strides = self.backbone.feature_info.reduction()
+        widths = dict(zip(strides, self.backbone.feature_info.channels(), strict=True))
+        self.channels = (widths[4], widths[8], FILTERS)
+        self.lateral = nn.Conv2d(widths[16], FILTERS, 1, bias=False)
+        self.top = nn.Conv2d(widths[32], FILTERS, 1, bias=False) if 32 in widths else None
+        self.norm = nn.BatchNorm2d(FILTERS)
+        for layer in (self.lateral, self.top):
+            if layer is not None:
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        self._centres = dict(zip(strides, centres(name), strict=True))
+        self._moved = round(self._centres[16] - _middle(16))
+        self._frozen = _modules_before(self.backbone, frozen) if frozen else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "TimmEncoder":
+        """Set training mode but for what is frozen: its batch norm keeps its statistics."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def forward(self, image_B1HW: Tensor) -> list[Tensor]:
+        """Return the maps at strides 4, 8 and 16."""
+        B, _, H, W = image_B1HW.shape
+        # As in the paper's encoder: a view whose strides say channels_last.
+        image_B1HW = image_B1HW.reshape(B, H, W, 1).permute(0, 3, 1, 2)
+        maps = self.backbone(_shifted(image_B1HW, self._moved))
+        features = [self._put_back(maps[i], TAPS[i]) for i in (0, 1)]
+        return [*features, self._last(maps)]
+
+    def tracked(self, image_B1HW: Tensor) -> list[Tensor]:
+        """Return `forward`'s maps, with a graph from the last back to the others."""
+        with torch.enable_grad():
+            features: list[Tensor] = self(image_B1HW.detach().requires_grad_())
+            return features
+
+    def _last(self, maps: list[Tensor]) -> Tensor:
+        x_BKhw: Tensor = self.lateral(maps[2])
+        if self.top is not None:
+            x_BKhw = x_BKhw + self._finer(self.top(maps[3]), x_BKhw.shape[-2:])
+        features_BKhw: Tensor = F.relu(self.norm(x_BKhw))
+        return features_BKhw
+
+    def _finer(self, coarse_BKhw: Tensor, size: torch.Size) -> Tensor:
+        """Interpolate a map of stride 32 linearly at the centres of the cells of stride 16.
+
+        As two matrix products, whose gradient is the same in each run, unlike grid_sample's.
+        """
+        rows, columns = (
+            self._weights(coarse_BKhw, n, coarse_BKhw.shape[axis])
+            for n, axis in zip(size, (-2, -1), strict=True)
+        )
+        fine_BKhw: Tensor = torch.matmul(torch.matmul(rows, coarse_BKhw), columns.mT)
+        return fine_BKhw
+
+    def _weights(self, like: Tensor, fine: int, coarse: int) -> Tensor:
+        """Weights [fine, coarse] of linear interpolation, held at the ends."""
+        cell_f = torch.arange(fine, device=like.device, dtype=torch.float32)
+        at_f = (16 * cell_f + self._centres[16] - self._centres[32]) / 32
+        at_f = at_f.clamp(0, coarse - 1)
+        apart_fc = at_f[:, None] - torch.arange(coarse, device=like.device)
+        weights_fc: Tensor = (1 - apart_fc.abs()).clamp(min=0).to(like.dtype)
+        return weights_fc
+
+    def _put_back(self, map_BKhw: Tensor, stride: int) -> Tensor:
+        """Move a finer map by whole cells, to within half a cell of where it belongs."""
+        apart = self._centres[stride] - self._moved - _middle(stride)
+        return _shifted(map_BKhw, round(apart / stride))
+
+
+def _middle(stride: int) -> float:
+    """The middle of the pixels 0 to ``stride`` - 1."""
+    return (stride - 1) / 2
+
+
+def _shifted(x_BKhw: Tensor, by: int) -> Tensor:
+    """x[i + ...] moved such that what lay at i lies at i + ``by``; zeros come in."""
+    return F.pad(x_BKhw, (by, -by, by, -by)) if by else x_BKhw
+
+
+def input_scale(name: str) -> tuple[float, float]:
+    """Return mean and standard deviation, in grey levels of 0..255, that the weights expect."""
+    cfg = _timm().models.get_pretrained_cfg(name.removeprefix(PREFIX))
+    if cfg is None:
+        raise PcamxError(f"model.encoder: timm knows no {name.removeprefix(PREFIX)}")
+    return 255 * sum(cfg.mean) / len(cfg.mean), 255 * sum(cfg.std) / len(cfg.std)
+
+
+def _backbone(name: str) -> Any:
+    timm = _timm()
+    known = name.removeprefix(PREFIX)
+    try:
+        probe = timm.create_model(known, features_only=True, in_chans=1, pretrained=False)
+        found = list(probe.feature_info.reduction())
+        if not {4, 8, 16} <= set(found):
+            raise PcamxError(
+                f"model.encoder: {known} gives maps at strides {found}; one with 4, 8 and 16 is "
+                "needed, such as timm:resnet18"
+            )
+        taken = [found.index(stride) for stride in TAPS if stride in found]
+        return timm.create_model(
+            known, features_only=True, in_chans=1, pretrained=False, out_indices=taken
+        )
+    except (RuntimeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise PcamxError(f"model.encoder: timm cannot make {known}: {reason}") from None
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise PcamxError(
+            "model.encoder: a timm backbone needs timm; pip install 'pcamx[encoders]'"
+        ) from None
+    return timm
+
+
+def _modules_before(backbone: nn.Module, stride: int) -> list[nn.Module]:
+    """The backbone's innermost modules that its map of ``stride`` depends on, by the gradient."""
+    image = torch.zeros(1, 1, 64, 64)
+    backbone.eval()
+    maps = backbone(image)
+    inputs = [p for p in backbone.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(maps[TAPS.index(stride)].sum(), inputs, allow_unused=True)
+    reached = {id(p) for p, grad in zip(inputs, grads, strict=True) if grad is not None}
+    backbone.train()
+    return [
+        module
+        for module in backbone.modules()
+        if any(id(p) in reached for p in module.parameters(recurse=False))
+    ]
+
+
+@cache
+def centres(name: str) -> tuple[float, ...]:
+    """Return for each tap the pixel c at whose centre its cell 0 would look: cell i at s i + c.
+
+    Found by the gradient: where each convolution passes on the middle of what it sees, pools take
+    the mean and norms are left out, the mean place of a cell's gradient is the centre of all that
+    it would see, to halves of a pixel.
+    """
+    backbone = _backbone(name).eval()
+    image = torch.ones(1, 1, _PROBE, _PROBE, requires_grad=True)
+    for module in backbone.modules():
+        _pass_the_middle(module)
+    found = []
+    maps = backbone(image * 1e-3)
+    for map_BKhw, stride in zip(maps, backbone.feature_info.reduction(), strict=True):
+        cell = map_BKhw.shape[-1] // 2
+        seen = map_BKhw[0, :, cell, cell].sum()
+        (grad_11HW,) = torch.autograd.grad(seen, image, retain_graph=True)
+        weight_W = grad_11HW.abs().sum((0, 1, 2))
+        centre = float((weight_W * torch.arange(_PROBE)).sum() / weight_W.sum())
+        found.append(round(2 * (centre - stride * cell)) / 2)
+    return tuple(found)
+
+
+def _pass_the_middle(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        rows, columns = (slice((n - 1) // 2, n // 2 + 1) for n in module.kernel_size)
+        with torch.no_grad():
+            module.weight.zero_()[:, :, rows, columns] = 1 / module.weight.shape[1]
+            if module.bias is not None:
+                module.bias.zero_()
+    elif isinstance(module, nn.MaxPool2d):
+        mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+        module.register_forward_hook(lambda _, given, __: mean(given[0]))
+    elif "Norm" in type(module).__name__ and not any(
+        isinstance(inner, nn.Conv2d) for inner in module.modules()
+    ):
+        module.register_forward_hook(lambda _, given, __: given[0])
+
+
+def timm_state(name: str) -> dict[str, Tensor]:
+    """Return the state dict of timm's own weights, of one grey channel; PcamxError if none."""
+    timm = _timm()
+    try:
+        model = timm.create_model(name.removeprefix(PREFIX), pretrained=True, in_chans=1)
+    except Exception as error:
+        # The hub's client raises whatever its transport does.
+        raise PcamxError(
+            f"model.weights: timm's own of {name} cannot be had ({type(error).__name__}); name a "
+            "local file"
+        ) from None
+    state: dict[str, Tensor] = model.state_dict()
+    return state

@@ -1,0 +1,330 @@
+"""Backbones of timm: their maps' places, their weights, what is frozen; and the head's pooling.
+
+timm is an extra that this project's own tests do without: a backbone of its interface, whose
+padding is ours to choose, stands for it. Where timm is installed its own are looked at as well.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pcamx import config as configs
+from pcamx.config import ConfigError
+from pcamx.errors import PcamxError
+from pcamx.model import timm_encoder
+from pcamx.model.head import TOP_SHARE, Head
+from pcamx.model.network import Network, build_encoder
+from pcamx.model.timm_encoder import TimmEncoder, centres, input_scale
+from pcamx.run.backbone import load_backbone
+
+WIDTHS = {2: 4, 4: 6, 8: 8, 16: 10, 32: 12}
+
+
+class Step(nn.Module):
+    """Convolution of stride 2, norm and relu; padded on both sides, or as TensorFlow does."""
+
+    def __init__(self, inputs: int, outputs: int, same: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, 2, 0 if same else 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.same = same
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 1, 0, 1)) if self.same else x
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Backbone(nn.Module):
+    """What timm.create_model(name, features_only=True) returns, small; same_* pads as TF."""
+
+    def __init__(self, name: str, in_chans: int, out_indices: list[int] | None) -> None:
+        super().__init__()
+        strides = [2, 4, 8, 16, 32] if name.endswith("32") else [2, 4, 8, 16]
+        widths = [in_chans, *(WIDTHS[stride] for stride in strides)]
+        same = name.startswith("same")
+        pairs = zip(widths, widths[1:], strict=False)
+        self.steps = nn.ModuleList(Step(a, b, same) for a, b in pairs)
+        self.taken = list(range(len(strides))) if out_indices is None else list(out_indices)
+        taken = [strides[i] for i in self.taken]
+        self.feature_info = SimpleNamespace(
+            reduction=lambda: taken, channels=lambda: [WIDTHS[stride] for stride in taken]
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for step in self.steps:
+            x = step(x)
+            maps.append(x)
+        return [maps[i] for i in self.taken]
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool,
+    in_chans: int,
+    features_only: bool = False,
+    out_indices: list[int] | None = None,
+) -> nn.Module:
+    assert features_only and not pretrained
+    if not name.startswith(("same", "even", "coarse")):
+        raise RuntimeError(f"Unknown model ({name})")
+    if name.startswith("coarse"):
+        return nn.Module()
+    return Backbone(name, in_chans, out_indices)
+
+
+@pytest.fixture(name="toy")
+def _toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    cfg = SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    models = SimpleNamespace(get_pretrained_cfg=lambda name: cfg if "_" in name else None)
+    toy: Any = SimpleNamespace(create_model=create_model, models=models)
+    monkeypatch.setitem(sys.modules, "timm", toy)
+    centres.cache_clear()
+    yield
+    centres.cache_clear()
+
+
+def test_where_cells_lie_by_hand(toy: None) -> None:
+    """A 3x3 of stride 2 looks at pixel 2 i, or at 2 i + 1 where one is padded behind alone."""
+    assert centres("timm:even_32") == (0, 0, 0, 0)
+    # 2 i + 1 of 2 i + 1 is 4 i + 3, and so on.
+    assert centres("timm:same_32") == (3, 7, 15, 31)
+
+
+def looked_at(encoder: TimmEncoder, side: int = 256) -> list[float]:
+    """Mean row of the gradient of each map's middle cell, less the cell's first pixel."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 0.1)
+    image = torch.full((1, 1, side, side), 0.5, requires_grad=True)
+    found = []
+    for map_BKhw in encoder.eval()(image):
+        cell, stride = map_BKhw.shape[-1] // 2, side // map_BKhw.shape[-1]
+        (grad,) = torch.autograd.grad(map_BKhw[..., cell, cell].sum(), image, retain_graph=True)
+        rows = grad.sum((0, 1, 3))
+        found.append(float((rows * torch.arange(side)).sum() / rows.sum()) - stride * cell)
+    return found
+
+
+@pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32", "timm:even_16", "timm:same_16"])
+def test_cells_lie_where_upsampling_paints_them(toy: None, name: str) -> None:
+    """Cell i of stride s over pixels s i to s i + s - 1: the last to the pixel, others to half."""
+    four, eight, sixteen = looked_at(TimmEncoder(name))
+    assert abs(four - 1.5) <= 2
+    assert abs(eight - 3.5) <= 4
+    assert abs(sixteen - 7.5) <= (0.51 if name.endswith("16") else 1)
+
+
+def test_maps_are_of_strides_4_8_16_and_the_last_is_not_negative(toy: None) -> None:
+    encoder = TimmEncoder("timm:same_32")
+    four, eight, sixteen = encoder(torch.randn(2, 1, 64, 64))
+    assert (four.shape, eight.shape) == ((2, 6, 16, 16), (2, 8, 8, 8))
+    assert sixteen.shape == (2, 128, 4, 4) and sixteen.min() == 0
+    assert encoder.channels == (6, 8, 128)
+
+
+@pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32"])
+def test_the_coarse_map_is_interpolated_at_the_fine_cells(toy: None, name: str) -> None:
+    """A map that grows with the pixel it looks at grows so after, but at the ends."""
+    encoder = TimmEncoder(name)
+    at = dict(zip((4, 8, 16, 32), centres(name), strict=True))
+    coarse = (32 * torch.arange(6.0) + at[32])[None, None, :, None].expand(1, 1, 6, 6)
+    fine = encoder._finer(coarse, torch.Size((12, 12)))
+    expected = 16 * torch.arange(12.0) + at[16]
+    torch.testing.assert_close(fine[0, 0, 1:-1, 3], expected.clamp(at[32], 160 + at[32])[1:-1])
+
+
+def test_input_scale_in_grey_levels(toy: None) -> None:
+    assert input_scale("timm:same_32") == pytest.approx((0.4 * 255, 0.2 * 255))
+    with pytest.raises(PcamxError, match="timm knows no nothing"):
+        input_scale("timm:nothing")
+
+
+def test_weights_of_three_channels_are_summed_to_one(toy: None, tmp_path: Path) -> None:
+    three = Backbone("same_32", 3, None)
+    path = tmp_path / "weights.safetensors"
+    save_file({k: v.contiguous() for k, v in three.state_dict().items()}, path)
+    encoder = TimmEncoder("timm:same_32")
+    load_backbone(encoder, str(path), "timm:same_32")
+    grey = torch.randn(1, 1, 64, 64)
+    for ours, theirs in zip(
+        encoder.backbone.eval()(grey), three.eval()(grey.expand(-1, 3, -1, -1))[1:], strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    torch.save(three.state_dict(), tmp_path / "weights.pth")
+    load_backbone(encoder, str(tmp_path / "weights.pth"), "timm:same_32")
+
+
+def test_weights_that_do_not_fit(toy: None, tmp_path: Path) -> None:
+    encoder = TimmEncoder("timm:same_32")
+
+    def refused(name: str, content: Any, match: str) -> None:
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save(content, path)
+        with pytest.raises(PcamxError, match=match):
+            load_backbone(encoder, str(path), "timm:same_32")
+
+    refused("none.pth", None, "none.pth: No such file")
+    refused("none.safetensors", None, "none.safetensors: No such file")
+    refused("text.safetensors", b"text", "no safetensors file or state dict")
+    refused("text.pth", b"text", "no safetensors file or state dict")
+    refused("code.pth", {"a": SimpleNamespace}, "no safetensors file or state dict")
+    refused("other.pth", {"a": 1}, "expected a state dict of tensors")
+    refused("lacks.pth", {}, "lacks steps.0.conv.weight; it is not of timm:same_32")
+    state = encoder.backbone.state_dict() | {"steps.1.conv.weight": torch.zeros(1)}
+    refused("shape.pth", state, "has another shape of steps.1.conv.weight")
+
+
+def test_what_is_frozen_keeps_weights_and_statistics(toy: None) -> None:
+    encoder = TimmEncoder("timm:same_32", frozen=8).train()
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    optimizer = torch.optim.SGD((p for p in encoder.parameters() if p.requires_grad), lr=0.1)
+    sum(map_BKhw.square().mean() for map_BKhw in encoder(torch.randn(4, 1, 64, 64))).backward()
+    optimizer.step()
+    changed = {k for k, v in encoder.state_dict().items() if not torch.equal(v, before[k])}
+    kept = {k for k in before if k.startswith(("backbone.steps.0", "backbone.steps.1"))}
+    kept |= {k for k in before if k.startswith("backbone.steps.2")}
+    assert not changed & kept
+    assert {"backbone.steps.3.conv.weight", "backbone.steps.4.norm.running_mean"} <= changed
+
+
+def test_gradient_to_the_features_before_the_last(toy: None) -> None:
+    encoder = TimmEncoder("timm:same_32").eval()
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        plain, tracked = encoder(image), encoder.tracked(image)
+    assert all(map(torch.equal, plain, tracked))
+    (grad,) = torch.autograd.grad(tracked[-1].sum(), encoder.backbone.steps[2].conv.weight)
+    assert grad.any()
+
+
+def test_errors_of_names(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PcamxError, match="timm cannot make nothing: Unknown model"):
+        TimmEncoder("timm:nothing")
+    with pytest.raises(PcamxError, match="timm cannot make coarse"):
+        TimmEncoder("timm:coarse")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(PcamxError, match=r"needs timm; pip install 'pcamx\[encoders\]'"):
+        TimmEncoder("timm:same_32")
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"encoder": "botleneck"}, "not one of bottleneck, .*; did you mean bottleneck?"),
+        ({"encoder": "timm:"}, "not one of"),
+        ({"weights": "a.pth"}, "model.weights: only a timm backbone has it"),
+        ({"frozen": 4}, "model.frozen: only a timm backbone has it"),
+        ({"encoder": "timm:resnet18", "frozen": 4}, "fresh weights would stay so"),
+    ],
+)
+def test_errors_of_the_config(keys: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        configs.Model(**keys)
+
+
+def test_a_network_of_it_has_all_maps_and_trains_under_bf16(toy: None) -> None:
+    model = configs.Model(encoder="timm:same_32")
+    config = SimpleNamespace(model=model, attention=configs.Attention(), impl="reference")
+    network = Network(config, decoder=True)  # type: ignore[arg-type]
+    image = torch.randn(2, 1, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network.encoder(image)
+        logits, attended = network.head(features[-1], image)
+        assert attended is not None and network.decoder is not None
+        loss = network(attended.image_B1HW).square().sum() + logits.float().square().sum()
+        loss = loss + network.decoder(features, (64, 64)).square().mean()
+    loss.backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+CELLS = torch.tensor([[[3.0, 1.0], [0.0, 2.0]]])  # one feature map of four cells
+
+
+def pooled(pooling: Any, features_BKhw: Tensor) -> Tensor:
+    head = Head(configs.Attention(), "reference", pooling)
+    with torch.no_grad():
+        head.weight.zero_()[:, 0] = torch.tensor([1.0, -2.0])
+        head.bias.copy_(torch.tensor([0.25, 0.5]))
+    return head(features_BKhw)[0].detach()
+
+
+def features_of(cells_khw: Tensor) -> Tensor:
+    return F.pad(cells_khw, (0, 0, 0, 0, 0, 127))[None]
+
+
+def test_pooling_by_hand() -> None:
+    """Maps 1 h and -2 h of the cells 3, 1, 0, 2, plus the biases; 2 % of four cells is one."""
+    torch.testing.assert_close(
+        pooled("mean", features_of(CELLS)), torch.tensor([[1.5 + 0.25, -3 + 0.5]])
+    )
+    one = torch.tensor([3.0, 1, 0, 2]).exp().mean().log()
+    two = torch.tensor([-6.0, -2, 0, -4]).exp().mean().log()
+    torch.testing.assert_close(
+        pooled("lse", features_of(CELLS)), torch.stack([one + 0.25, two + 0.5])[None]
+    )
+    torch.testing.assert_close(
+        pooled("top", features_of(CELLS)), torch.tensor([[3 + 0.25, 0 + 0.5]])
+    )
+
+
+def test_the_top_is_two_percent_of_the_cells() -> None:
+    cells = torch.zeros(1, 20, 20)
+    cells[0, 0, :10] = torch.arange(10.0)
+    taken = round(TOP_SHARE * 400)
+    expected = torch.arange(10.0)[-taken:].mean()
+    assert pooled("top", features_of(cells))[0, 0] == pytest.approx(float(expected) + 0.25)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lse", "top"])
+def test_a_film_of_one_cell_is_that_cell(pooling: str) -> None:
+    """Which `Network.class_map` relies on."""
+    one = torch.full((1, 1, 1), 3.0)
+    torch.testing.assert_close(
+        pooled(pooling, features_of(one)), torch.tensor([[3 + 0.25, -6 + 0.5]])
+    )
+
+
+def test_the_config_chooses_the_encoder(toy: None) -> None:
+    assert isinstance(build_encoder(configs.Model(encoder="timm:even_16")), TimmEncoder)
+    assert build_encoder(configs.Model(encoder="basic")).stride == 16
+
+
+def test_backbones_of_timm_itself() -> None:
+    """lite0 pads as TensorFlow does; densenet's mean pools of two add half their step each."""
+    pytest.importorskip("timm", reason="timm, the extra `encoders`, is not installed")
+    assert timm_encoder.centres("timm:tf_efficientnet_lite0") == (3, 7, 15, 31)
+    assert timm_encoder.centres("timm:resnet18") == (0, 0, 0, 0)
+    assert timm_encoder.centres("timm:densenet121") == (0, 2, 6, 14)
+    assert timm_encoder.centres("timm:convnext_atto") == (1.5, 3.5, 7.5, 15.5)
+    assert input_scale("timm:tf_efficientnet_lite0") == (127.5, 127.5)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "densenet121"])
+def test_a_classifier_of_timm_fills_its_backbone(name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm, the extra `encoders`, is not installed")
+    whole = timm.create_model(name, pretrained=False).eval()
+    path = tmp_path / "weights.safetensors"
+    save_file({k: v.contiguous() for k, v in whole.state_dict().items()}, path)
+    encoder = TimmEncoder(f"timm:{name}").eval()
+    load_backbone(encoder, str(path), f"timm:{name}")
+    theirs = timm.create_model(name, pretrained=False, features_only=True)
+    grey = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        last = encoder.backbone(grey)[-1]
+        expected = whole.forward_features(grey.expand(-1, 3, -1, -1))
+    if name == "resnet18":  # whose features end in its last map
+        torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-5)
+    assert last.shape[1] == theirs.feature_info.channels()[-1]
