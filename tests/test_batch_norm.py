@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from test_guidance import settings
+from test_stages import settings
 from torch import Tensor, nn
 
 from pcamx import config as configs
@@ -31,8 +31,9 @@ ZERO = (0, 2, 3)
 def gradients(part: slice) -> dict[str, Tensor]:
     """Float64, of two passes as stage 2 makes them, and what the running statistics became."""
     torch.manual_seed(0)
-    network = Network(settings(), decoder=True).double().train()
+    network = Network(settings(), decoder=True)
     join_ranks(network)
+    network = network.double().train()
     generator = torch.Generator().manual_seed(1)
     # Ranks whose films differ in brightness and contrast.
     image = torch.randn(8, 1, 32, 32, generator=generator, dtype=torch.float64)
@@ -179,7 +180,5 @@ def test_names_and_values_stay_and_another_kind_is_refused() -> None:
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
     other = nn.Sequential(nn.Sequential(nn.BatchNorm1d(2)))
-    with pytest.raises(
-        PcamxError, match=r"^runtime.sync_batch_norm: .* kind BatchNorm1d, .* false"
-    ):
+    with pytest.raises(PcamxError, match=r"^runtime.sync_batch_norm: .* BatchNorm1d"):
         join_ranks(other)

@@ -25,11 +25,12 @@ from pcamx.evaluation.aggregate import (
     choose_abnormal,
     figures,
 )
+from pcamx.evaluation.basis import basis_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
-from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
+from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.figures.film_figure import Panel, save_png
@@ -79,8 +80,10 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
-    if paired is not None:
-        _add_basis(run, measured, classifiers, *paired, seed)
+    basis = measure_basis(run, classifiers, paired)
+    for name, columns in basis.items():
+        if rests := basis_figures(columns, films, seed):
+            measured[name]["basis"] = rests
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
         batches = run.some(run.store, tried, "deleting pixels of films")
@@ -91,7 +94,7 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
     if run.store is not run.own and run.own.split(run.split):
         report["own"] = _own_auroc(run, stages)
     write_report(out, report)
-    write_films(out.films_file, films, markers, scores, tuned)
+    write_films(out.films_file, films, markers, scores, tuned, basis)
     shown = choose_films(films, scores[list(stages)[-1]], seed=seed)
     panels = draw_panels(
         {name: explainers[name] for name in stages},
@@ -107,22 +110,6 @@ def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
     """The store of twins, standardised as the run was trained, and whose twins they are."""
     store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
     return store, read_twins(store, run.store.split(run.split), store.split("valid"))
-
-
-def _add_basis(
-    run: MeasuredRun,
-    measured: Mapping[str, Measured],
-    networks: Mapping[str, Network],
-    store: Store,
-    pairs: Sequence[Twin],
-    seed: int,
-) -> None:
-    """Put beside the other figures of every classifier what its decisions rest on."""
-    films, twins = run.store.split(run.split), store.split("valid")
-    film_N = margins(networks, run.measured(run.store, "deciding films"))
-    twin_M = margins(networks, run.some(store, twins, "deciding their twins"))
-    for name in networks:
-        measured[name]["basis"] = basis_figures(film_N[name], twin_M[name], pairs, films, seed)
 
 
 def _write_pictures(
