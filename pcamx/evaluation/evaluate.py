@@ -60,7 +60,7 @@ def evaluate(
     store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
     own store, whose AUROC stands beside, if it holds that ``split``. ``twins`` is a
     store of the same films with one thing changed each (`pcamx.evaluation.twins`). ``faithful``
-    is how many abnormal films are tried by deletion and insertion as well, each of which costs
+    is how many abnormal films are tried by deletion, insertion and patches as well, each of which costs
     about as much as a hundred films otherwise. Returns the report. Raises PcamxError where the
     folder holds no run or no finished stage, or cannot be written.
     """

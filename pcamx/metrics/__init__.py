@@ -26,7 +26,7 @@ from pcamx.metrics.classification import (
     share_called,
 )
 from pcamx.metrics.decisions import Classification, Decisions, classification_figures
-from pcamx.metrics.faithfulness import STEPS, deletion, insertion
+from pcamx.metrics.faithfulness import PATCHES, STEPS, deletion, insertion, patch_correlation
 from pcamx.metrics.localization import (
     SIZES,
     centre_gaussian,
@@ -42,6 +42,7 @@ from pcamx.metrics.pixels import pixel_average_precision, pixel_counts
 
 __all__ = [
     "IOU_LEVELS",
+    "PATCHES",
     "SIZES",
     "STEPS",
     "THRESHOLDS",
@@ -80,6 +81,7 @@ __all__ = [
     "mean_of",
     "minmax",
     "paired",
+    "patch_correlation",
     "peak",
     "pixel_average_precision",
     "pixel_counts",
