@@ -58,10 +58,11 @@ def evaluate(
 
     Writes report.json, films.csv, report.html and figure2.png into `out_folder`. With ``other``, a
     store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
-    own store, whose AUROC stands beside, if it holds that ``split``. ``twins`` is a
-    store of the same films with one thing changed each (`pcamx.evaluation.twins`). ``faithful``
-    is how many abnormal films are tried by deletion, insertion and patches as well, each of which costs
-    about as much as a hundred films otherwise. Returns the report. Raises PcamxError where the
+    own store, whose AUROC stands beside, if it holds that ``split``. What the decisions rest on is
+    asked by erasing the lesions of marked films, and by ``twins``, a store of the same films with
+    one thing changed each (`pcamx.evaluation.twins`). ``faithful`` is how many abnormal films are
+    tried by deletion, insertion and patches as well, each of which costs about as much as two
+    hundred films otherwise. Returns the report. Raises PcamxError where the
     folder holds no run or no finished stage, or cannot be written.
     """
     run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
