@@ -86,7 +86,7 @@ def one_rank(rank: int, world: int, config: Config, port: int, folder: str) -> N
         "network": gradients(HALVES[rank] if world == 2 else slice(0, 8)),
     }
     for zero in ZERO:
-        for sync in (True, False):
+        for sync in (True, False) if zero == 0 else (True,):
             runtime = dataclasses.replace(config.runtime, zero_stage=zero, sync_batch_norm=sync)
             changed = dataclasses.replace(config, runtime=runtime)
             found[f"{zero} {sync}"] = steps(changed, joined, folder)
@@ -139,13 +139,15 @@ def test_a_training_is_that_of_one_rank(
 ) -> None:
     two, one = ranks
 
-    def mean(sync: bool) -> list[float]:
-        return [sum(pair) / 2 for pair in zip(*(f[f"{zero} {sync}"] for f in two), strict=True)]
+    def mean(case: str) -> list[float]:
+        return [sum(pair) / 2 for pair in zip(*(found[case] for found in two), strict=True)]
 
     expected = one[f"{zero} True"]
-    assert len(expected) == STEPS and expected == one[f"{zero} False"]
-    assert mean(True) == pytest.approx(expected, rel=2e-4)
-    assert mean(False) != pytest.approx(expected, rel=2e-3)  # else this test would say nothing
+    assert len(expected) == STEPS
+    assert mean(f"{zero} True") == pytest.approx(expected, rel=1e-5)
+    # By each rank's own part it is another training.
+    assert mean("0 False") != pytest.approx(expected, rel=1e-2)
+    assert one["0 True"] == one["0 False"]
 
 
 def test_on_one_rank_and_in_evaluation_it_is_torchs() -> None:
