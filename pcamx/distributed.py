@@ -24,6 +24,30 @@ def sum_over_ranks(*values: Tensor) -> list[Tensor]:
     return list(total)
 
 
+def total_over_ranks(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all ranks, differentiable as often as one likes.
+
+    The gradient is that of the ranks' losses together, so every rank must go backward as well.
+    """
+    total: Tensor = _Total.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Total(torch.autograd.Function):
+    """torch.distributed.nn's all_reduce, which torch has deprecated without one to go to."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        if rank_count() > 1:
+            dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return total_over_ranks(gradient.contiguous())
+
+
 class HostRanks:
     """This rank among those of its host; a process alone is its own host's only rank.
 

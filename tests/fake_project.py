@@ -66,6 +66,8 @@ for network, name, hits in places:
     for k, hit in enumerate(hits):
         row = {"path": f"f{k}", "patient": f"p{k}", "label": "1", "network": network,
                "map": name, "pointing": str(hit), "miou": str(hit / 2)}
+        if "--twins" in sys.argv:
+            row |= {"lesion_effect": str(hit), "lesion_flips": str(hit)}
         rows.append(",".join(row.get(c, "") for c in columns))
 (run / "films.csv").write_text("\\n".join(rows) + "\\n")
 mean = sum(films) / len(films)
@@ -73,6 +75,8 @@ figure = lambda value: {"value": value, "low": value, "high": value, "n": len(fi
 at = lambda mean: {"pointing": figure(mean), "miou": figure(mean / 2), "threshold": 0.5}
 part = {"classification": {"auroc": figure(0.75)}, "device": "a machine", "ranks": 1,
         "localization": {"positive_cam": at(mean), **({"decoder": at(mean)} if rival else {})}}
+if "--twins" in sys.argv:
+    part["basis"] = {"lesion_effect": figure(mean), "lesion_flips": figure(mean)}
 baselines = {"segmenter": {"localization": {"decoder": at(0.25)}}} if rival else {}
 report = {"format": 1, "commit": "0123abc", "stages": {n: part for n in stages},
           "baselines": baselines, "data": {}, "config": {}}

@@ -44,6 +44,7 @@ HOME = {  # everything else in pcamx, kernels and launch does without
     "onnx": "pcamx.export",
     "onnxruntime": "pcamx.export",
     "torchmetrics": "pcamx.metrics",
+    "cv2": "pcamx.evaluation",
 }
 
 

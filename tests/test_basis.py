@@ -13,9 +13,11 @@ from pcamx.catalogue import measures
 from pcamx.cli import main
 from pcamx.data.store import Film, read_store
 from pcamx.errors import PcamxError
+from pcamx.evaluation.basis import basis_figures, erased_columns
+from pcamx.evaluation.erasing import Found
 from pcamx.evaluation.evaluate import evaluate
-from pcamx.evaluation.twins import Twin, basis_figures, read_twins
-from pcamx.metrics.basis import Change
+from pcamx.evaluation.twins import Twin, read_twins, twin_columns
+from pcamx.metrics.basis import Change, Erased
 from pcamx.report.page import render
 from pcamx.report.tables import basis_table
 
@@ -28,7 +30,7 @@ def by_hand(pairs: list[tuple[int, Change, float]]) -> dict[str, Any]:
     """Figures of pairs (film, change, the twin's margin)."""
     twins = [Twin(film, i, change, "") for i, (film, change, _) in enumerate(pairs)]
     margins = np.array([margin for _, _, margin in pairs])
-    return basis_figures(FILM, margins, twins, FILMS, seed=0)
+    return basis_figures(twin_columns(FILM, margins, twins), FILMS, seed=0)
 
 
 def test_flips_and_effects_by_hand() -> None:
@@ -52,7 +54,8 @@ def test_flips_and_effects_by_hand() -> None:
     assert value["temptation_effect"] == pytest.approx(tempted)
     assert value["share"] == pytest.approx(tempted / (tempted + lesion))
     assert found["share"]["low"] <= value["share"] <= found["share"]["high"]
-    assert set(found) == {measure.key for measure in measures("basis")}
+    assert found["share"]["n"] == 4
+    assert set(found) == {measure.key for measure in measures("basis") if measure.films == "twins"}
 
 
 def test_what_the_films_do_not_allow_is_left_out() -> None:
@@ -60,6 +63,40 @@ def test_what_the_films_do_not_allow_is_left_out() -> None:
     assert set(found) == {"lesion_flips", "lesion_effect"}
     # A film called normal has no decision that taking the lesion away could turn.
     assert set(by_hand([(0, REMOVED, -5.0)])) == {"lesion_effect"}
+
+
+def test_a_film_of_two_temptations_counts_once() -> None:
+    """Film 1: effects 4 and 1, one decision of two changes; film 3: effect 0.5, none."""
+    found = by_hand(
+        [
+            (1, "temptation_removed", -2.0),
+            (1, "temptation_removed", 1.0),
+            (3, "temptation_added", 1.0),
+        ]
+    )
+    assert found["temptation_effect"]["value"] == pytest.approx((2.5 + 0.5) / 2)
+    assert found["temptation_flips"]["value"] == pytest.approx((0.5 + 0.0) / 2)
+    assert found["temptation_flips"]["n"] == 2
+
+
+def test_erased_films_by_hand() -> None:
+    """Films 1 and 3 of four, two draws each, and film 2 without a place; a margin is log odds."""
+    film = np.log([9.0, 1 / 3])  # p .9 and .25
+    lesion = np.log([1 / 4, 1 / 3])  # p .2 and .25
+    other = np.log([[4.0, 1.0], [1 / 3, 3.0]])  # p .8 and .5; .25 and .75
+    blur = Erased(film, lesion, other)
+    none = blur._replace(lesion_M=blur.film_M, other_MD=np.stack([blur.film_M] * 2, axis=1))
+    columns = erased_columns(Found({"blur": blur, "inpaint": none}, [0, 2]), [1, 2, 3], 4)
+    assert np.isnan(columns["erase_blur"][[0, 2]]).all()
+    assert columns["erase_blur"][[1, 3]] == pytest.approx([0.65 - 0.2, 0.5 - 0.25])
+    found = basis_figures(columns, FILMS, seed=0)
+    assert found["erase_blur"]["value"] == pytest.approx(0.35) and found["erase_blur"]["n"] == 2
+    logit = (np.log(4.0) / 2 - np.log(1 / 4), (np.log(1 / 3) + np.log(3)) / 2 - np.log(1 / 3))
+    assert found["erase_blur_logit"]["value"] == pytest.approx(sum(logit) / 2)
+    # Film 1 alone is called abnormal: without its lesion normal, with one of two patches as well.
+    assert found["erase_blur_flips"]["value"] == pytest.approx(1 - 0.5)
+    assert found["erase_blur_flips"]["n"] == 1
+    assert found["erase_inpaint"]["value"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

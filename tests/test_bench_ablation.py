@@ -185,6 +185,31 @@ def test_every_run_once_and_the_table_by_hand(
     assert "6 of 6 runs" in capsys.readouterr().out
 
 
+def test_runs_are_measured_on_the_twins_of_the_grid(
+    grid: Path, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake one's decisions flip with the lesion where its map points at it."""
+    calls, out, tree = project(), grid.parent / "out", yaml.safe_load(grid.read_text())
+    assert main(monkeypatch, grid, out) == 0
+    assert "lesion away: flips" not in (out / "ablation.md").read_text().split("\n## ", 1)[1]
+    tree["twins"] = str(grid.parent / "twins")
+    with pytest.raises(ConfigError, match="twins: '.*twins' is not the folder of a store"):
+        read_grid(write(grid.parent, tree))
+    (grid.parent / "twins").mkdir()
+    write(grid.parent, tree)
+    # Only measured anew: what was measured without twins is not finished.
+    assert not any(map(finished, runs(grid)))
+    assert main(monkeypatch, grid, out) == 0
+    assert calls()[18:] == [
+        f"{cell} seed{seed} evaluate" for seed in (0, 1, 2) for cell in ("base", "paper-s-schedule")
+    ]
+    text = (out / "ablation.md").read_text().split("\n## ", 1)[1]
+    assert "| lesion away: flips | AUROC |" in text
+    assert "| base, stage 2 | 3 | 0.250 (0.000 to 0.500) | 0.750 |" in text
+    row = next(line for line in text.splitlines() if "schedule, stage 2 | **" in line)
+    assert row.count("**+0.667** [") == 2  # flips as pointing
+
+
 def test_a_cell_may_train_the_segmenter_too(
     grid: Path, project: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from pcamx import config as configs
+from pcamx.catalogue import measures
 from pcamx.compare import compare
-from pcamx.compare.differences import auroc_difference, difference
+from pcamx.compare.differences import auroc_difference, basis_difference, difference
 from pcamx.compare.measured import names, read_run
 from pcamx.compare.pictures import FILMS, choose
 from pcamx.errors import PcamxError
-from pcamx.evaluation.film_table import columns, read_films
+from pcamx.evaluation.film_table import FilmTable, columns, read_films
+from pcamx.metrics import Difference
 from pcamx.report import comparison_rows
 from pcamx.report.comparison_rows import Gap
 
@@ -26,6 +28,7 @@ def write_run(
     pointing: list[float],
     probability: list[float] | None = None,
     first: int = 0,
+    basis: dict[str, list[float | None]] | None = None,
 ) -> Path:
     """An evaluated run of stage 1 on films f0, f1, ..., every other of them normal."""
     folder.mkdir()
@@ -35,6 +38,9 @@ def write_run(
         cells |= {"network": "stage 1", "map": "positive_cam", "pointing": str(hit)}
         if probability:
             cells["probability"] = str(probability[k - first])
+        for column, values in (basis or {}).items():
+            value = values[k - first]
+            cells[column] = "" if value is None else str(value)
         lines.append(",".join(cells.get(column, "") for column in columns()))
     (folder / "films.csv").write_text("\n".join(lines) + "\n")
     figure = {"value": sum(pointing) / len(pointing), "low": 0.0, "high": 1.0, "n": len(pointing)}
@@ -58,6 +64,51 @@ def test_differences_by_hand(tmp_path: Path) -> None:
     assert gap is not None and gap.value == pytest.approx(1.0 - 0.5)
     both = difference(tables, tables[1:] * 2, "stage 1", "positive_cam", "pointing")
     assert both is not None and both.value == 0.25  # the mean over two seeds
+
+
+BASIS: list[dict[str, list[float | None]]] = [
+    {
+        "lesion_effect": [1, 2, 3, 4],
+        "temptation_effect": [1, 1, 1, 1],
+        "lesion_flips": [1, 0, None, None],
+        "erase_blur": [0.5, 0.5, None, 0.8],
+    },
+    {
+        "lesion_effect": [0, 1, 2, 3],
+        "temptation_effect": [3, 3, 3, 3],
+        "lesion_flips": [None, 0, 0, 1],
+        "erase_blur": [0.5, 0.5, 0.5, 0.5],
+    },
+]
+
+
+def test_differences_of_what_decisions_rest_on_by_hand(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / name, [0, 0, 0, 0], basis=basis)
+        for name, basis in zip(("one", "first"), BASIS, strict=True)
+    ]
+    one, first = (read_films(folder / "films.csv") for folder in runs)
+    by_key = {measure.key: measure for measure in measures("basis")}
+
+    def minus(key: str, *seeds: FilmTable) -> Difference | None:
+        others = [first] * max(1, len(seeds))
+        return basis_difference(list(seeds) or [one], others, "stage 1", by_key[key])
+
+    effect = minus("lesion_effect")
+    assert effect is not None and effect[:3] == pytest.approx((1, 1, 1)) and effect.n == 4
+    flips = minus("lesion_flips")  # of other films in each run
+    assert flips is not None and flips.value == pytest.approx(1 / 2 - 1 / 3) and flips.n == 4
+    share = minus("share")
+    assert share is not None and share.value == pytest.approx(1 / (1 + 2.5) - 3 / (3 + 1.5))
+    assert minus("erase_blur") is None  # the first run erased a film more
+    assert minus("temptation_flips") is None  # in neither
+    seeds = minus("lesion_flips", one, first)
+    assert seeds is not None and seeds.value == pytest.approx((1 / 2 - 1 / 3) / 2)
+    found = compare(runs[::-1], tmp_path / "out").gaps["one"]["stage 1"]
+    assert found["share"].value == pytest.approx(share.value)
+    assert found["lesion_flips"].value == pytest.approx(1 / 6) and "erase_blur" not in found
+    page = (tmp_path / "out/compare.html").read_text()
+    assert "+0.167" in page and "lesion away: flips" in page and "share" in page
 
 
 def test_what_is_written(tmp_path: Path) -> None:

@@ -99,6 +99,11 @@ ADDED = [  # a line at the end
     ("augment: {rotate: 200}", "augment.rotate: 200.0 is outside [0, 180]"),
     ("augment: {scale: 1}", "augment.scale: 1.0 is outside [0, 0.9]"),
     ("  weight_decay: .nan", "runtime.weight_decay: not a number"),
+    (
+        "  compile: true\n  sync_batch_norm: true",
+        "runtime.sync_batch_norm: its sums",
+        "runtime.compile to",
+    ),
     ("  weight_decay: 11", "runtime.weight_decay: 11.0 is outside [0, 10]"),
     ("  log_every: 0", "runtime.log_every: 0 is outside"),
     ("  save_every: 0", "runtime.save_every: 0 is outside"),

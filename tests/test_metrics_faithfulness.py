@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcamx.metrics.faithfulness import blurred, deletion, insertion
+from pcamx.metrics.faithfulness import blurred, deletion, insertion, patch_correlation
 
 
 def mean_of(image_B1HW: Tensor) -> Tensor:
@@ -82,3 +82,36 @@ def test_refuses_what_does_not_fit() -> None:
             deletion(mean_of, image, wrong)
     with pytest.raises(ValueError, match="NaN"):
         insertion(mean_of, image, map_BHW * math.nan)
+
+
+def test_patches_by_hand() -> None:
+    """Four bright patches of sixteen; blurring each lowers the logit by what is written here."""
+    generator = torch.Generator().manual_seed(2)
+    image = torch.rand(1, 1, 32, 32, generator=generator)
+    image[..., 8:24, 8:24] += 5
+    falls = {5: 1.0, 6: 2.0, 9: 3.0, 10: 4.0}
+    asked = []
+
+    def probability(image_B1HW: Tensor) -> Tensor:
+        changed = (image_B1HW != image)[:, 0].unflatten(2, (4, 8)).unflatten(1, (4, 8))
+        patch_BP = changed.any(4).any(2).flatten(1)
+        assert patch_BP.sum() <= 1
+        asked.append(patch_BP)
+        fall_P = torch.tensor([falls.get(patch, 9.0 - patch) for patch in range(16)])
+        return torch.sigmoid(2 - (patch_BP * fall_P).sum(1))
+
+    def correlation(mass: dict[int, float]) -> float:
+        grid = torch.tensor([mass.get(patch, 7.0) for patch in range(16)]).view(1, 4, 4)
+        map_BHW = grid.repeat_interleave(8, 1).repeat_interleave(8, 2)
+        return patch_correlation(probability, image, map_BHW, patches=4).item()
+
+    assert correlation({5: 0.1, 6: 0.2, 9: 0.3, 10: 9.0}) == pytest.approx(1)
+    assert len(asked) == 17 and torch.cat(asked).sum(0).tolist() == [1] * 16
+    assert correlation({5: 4.0, 6: 3.0, 9: 2.0, 10: 1.0}) == pytest.approx(-1)
+    # Ranks 2 1 4 3 against 1 2 3 4: 1 - 6 * 4 / (4 * 15).
+    assert correlation({5: 2.0, 6: 1.0, 9: 4.0, 10: 3.0}) == pytest.approx(0.6)
+    # Two share ranks 1 and 2: (1.5, 1.5, 3, 4) is 4.5 / sqrt(4.5 * 5) of (1, 2, 3, 4).
+    assert correlation({5: 1.0, 6: 1.0, 9: 4.0, 10: 5.0}) == pytest.approx(4.5 / 22.5**0.5)
+    assert correlation({5: 1.0, 6: 1.0, 9: 1.0, 10: 1.0}) == 0
+    with pytest.raises(ValueError, match="5 patches"):
+        patch_correlation(probability, image, image[:, 0], patches=5)

@@ -1,15 +1,17 @@
 """Figures over seeds, and differences to another figure over the same seeds."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from bench.ablation.grid import LEAST_SEEDS
 from bench.lib.record import Row
-from pcamx.compare.differences import difference
+from pcamx.catalogue import Measure
+from pcamx.compare.differences import basis_difference, difference
 from pcamx.compare.measured import Measured
-from pcamx.metrics import holm
+from pcamx.evaluation.film_table import FilmTable
+from pcamx.metrics import Difference, holm
 from pcamx.report.comparison_rows import SURE
 from pcamx.report.rows import DASH, number
 
@@ -77,13 +79,29 @@ def gain(
 
     None where it is undefined for any of the seeds.
     """
+    return _gain(ones, firsts, lambda a, b: difference(a, b, *place, key, minus=minus))
+
+
+def basis_gain(
+    ones: Sequence[Measured], firsts: Sequence[Measured], network: str, measure: Measure
+) -> Gain | None:
+    """Return what ``network``'s decisions rest on in ``ones`` minus ``firsts``, as `gain`."""
+    return _gain(ones, firsts, lambda a, b: basis_difference(a, b, network, measure))
+
+
+Tables = list[FilmTable]
+
+
+def _gain(
+    ones: Sequence[Measured],
+    firsts: Sequence[Measured],
+    minus: Callable[[Tables, Tables], Difference | None],
+) -> Gain | None:
+    """By ``minus`` over all seeds, and for each; None where it is undefined for any."""
     if not ones:
         return None
-    found = difference([r.films for r in ones], [r.films for r in firsts], *place, key, minus=minus)
-    single = [
-        difference([one.films], [first.films], *place, key, minus=minus)
-        for one, first in zip(ones, firsts, strict=True)
-    ]
+    found = minus([run.films for run in ones], [run.films for run in firsts])
+    single = [minus([one.films], [first.films]) for one, first in zip(ones, firsts, strict=True)]
     values = [d.value for d in single if d is not None and d.value is not None]
     if found is None or found.value is None or len(values) != len(ones):
         return None

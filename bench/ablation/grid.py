@@ -4,7 +4,7 @@ Every cell and seed is an ordinary run, OUT/<slug of the cell's name>/seed<k>/.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pcamx.training.start_weights import start_weights
 BASE = "base"
 LEAST_SEEDS = 3
 _GRID = {"base", "seeds", "cells"}
+_OPTIONAL = {"twins"}
 _CELL = {"name", "group", "train", "set"}
 
 
@@ -50,6 +51,9 @@ class Grid:
     base: Config
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
+    twins: Path | None = None
+    """A store of the validation films with one thing changed each, which every run is measured on
+    as well; as `pcamx evaluate --twins` takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Job:
     cell: Cell
     seed: int
     config: Config
+    twins: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -82,7 +87,7 @@ def read_grid(path: Path) -> Grid:
     """
     try:
         tree = configs.read_yaml(path, "expected a grid such as bench/ablation/grid.yaml")
-        _keys(tree, _GRID, "the file")
+        _keys(tree, _GRID, "the file", _OPTIONAL)
         if not isinstance(tree["base"], str):
             raise ConfigError(f"base: {tree['base']!r} is not the path of a run's YAML file")
         cells = tree["cells"]
@@ -96,6 +101,7 @@ def read_grid(path: Path) -> Grid:
                 Cell(BASE, BASE, tuple(base.trained())),
                 *(_cell(c, n) for n, c in enumerate(cells, 1)),
             ),
+            _twins(tree.get("twins")),
         )
         _check(found)
     except ConfigError as error:
@@ -104,12 +110,21 @@ def read_grid(path: Path) -> Grid:
     return found
 
 
-def _keys(tree: Any, names: set[str], where: str) -> None:
+def _twins(found: Any) -> Path | None:
+    if found is None:
+        return None
+    if not isinstance(found, str) or not Path(found).is_dir():
+        raise ConfigError(f"twins: {found!r} is not the folder of a store; prepare it first")
+    return Path(found).resolve()
+
+
+def _keys(tree: Any, names: set[str], where: str, more: Set[str] = frozenset()) -> None:
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected keys {', '.join(sorted(names))}, found {tree!r}")
     for name in tree:
-        if name not in names:
-            raise ConfigError(f"{where}: unknown key {name}; known: {', '.join(sorted(names))}")
+        if name not in names | more:
+            known = ", ".join(sorted(names | more))
+            raise ConfigError(f"{where}: unknown key {name}; known: {known}")
     for name in sorted(names - tree.keys()):
         raise ConfigError(f"{where}: missing key {name}")
 
@@ -192,7 +207,8 @@ def _job(grid: Grid, cell: Cell, seed: int, out: Path) -> Job:
                 starts[key] = str(RunFolder(base).weights(own[start]))
         elif start != "scratch":
             starts[key] = str(Path(start).resolve())
-    return Job(cell, seed, absolute(configs.changed(config, starts | {"run.folder": str(ours)})))
+    config = absolute(configs.changed(config, starts | {"run.folder": str(ours)}))
+    return Job(cell, seed, config, grid.twins)
 
 
 def absolute(config: Config) -> Config:

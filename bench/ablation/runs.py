@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.ablation.grid import Job, starts_missing
 from bench.lib.command import free_port
 from pcamx import config as configs
-from pcamx.catalogue import StageId, trainable
+from pcamx.catalogue import StageId, measures, trainable
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.progress import Say
@@ -34,7 +34,7 @@ _WAIT = 2.0  # seconds between two looks at runs in work elsewhere
 
 
 def finished(job: Job) -> bool:
-    """Whether everything is trained and report.json measures it."""
+    """Whether everything is trained and report.json measures it, on twins where there are any."""
     trained = all(_weights(job, stage).is_file() for stage in job.cell.train)
     run = RunFolder(job.folder)
     try:
@@ -42,7 +42,13 @@ def finished(job: Job) -> bool:
     except PcamxError:
         return False
     measured = {*report["stages"], *report["baselines"]}
-    return trained and run.films_file.is_file() and measured >= set(map(str, job.cell.train))
+    of_twins = {measure.key for measure in measures("basis") if measure.films == "twins"}
+    twins = job.twins is None or all(
+        not of_twins.isdisjoint(stage.get("basis", {})) for stage in report["stages"].values()
+    )
+    return (
+        trained and twins and run.films_file.is_file() and measured >= set(map(str, job.cell.train))
+    )
 
 
 def _weights(job: Job, stage: StageId) -> Path:
@@ -92,7 +98,9 @@ def _bring_to_end(job: Job, ranks: int, lock: Lock, say: Say) -> list[str]:
         for stage in job.cell.train
         if not _weights(job, stage).is_file()
     ]
-    steps.append(("evaluation", lambda: [sys.executable, "-m", "pcamx", "evaluate", job.folder]))
+    twins = [] if job.twins is None else ["--twins", job.twins]
+    evaluate: list[object] = [sys.executable, "-m", "pcamx", "evaluate", job.folder, *twins]
+    steps.append(("evaluation", lambda: evaluate))
     for what, words in steps:
         begun = time.monotonic()
         code = _call(words(), job.beside(".log"), ranks, lock)

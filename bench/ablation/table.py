@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 
-from bench.ablation.figures import Gain, Level, correct, gain, gain_rows, level, level_rows
+from bench.ablation.figures import (
+    Gain,
+    Level,
+    basis_gain,
+    correct,
+    gain,
+    gain_rows,
+    level,
+    level_rows,
+)
 from bench.ablation.grid import BASE, LEAST_SEEDS, Cell, Grid, Job
 from bench.ablation.segmenter import against_segmenter, rival_rows
 from bench.lib import record
@@ -34,13 +43,15 @@ from pcamx.report.comparison_rows import SURE
 from pcamx.report.rows import DASH
 
 _FROM_DECODER = f"{DECODER.title}: "
+BASIS = {measure.title: measure for measure in measures("basis") if measure.shown == "first"}
 LEVELS: dict[str, tuple[str, ...]] = {  # name: where report.json's stage has it
+    **{title: ("basis", measure.key) for title, measure in BASIS.items()},
     AUROC.title: ("classification", AUROC.key),
     **{m.title: ("localization", POSITIVE_CAM.key, m.key) for m in (POINTING, MIOU, ENERGY)},
     **{_FROM_DECODER + m.title: ("localization", DECODER.key, m.key) for m in (POINTING, MIOU)},
     ON_MARKER.title: ("localization", POSITIVE_CAM.key, ON_MARKER.key),
 }
-DIFFERENCES = {
+DIFFERENCES = {  # of maps; BASIS has the decisions'
     **{m.title: (POSITIVE_CAM.key, m.column) for m in (POINTING, MIOU)},
     **{_FROM_DECODER + m.title: (DECODER.key, m.column) for m in (POINTING, MIOU)},
 }
@@ -73,6 +84,9 @@ NOTES = (
     "Every figure is of the validation films. Pointing, mIoU, energy and peak on letter are of the "
     "positive CAM of the full film unless the decoder is named; higher is better but for peak on "
     "letter, the share of maps that peak on the side marker.",
+    "Flips, share and falls of p say what the decision rests on: of films drawn twice, the lesion "
+    "taken away or put in, a temptation toggled; of marked films, the lesion erased, less another "
+    "patch. The temptation's flips and share are better low.",
     "A figure is the mean over the seeds, and in brackets the smallest and the largest seed's.",
     "A difference is the cell's minus the base's at the same stage: film by film, averaged over "
     "the seeds that both have. In square brackets its 95 % bootstrap interval over patients, given "
@@ -164,8 +178,11 @@ def _lines(cell: Cell, runs: Runs) -> Iterator[Line]:
             name: level(list(mine.values()), ("stages", str(stage.key), *keys))
             for name, keys in LEVELS.items()
         }
+        ones, firsts = ([of[seed] for seed in both] for of in (mine, base))
         gains = {
-            name: gain([mine[s] for s in both], [base[s] for s in both], (stage.title, where), key)
+            name: basis_gain(ones, firsts, stage.title, measure) for name, measure in BASIS.items()
+        } | {
+            name: gain(ones, firsts, (stage.title, where), key)
             for name, (where, key) in DIFFERENCES.items()
         }
         yield Line(
@@ -234,7 +251,7 @@ def _page(grid: Grid, lines: Mapping[str, Sequence[Line]]) -> Iterator[str]:
         )
         if gained := [((line.name,), line.gains) for line in own if line.gains]:
             yield "\n"
-            yield from _table(("minus base",), DIFFERENCES, gained)
+            yield from _table(("minus base",), BASIS | DIFFERENCES, gained)
 
 
 def _table(

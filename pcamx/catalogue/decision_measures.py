@@ -100,6 +100,7 @@ LESION_FLIPS = Measure(
     of="basis",
     function=f"{_BASIS}:lesion_flips",
     films="twins",
+    column="lesion_flips",
     shown="first",
 )
 LESION_PUT_IN_FLIPS = Measure(
@@ -109,6 +110,7 @@ LESION_PUT_IN_FLIPS = Measure(
     of="basis",
     function=f"{_BASIS}:lesion_put_in_flips",
     films="twins",
+    column="lesion_put_in_flips",
     shown="first",
 )
 TEMPTATION_FLIPS = Measure(
@@ -119,6 +121,7 @@ TEMPTATION_FLIPS = Measure(
     of="basis",
     function=f"{_BASIS}:temptation_flips",
     films="twins",
+    column="temptation_flips",
     better="lower",
     shown="first",
 )
@@ -129,6 +132,7 @@ LESION_EFFECT = Measure(
     of="basis",
     function=f"{_BASIS}:lesion_effect",
     films="twins",
+    column="lesion_effect",
     unit="logits",
 )
 TEMPTATION_EFFECT = Measure(
@@ -138,6 +142,7 @@ TEMPTATION_EFFECT = Measure(
     of="basis",
     function=f"{_BASIS}:temptation_effect",
     films="twins",
+    column="temptation_effect",
     unit="logits",
     better="lower",
 )
@@ -148,10 +153,69 @@ SHARE = Measure(
     of="basis",
     function=f"{_BASIS}:share",
     films="twins",
+    made_of=("lesion_effect", "temptation_effect"),
     better="lower",
     shown="first",
+)
+ERASE_BLUR = Measure(
+    key="erase_blur",
+    title="lesion blurred: fall of p",
+    meaning="How far the probability of abnormal falls when a marked lesion is blurred away, less "
+    "the fall when the same patch elsewhere in the film is, at like brightness, several drawn.",
+    of="basis",
+    function=f"{_BASIS}:erase_blur",
+    unit="probability",
+    column="erase_blur",
+    shown="first",
+)
+ERASE_INPAINT = Measure(
+    key="erase_inpaint",
+    title="lesion in-painted: fall of p",
+    meaning="The same with the patch filled in from its rim, which leaves no blur to go by.",
+    of="basis",
+    function=f"{_BASIS}:erase_inpaint",
+    unit="probability",
+    column="erase_inpaint",
+    shown="first",
+)
+ERASE_BLUR_LOGIT = Measure(
+    key="erase_blur_logit",
+    title="lesion blurred, logits",
+    meaning="The fall of the logit of abnormal minus that of normal, less another patch's.",
+    of="basis",
+    function=f"{_BASIS}:erase_blur_logit",
+    unit="logits",
+    column="erase_blur_logit",
+)
+ERASE_INPAINT_LOGIT = Measure(
+    key="erase_inpaint_logit",
+    title="lesion in-painted, logits",
+    meaning="The same with the patch filled in from its rim.",
+    of="basis",
+    function=f"{_BASIS}:erase_inpaint_logit",
+    unit="logits",
+    column="erase_inpaint_logit",
+)
+ERASE_BLUR_FLIPS = Measure(
+    key="erase_blur_flips",
+    title="lesion blurred: flips",
+    meaning="Of the marked films called abnormal, the share called normal once the lesion is "
+    "blurred away, less the share when another patch is.",
+    of="basis",
+    function=f"{_BASIS}:erase_blur_flips",
+    column="erase_blur_flips",
+)
+ERASE_INPAINT_FLIPS = Measure(
+    key="erase_inpaint_flips",
+    title="lesion in-painted: flips",
+    meaning="The same with the patch filled in from its rim.",
+    of="basis",
+    function=f"{_BASIS}:erase_inpaint_flips",
+    column="erase_inpaint_flips",
 )
 BASIS_MEASURES = [
     *(LESION_FLIPS, LESION_PUT_IN_FLIPS, TEMPTATION_FLIPS, SHARE),
     *(LESION_EFFECT, TEMPTATION_EFFECT),
+    *(ERASE_BLUR, ERASE_INPAINT, ERASE_BLUR_FLIPS, ERASE_INPAINT_FLIPS),
+    *(ERASE_BLUR_LOGIT, ERASE_INPAINT_LOGIT),
 ]

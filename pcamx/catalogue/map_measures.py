@@ -141,7 +141,19 @@ INSERTION = Measure(
     films="abnormal tried",
     unit="probability",
 )
+PATCH_CORRELATION = Measure(
+    key="patch_correlation",
+    title="rank by patches",
+    meaning="What the map promises against what erasing does: Spearman's correlation, over the "
+    "patches of an 8 x 8 grid that lie on the limb, of the map's sum and how far the logit of "
+    "abnormal falls when the patch is blurred; 1 where they order the patches alike.",
+    of="faithfulness",
+    function=f"{_METRICS}:patch_correlation",
+    films="abnormal tried",
+    unit="correlation",
+)
 MAP_MEASURES = [
     *(POINTING, ENERGY, MIOU, DICE, MIOU_OTSU, RELEVANCE_RANK, MAXBOXACC, PXAP),
-    *(FALSE_ACTIVATION, LESIONS_FOUND, ON_MARKER, ON_MARKER_ABNORMAL, DELETION, INSERTION),
+    *(FALSE_ACTIVATION, LESIONS_FOUND, ON_MARKER, ON_MARKER_ABNORMAL),
+    *(DELETION, INSERTION, PATCH_CORRELATION),
 ]

@@ -21,11 +21,12 @@ class Measure:
     meaning: str
     of: Judged
     """What it judges: one map; the classification; one map by the network's own answers; what the
-    decision rests on, by films and their twins."""
+    decision rests on, by films and their twins or with a patch erased."""
     function: str
     """map: (maps [M, H, W], lesions or markers [M, H, W]) > [M, ...], or of maps alone where
     ``films`` is normal. decision: of a `pcamx.metrics.Decisions`. faithfulness: see
-    `pcamx.metrics.deletion`. basis: of `pcamx.metrics.basis.Pairs`."""
+    `pcamx.metrics.deletion`. basis: of `pcamx.metrics.basis.Pairs` where ``films`` is twins, else
+    of `pcamx.metrics.basis.Erased` by fill; a value per pair or film."""
     value: str = ""
     """map: (what ``function`` gave [M, ...], `pcamx.evaluation.scoring.Tuning`) > [M], a Statistic
     of the whole set, or None where undefined; left out, the function's own [M]."""
@@ -34,5 +35,7 @@ class Measure:
     better: Literal["higher", "lower"] = "higher"
     column: str = ""
     """Of films.csv; a figure of the whole set has none."""
+    made_of: tuple[str, ...] = ()
+    """basis: columns that ``function`` makes a Statistic of the whole set from, instead."""
     shown: Literal["first", "console", "page"] = "page"
     """first: in every table. console: in the terminal's second table. page: in report.html."""

@@ -43,7 +43,8 @@ def add(commands: Commands) -> None:
         type=_films,
         default=0,
         metavar="FILMS",
-        help="try so many abnormal films by deletion and insertion as well; slow (%(default)s)",
+        help="try so many abnormal films by deletion, insertion and patch by patch as well; slow "
+        "(%(default)s)",
     )
 
 

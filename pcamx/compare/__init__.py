@@ -13,7 +13,7 @@ from pcamx import config as configs
 from pcamx import provenance
 from pcamx.catalogue import AUROC, MAPS, TRAINABLES, measures
 from pcamx.compare import pictures
-from pcamx.compare.differences import auroc_difference, difference, other_films
+from pcamx.compare.differences import auroc_difference, basis_difference, difference, other_films
 from pcamx.compare.measured import Measured, read_runs
 from pcamx.errors import PcamxError
 from pcamx.metrics import Difference, holm
@@ -89,7 +89,13 @@ def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:
     both = run.report["stages"].keys() & first.report["stages"].keys()
     for entry in (e for e in TRAINABLES if str(e.key) in both):
         auroc = auroc_difference(run.films, first.films, entry.title)
-        found[entry.title] = {AUROC.key: _gap(auroc)} if auroc else {}
+        basis = {
+            measure.key: basis_difference([run.films], [first.films], entry.title, measure)
+            for measure in measures("basis")
+            if measure.shown == "first"
+        }
+        decided = {AUROC.key: auroc} | basis
+        found[entry.title] = {k: _gap(d) for k, d in decided.items() if d and d.value is not None}
         for kind in MAPS:
             by_key = {
                 measure.key: difference(

@@ -6,10 +6,13 @@ Shapes: N films that both runs have a value for.
 from collections.abc import Sequence
 from statistics import fmean
 
+import numpy as np
+
 from pcamx import metrics
-from pcamx.catalogue import POSITIVE_CAM
+from pcamx.catalogue import POSITIVE_CAM, Measure, measures
 from pcamx.evaluation.film_table import FilmTable
 from pcamx.metrics import Difference
+from pcamx.metrics.basis import statistic
 
 REPLICATES = 10_000
 """Of the bootstrap: p is never below 2 / (REPLICATES + 1), which Holm's correction multiplies by
@@ -56,6 +59,53 @@ def difference(
     one_N, first_N = ([fmean(values[f] for values in side) for f in films] for side in sides)
     patients = [firsts[0].patient[f] for f in films]
     return metrics.paired(one_N, first_N, patients, replicates=REPLICATES, seed=seed)
+
+
+def basis_difference(
+    ones: Sequence[FilmTable],
+    firsts: Sequence[FilmTable],
+    network: str,
+    measure: Measure,
+    *,
+    minus: str = "",
+    seed: int = 0,
+) -> Difference | None:
+    """Return a figure of what decisions rest on in ``ones`` minus ``firsts``, as `difference` does.
+
+    Of ``network``, in ``firsts`` of ``minus`` where it is given. Runs of several seeds are averaged
+    figure by figure, since each seed calls other films abnormal. None where a run lacks the figure,
+    or not the same films have twins or were erased.
+    """
+    sides = [
+        [_basis_columns(table, name, measure) for table in tables]
+        for tables, name in ((ones, network), (firsts, minus or network))
+    ]
+    seen = [set().union(*columns.values()) for side in sides for columns in side]
+    films = [film for film in firsts[0].patient if film in seen[0]] if firsts else []
+    if not films or any(found != seen[0] for found in seen):
+        return None
+    one, first = (
+        metrics.mean_of(
+            [
+                statistic(
+                    measure,
+                    {
+                        column: np.array([values.get(film, np.nan) for film in films])
+                        for column, values in columns.items()
+                    },
+                )
+                for columns in side
+            ]
+        )
+        for side in sides
+    )
+    return metrics.paired(one, first, [firsts[0].patient[f] for f in films], seed=seed)
+
+
+def _basis_columns(table: FilmTable, network: str, measure: Measure) -> dict[str, dict[str, float]]:
+    """By column what the films that ``measure`` is about have in it, whatever the map."""
+    alike = [m.column for m in measures("basis") if m.column and m.films == measure.films]
+    return {column: table.values(network, POSITIVE_CAM.key, column) for column in alike}
 
 
 def auroc_difference(

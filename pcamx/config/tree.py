@@ -203,6 +203,8 @@ class Runtime:
     compile: Literal["off", "on", "reduce-overhead"] = "off"
     """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3. The last has a
     GPU replay it as a CUDA graph, for small batches, where the host takes longer than the GPU."""
+    sync_batch_norm: bool = False
+    """Whether training normalises by the batch of all ranks instead of each rank's own part."""
     gradient_clipping: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
     weight_decay: float = 1.0e-2

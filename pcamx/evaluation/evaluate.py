@@ -6,7 +6,7 @@ Shapes: N films.
 import datetime
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from pcamx.evaluation.aggregate import (
     figures,
 )
 from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
+from pcamx.evaluation.basis import basis_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
-from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
+from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_files, replacing_folder, write_text
 from pcamx.progress import Say, Track, mute, silent
@@ -62,10 +63,11 @@ def evaluate(
     Writes report.json, films.csv, report.html, figure2.png, films.html and its pictures into
     `out_folder`. With ``other``, a
     store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
-    own store, whose AUROC stands beside, if it holds that ``split``. ``twins`` is a
-    store of the same films with one thing changed each (`pcamx.evaluation.twins`). ``faithful``
-    is how many abnormal films are tried by deletion and insertion as well, each of which costs
-    about as much as a hundred films otherwise. Returns the report. Raises PcamxError where the
+    own store, whose AUROC stands beside, if it holds that ``split``. What the decisions rest on is
+    asked by erasing the lesions of marked films, and by ``twins``, a store of the same films with
+    one thing changed each (`pcamx.evaluation.twins`). ``faithful`` is how many abnormal films are
+    tried by deletion, insertion and patches as well, each of which costs about as much as two
+    hundred films otherwise. Returns the report. Raises PcamxError where the
     folder holds no run or no finished stage, or cannot be written.
     """
     run = open_run(folder, other, split, track, say)
@@ -92,8 +94,10 @@ def _measure(
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
-    if paired is not None:
-        _add_basis(run, measured, classifiers, *paired, seed)
+    basis = measure_basis(run, classifiers, paired)
+    for name, columns in basis.items():
+        if rests := basis_figures(columns, films, seed):
+            measured[name]["basis"] = rests
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
         some = run.some(run.store, tried, "deleting pixels of films")
@@ -114,7 +118,7 @@ def _measure(
     list(run.track(pictures.draw_films(), "drawing films", len(films)))
     with replacing_files(out.path) as folder:
         new = RunFolder(folder)
-        write_films(new.films_file, films, markers, scores, tuned)
+        write_films(new.films_file, films, markers, scores, tuned, basis)
         report["films_sha256"] = sha256_of(new.films_file)
         write_report(new, report)
         write_page(report, read_history(run.run), panels, new.page_file, out.all_films_file.name)
@@ -131,22 +135,6 @@ def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
     """The store of twins, standardised as the run was trained, and whose twins they are."""
     store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
     return store, read_twins(store, run.store.split(run.split), store.split("valid"))
-
-
-def _add_basis(
-    run: MeasuredRun,
-    measured: Mapping[str, Measured],
-    networks: Mapping[str, Network],
-    store: Store,
-    pairs: Sequence[Twin],
-    seed: int,
-) -> None:
-    """Put beside the other figures of every classifier what its decisions rest on."""
-    films, twins = run.store.split(run.split), store.split("valid")
-    film_N = margins(networks, run.measured(run.store, "deciding films"))
-    twin_M = margins(networks, run.some(store, twins, "deciding their twins"))
-    for name in networks:
-        measured[name]["basis"] = basis_figures(film_N[name], twin_M[name], pairs, films, seed)
 
 
 def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:

@@ -11,6 +11,8 @@ peak              the map's maximum, not normalised: on normal films, what false
 on_marker, pointing, ...
                   the film's own share in the figure of that name in report.json, for every measure
                   in `pcamx.catalogue` that has a column; on_marker of films with a side marker
+lesion_effect, erase_blur, ...
+                  the same of what that network's decision rests on, whatever the map
 
 The mean of a column over its films is report.json's figure. Two runs on the same films are
 compared by `pcamx.metrics.paired` on two such columns.
@@ -22,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from pcamx.catalogue import FALSE_ACTIVATION, Measure, measures
@@ -29,6 +32,7 @@ from pcamx.data.canvas.side_markers import Box
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.scoring import Scores, Tuning
+from pcamx.metrics import Floats
 from pcamx.output import plain_cell, replacing_file, safe_cell
 
 FILM = ("path", "patient", "study", "part", "label")
@@ -41,9 +45,14 @@ def measured() -> list[Measure]:
     return sorted(found, key=lambda measure: measure.films == "marked")
 
 
+def bases() -> list[Measure]:
+    """Return the measures of what the decision rests on that have a column."""
+    return [measure for measure in measures("basis") if measure.column]
+
+
 def columns() -> tuple[str, ...]:
     """Return the header of the file."""
-    return (*HEAD, *(measure.column for measure in measured()))
+    return (*HEAD, *(measure.column for measure in (*measured(), *bases())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ def _take(row: Mapping[str, str], found: FilmTable) -> None:
     path = plain_cell(row["path"])
     found.patient[path] = plain_cell(row["patient"])
     found.label[path] = int(row["label"])
-    for column in ("probability", "peak", *(measure.column for measure in measured())):
+    for column in ("probability", "peak", *columns()[len(HEAD) :]):
         if cell := row[column]:
             value = float(cell)
             if not math.isfinite(value):
@@ -102,8 +111,11 @@ def write_films(
     markers: Sequence[Box | None],
     scores: Mapping[str, Scores],
     tuning: Mapping[str, Mapping[str, Tuning]],
+    basis: Mapping[str, Mapping[str, Floats]],
 ) -> None:
-    """Write the file whole or not at all; ``scores`` and ``tuning`` by network.
+    """Write the file whole or not at all; ``scores``, ``tuning`` and ``basis`` by network.
+
+    ``basis`` has values of all films by column, NaN where a film has none.
 
     Raises PcamxError where it cannot be written.
     """
@@ -114,7 +126,12 @@ def write_films(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns())
         for network, found in scores.items():
-            writer.writerows(_rows(network, found, tuning.get(network, {}), films, markers))
+            rests = [
+                basis.get(network, {}).get(measure.column, np.full(len(films), np.nan))
+                for measure in bases()
+            ]
+            tuned = tuning.get(network, {})
+            writer.writerows(_rows(network, found, tuned, films, markers, rests))
 
 
 def _rows(
@@ -123,6 +140,7 @@ def _rows(
     tuning: Mapping[str, Tuning],
     films: Sequence[Film],
     markers: Sequence[Box | None],
+    basis: Sequence[Floats],
 ) -> Iterator[list[object]]:
     marked = [bool(film.mark) for film in films]
     where = {"marked": marked, "lettered": [box is not None for box in markers]}
@@ -139,12 +157,17 @@ def _rows(
             value = maps.values(measure, tuning.get(name, Tuning()))
             assert isinstance(value, Tensor)
             cells_of.append(_spread(value, where[measure.films]))
+        cells_of += ([_known(value) for value in value_N.tolist()] for value_N in basis)
         for film, *cells in zip(films, *cells_of, strict=True):
             yield [*(safe_cell(str(getattr(film, key))) for key in FILM), *cells]
 
 
 def _cells(value_N: Tensor) -> list[str]:
     return [f"{value:.9g}" for value in value_N.tolist()]
+
+
+def _known(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"
 
 
 def _spread(value_M: Tensor, where: Sequence[bool]) -> list[str]:

@@ -5,12 +5,11 @@ whose rows are film, twin, change and temptation (`pcamx.data.phantom.twins`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from pcamx import metrics
 from pcamx.catalogue import measures, resolve
 from pcamx.data.csv_files import csv_rows
 from pcamx.data.phantom.twins import HEADER
@@ -74,24 +73,22 @@ def margins(networks: Mapping[str, Network], batches: Iterable[Batch]) -> dict[s
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def basis_figures(
-    film_N: Floats, twin_M: Floats, twins: Sequence[Twin], films: Sequence[Film], seed: int
-) -> dict[str, Any]:
-    """Return every figure of the catalogue about what the decision rests on, as in report.json.
+def twin_columns(film_N: Floats, twin_M: Floats, twins: Sequence[Twin]) -> dict[str, Floats]:
+    """Return by column of films.csv what each film's twins say of the decision, [N].
 
-    ``film_N`` and ``twin_M`` are margins of all films and of all twins; a kind of pair that there
-    is none of leaves its figures out.
+    ``film_N`` and ``twin_M`` are margins of all films and of all twins. A film of several pairs of
+    a kind gets their mean, one of none NaN.
     """
-    pairs = Pairs(
-        film_N[[one.film for one in twins]],
-        twin_M[[one.twin for one in twins]],
-        [one.change for one in twins],
-        [films[one.film].patient for one in twins],
-    )
+    at_P = np.array([one.film for one in twins], dtype=int)
+    pairs = Pairs(film_N[at_P], twin_M[[one.twin for one in twins]], [one.change for one in twins])
     found = {}
     for measure in measures("basis"):
-        sample = resolve(measure.function)(pairs)
-        figure = metrics.figure(sample.statistic, sample.patients, seed=seed)
-        if figure.value is not None:
-            found[measure.key] = figure.to_dict()
+        if measure.films == "twins" and measure.column:
+            value_P = resolve(measure.function)(pairs)
+            known_P = ~np.isnan(value_P)
+            sums_N, count_N = (
+                np.bincount(at_P[known_P], weights, minlength=len(film_N))
+                for weights in (value_P[known_P], None)
+            )
+            found[measure.column] = np.where(count_N > 0, sums_N / np.maximum(count_N, 1), np.nan)
     return found

@@ -5,7 +5,16 @@ a `Statistic` of a whole set, into a value with an interval or a difference with
 """
 
 from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
-from pcamx.metrics.bootstrap import Difference, Figure, Floats, Statistic, figure, mean, paired
+from pcamx.metrics.bootstrap import (
+    Difference,
+    Figure,
+    Floats,
+    Statistic,
+    figure,
+    mean,
+    mean_of,
+    paired,
+)
 from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
 from pcamx.metrics.calibration import brier, calibration_error
 from pcamx.metrics.classification import (
@@ -18,7 +27,7 @@ from pcamx.metrics.classification import (
 )
 from pcamx.metrics.comparisons import holm
 from pcamx.metrics.decisions import Classification, Decisions, classification_figures
-from pcamx.metrics.faithfulness import STEPS, deletion, insertion
+from pcamx.metrics.faithfulness import PATCHES, STEPS, deletion, insertion, patch_correlation
 from pcamx.metrics.localization import (
     SIZES,
     centre_gaussian,
@@ -34,6 +43,7 @@ from pcamx.metrics.pixels import pixel_average_precision, pixel_counts
 
 __all__ = [
     "IOU_LEVELS",
+    "PATCHES",
     "SIZES",
     "STEPS",
     "THRESHOLDS",
@@ -70,8 +80,10 @@ __all__ = [
     "lesion_share",
     "max_box_acc",
     "mean",
+    "mean_of",
     "minmax",
     "paired",
+    "patch_correlation",
     "peak",
     "pixel_average_precision",
     "pixel_counts",

@@ -84,6 +84,33 @@ def mean(values: Values) -> Statistic:
     return Statistic(value, len(values_N), replicate, share)
 
 
+def mean_known(value_N: Floats) -> Statistic:
+    """The mean of the values that are not NaN; undefined without one.
+
+    Another draw of films has another number of them.
+    """
+    known_N = ~np.isnan(value_N)
+    filled_N, count_N = np.where(known_N, value_N, 0.0), known_N.astype(np.float64)
+
+    def replicate(weight_RN: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weight_RN @ filled_N / (weight_RN @ count_N))
+
+    value = float(value_N[known_N].mean()) if known_N.any() else None
+    return Statistic(value, len(value_N), replicate)
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of several statistics of the same films; undefined where one of them is."""
+    values = [one.value for one in statistics if one.value is not None]
+    value = float(np.mean(values)) if len(values) == len(statistics) else None
+    return Statistic(
+        value,
+        statistics[0].n,
+        lambda w_RN: np.asarray(np.mean([one.replicate(w_RN) for one in statistics], axis=0)),
+    )
+
+
 def weighted_sums(weight_RN: Floats, table_NK: NDArray[Any]) -> Floats:
     """Rows of a table of small numbers, summed with weights: float64 [R, K].
 

@@ -4,7 +4,10 @@ Pixels are taken away, or put back, from the hottest down, and the network's pro
 abnormal is followed: a map that names what the decision rests on makes it fall fast, and rise
 fast. Needs no marks, and says nothing about whether the network is right to look there.
 
-Shapes: B films, H W the image, P its pixels, S steps.
+`patch_correlation` blurs one patch at a time and compares how far the decision falls with what the
+map has there.
+
+Shapes: B films, H W the image, P its pixels or patches, S steps.
 """
 
 from collections.abc import Callable
@@ -16,6 +19,10 @@ from torch import Tensor
 from pcamx.metrics.maps import value_range
 
 STEPS = 16
+PATCHES = 8
+"""Patches along each side of a film."""
+_SUREST = 1e-7
+"""Probabilities nearer to 0 or 1 than float32 tells apart count as so near."""
 
 
 def deletion(
@@ -41,6 +48,62 @@ def insertion(
     The blur is RISE's, 5 pixels of standard deviation at 224, scaled to the image.
     """
     return _area(probability, blurred(image_B1HW), image_B1HW, map_BHW, steps)
+
+
+def patch_correlation(
+    probability: Callable[[Tensor], Tensor],
+    image_B1HW: Tensor,
+    map_BHW: Tensor,
+    patches: int = PATCHES,
+) -> Tensor:
+    """Spearman's correlation of the map's sum in a patch and the logit's fall without it: [B].
+
+    A grid of ``patches`` x ``patches`` is blurred one by one, each by a box of its own size, so
+    ``probability`` is called so often and once more. Patches brighter on average than the film
+    count, those on the limb. float64, 0 where either side is the same for all of them. Raises
+    ValueError as `pcamx.metrics.maps` does, and where the grid does not divide the image.
+    """
+    value_range(map_BHW)
+    H, W = map_BHW.shape[-2:]
+    if image_B1HW.shape != map_BHW[:, None].shape or H % patches or W % patches:
+        raise ValueError(
+            f"images {list(image_B1HW.shape)}, maps {list(map_BHW.shape)}, {patches} patches"
+        )
+    size = (H // patches, W // patches)
+    half = (size[0] // 2, size[1] // 2)
+    smooth_B1HW = F.avg_pool2d(
+        image_B1HW, (2 * half[0] + 1, 2 * half[1] + 1), 1, half, count_include_pad=False
+    )
+    falls, whole_B = [], _logit(probability(image_B1HW))
+    for down in range(0, H, size[0]):
+        for right in range(0, W, size[1]):
+            at = (..., slice(down, down + size[0]), slice(right, right + size[1]))
+            mixed_B1HW = image_B1HW.clone()
+            mixed_B1HW[at] = smooth_B1HW[at]
+            falls.append(whole_B - _logit(probability(mixed_B1HW)))
+    mass_BP = F.avg_pool2d(map_BHW[:, None].double(), size).flatten(1)
+    light_BP = F.avg_pool2d(image_B1HW.double(), size).flatten(1)
+    limb_BP = light_BP > light_BP.mean(1, keepdim=True)
+    return _spearman(mass_BP, torch.stack(falls, 1), limb_BP)
+
+
+def _logit(probability_B: Tensor) -> Tensor:
+    return torch.logit(probability_B.double(), _SUREST)
+
+
+def _spearman(one_BP: Tensor, other_BP: Tensor, taken_BP: Tensor) -> Tensor:
+    """Correlation of the ranks of those taken, equal ones sharing theirs."""
+    ranks = []
+    for value_BP in (one_BP, other_BP):
+        less_BPP = (value_BP[:, None] < value_BP[..., None]) & taken_BP[:, None]
+        same_BPP = (value_BP[:, None] == value_BP[..., None]) & taken_BP[:, None]
+        rank_BP = less_BPP.sum(2) + same_BPP.sum(2) / 2
+        count_B1 = taken_BP.sum(1, keepdim=True).clamp(min=1)
+        mean_B1 = (rank_BP * taken_BP).sum(1, keepdim=True) / count_B1
+        ranks.append(((rank_BP - mean_B1) * taken_BP).double())
+    above_B = (ranks[0] * ranks[1]).sum(1)
+    below_B = (ranks[0].square().sum(1) * ranks[1].square().sum(1)).sqrt()
+    return torch.where(below_B > 0, above_B / below_B.clamp(min=1e-300), torch.zeros_like(below_B))
 
 
 def blurred(image_B1HW: Tensor) -> Tensor:

@@ -10,12 +10,15 @@ from pcamx.report.figures.film_figure import Panel
 
 def render(found: Comparison, panels: Sequence[Panel]) -> str:
     """Return the page as text; ``panels`` as `film_figure.draw` takes them."""
+    bases = comparison_rows.basis(found)
     values = {
         "runs": list(found.reports),
         "first": found.first,
         "remarks": found.remarks,
-        "differences": comparison_rows.differences(),
+        "differences": comparison_rows.differences(found),
         "gaps": list(comparison_rows.gaps(found)),
+        "bases": bases,
+        "basis": rows.basis_columns((row for group in bases for row in group.rows), "first"),
         "localization": rows.titles("map", "first"),
         "groups": comparison_rows.localization(found),
         "classification": rows.titles("decision", "first"),

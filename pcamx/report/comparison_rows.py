@@ -8,18 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pcamx.catalogue import AUROC, MIOU, POINTING
+from pcamx.catalogue import AUROC, MIOU, POINTING, measures
 from pcamx.report import rows
 from pcamx.report.rows import Estimate, Group, Row
 from pcamx.report.tables import cell, new_table
 
 _PRINTED = (AUROC, POINTING, MIOU)
 """What a terminal has room for; the page shows the rest."""
-
-
-def differences() -> dict[str, str]:
-    """Return the titles by key of the figures whose differences are shown."""
-    return {AUROC.key: AUROC.title, **rows.titles("map", "first")}
 
 
 SURE = 0.05
@@ -43,15 +38,15 @@ class Gap:
         """Whether it would be a surprise, among all gaps of the comparison, were it chance."""
         return self.p_of_all is not None and self.p_of_all <= SURE
 
-    def text(self) -> str:
+    def text(self, digits: int = 3) -> str:
         """The value with its sign."""
-        return rows.DASH if self.value is None else f"{self.value:+.3f}"
+        return rows.DASH if self.value is None else f"{self.value:+.{digits}f}"
 
-    def interval(self) -> str:
+    def interval(self, digits: int = 3) -> str:
         """The interval with signs, empty where there is none."""
         if self.low is None or self.high is None:
             return ""
-        return f"[{self.low:+.3f}, {self.high:+.3f}]"
+        return f"[{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +67,26 @@ class Comparison:
         return next(iter(self.reports))
 
 
+def differences(found: Comparison) -> dict[str, str]:
+    """Return the titles by key of the figures that runs differ by, where any of them is known."""
+    titles = rows.titles("basis", "first") | {AUROC.key: AUROC.title} | rows.titles("map", "first")
+    known = {key for run in found.gaps.values() for by_key in run.values() for key in by_key}
+    return {key: title for key, title in titles.items() if key in known}
+
+
 def localization(found: Comparison) -> tuple[Group, ...]:
     """Where the maps lie: a group per stage or baseline and map, a row per run."""
     by_run = {
         name: {f"{g.title}, {row.name}": row for g in rows.localization(report) for row in g.rows}
+        for name, report in found.reports.items()
+    }
+    return _grouped(by_run)
+
+
+def basis(found: Comparison) -> tuple[Group, ...]:
+    """What their decisions rest on: a group per stage or baseline, a row per run."""
+    by_run = {
+        name: {row.name: row for row in rows.basis(report)}
         for name, report in found.reports.items()
     }
     return _grouped(by_run)
@@ -112,11 +123,12 @@ def _baseline(title: str) -> tuple[bool, str]:
 
 def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
     """Title, then by run and figure what exceeds the first run's; a dash's Gap where unknown."""
+    shown = differences(found)
     for title in dict.fromkeys(t for gaps in found.gaps.values() for t in gaps):
         yield (
             title,
             {
-                name: {key: gaps[title].get(key, Gap()) for key in differences()}
+                name: {key: gaps[title].get(key, Gap()) for key in shown}
                 for name, gaps in found.gaps.items()
                 if title in gaps
             },
@@ -129,12 +141,16 @@ def print_comparison(found: Comparison) -> None:
     console.width = max(console.width, 110)
     stages = [g for g in localization(found) if not g.baseline]
     classes = [g for g in classification(found) if not g.baseline]
+    rests = [g for g in basis(found) if not g.baseline]
+    for columns in rows.basis_columns((row for g in rests for row in g.rows), "first"):
+        console.print(_table("What the decision rests on", columns, rests), "")
     console.print(_table("Classification", rows.titles("decision", "first"), classes), "")
     console.print(
         _table("Localization of the abnormal map", rows.titles("map", "first"), stages), ""
     )
     if found.gaps:
-        console.print(_gap_table(found), "")
+        for columns in _printed(found):
+            console.print(_gap_table(found, columns), "")
     console.print(
         "[low, high]: 95 % bootstrap interval over patients; of differences, film by film"
     )
@@ -151,20 +167,27 @@ def _table(title: str, columns: Mapping[str, str], groups: Sequence[Group]) -> T
     for group in groups:
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
-            figures: dict[str, Estimate] = row.figures
+            figures: dict[str, Estimate] = {key: row.figures[key] for key in columns}
             table.add_row(Text(row.name), *map(cell, figures.values()), rows.counts(figures))
     return table
 
 
-def _gap_table(found: Comparison) -> Table:
-    names = [measure.title for measure in _PRINTED]
-    table = new_table(f"Differences to {found.first}", names, first=30)
+def _printed(found: Comparison) -> Iterator[dict[str, str]]:
+    """Columns of the tables of differences: first what is known of the decisions' basis."""
+    known = [m for m in measures("basis") if m.key in differences(found)]
+    for films in dict.fromkeys(measure.films for measure in known):
+        yield {measure.key: measure.title for measure in known if measure.films == films}
+    yield {measure.key: measure.title for measure in _PRINTED}
+
+
+def _gap_table(found: Comparison, columns: Mapping[str, str]) -> Table:
+    table = new_table(f"Differences to {found.first}", columns.values(), first=30)
     for title, by_run in gaps(found):
+        kept = {n: [by_key.get(key, Gap()) for key in columns] for n, by_key in by_run.items()}
+        if all(gap == Gap() for found_gaps in kept.values() for gap in found_gaps):
+            continue
         table.add_row(Text(title, style="bold"))
-        for name, by_key in by_run.items():
-            shown = [
-                f"{gap.text()}{'*' if gap.clear else ''} {gap.interval()}".strip()
-                for gap in (by_key[measure.key] for measure in _PRINTED)
-            ]
-            table.add_row(Text(name), *shown)
+        for name, shown in kept.items():
+            cells = [f"{g.text(2)}{'*' if g.clear else ''} {g.interval(2)}".strip() for g in shown]
+            table.add_row(Text(name), *cells)
     return table

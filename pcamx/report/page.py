@@ -61,11 +61,11 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
     more = rows.titles("decision", "console", "page")
     more_classes = rows.classification(report, more)
     titles, parts = rows.kappa_by_part(report)
+    bases = rows.basis(report)
     return {
-        "basis": rows.titles("basis", "first"),
-        "bases": rows.basis(report),
-        "more_basis": rows.titles("basis", "console", "page"),
-        "more_bases": rows.basis(report, rows.titles("basis", "console", "page")),
+        "bases": bases,
+        "basis": rows.basis_columns(bases, "first"),
+        "more_basis": rows.basis_columns(bases, "console", "page"),
         "localization": rows.titles("map", "first"),
         "groups": rows.localization(report),
         "more": _more(report),

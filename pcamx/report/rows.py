@@ -18,6 +18,7 @@ from pcamx.catalogue import (
     TRAINABLES,
     Judged,
     classifiers,
+    measures,
 )
 
 DASH = "–"
@@ -140,14 +141,29 @@ def classification(
     )
 
 
-def basis(report: Mapping[str, Any], keys: Mapping[str, str] | None = None) -> tuple[Row, ...]:
-    """Return what the decisions rest on: a row per stage and baseline measured on twins."""
-    keys = titles("basis", "first") if keys is None else keys
+def basis(report: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Return what the decisions rest on: a row per stage and baseline that was asked."""
+    keys = [measure.key for measure in measures("basis")]
     return tuple(
         Row(title, _estimates(found, keys))
         for _, title, part in _parts(report)
         if (found := _mapping(part, "basis"))
     )
+
+
+def basis_columns(found: Iterable[Row], *shown: Shown) -> tuple[dict[str, str], ...]:
+    """Return titles by key of what was measured of the basis: of twins, then of marked films."""
+    seen = measured(found)
+    kinds = dict.fromkeys(measure.films for measure in measures("basis"))
+    columns = (
+        {
+            measure.key: measure.title
+            for measure in measures("basis")
+            if measure.films == kind and measure.shown in shown and measure.key in seen
+        }
+        for kind in kinds
+    )
+    return tuple(titles for titles in columns if titles)
 
 
 def pointing_by_size(report: Mapping[str, Any]) -> tuple[Group, ...]:
@@ -236,7 +252,7 @@ def _map_row(name: str, found: Mapping[str, Any], keys: Mapping[str, str]) -> Ro
     return Row(name, _estimates(found, keys), threshold, tuned is not False)
 
 
-def _estimates(found: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Estimate]:
+def _estimates(found: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Estimate]:
     return {key: _estimate(found.get(key)) for key in keys}
 
 

@@ -38,7 +38,8 @@ class Measured(TypedDict, total=False):
     localization: dict[str, dict[str, Any]]
     """By map: Figure by measure, by_size, threshold, threshold_tuned, activation_threshold."""
     basis: dict[str, Any]
-    """Figure by measure, of films and their twins; absent where there are none."""
+    """Figure by measure, of films and their twins and of marked films with a patch erased; what
+    the films do not allow is absent."""
     seconds: float
     epochs: int
     ranks: int

@@ -19,9 +19,9 @@ def erased(image_B1HW: Tensor, lesion_B1HW: Tensor) -> tuple[Tensor, Tensor, Ten
     rolled to a place where the two do not touch. Returns both films, float [B, 1, H, W], and
     whether there is such a place, bool [B]; where there is none the second film is without worth.
     """
-    patch_B1HW = _grown(lesion_B1HW)
+    patch_B1HW = grown(lesion_B1HW)
     dy_B, dx_B, free_B = _elsewhere(patch_B1HW)
-    blurred_B1HW = _box_blurred(_box_blurred(image_B1HW))
+    blurred_B1HW = blurred(image_B1HW)
     films = (
         torch.where(patch > 0, blurred_B1HW, image_B1HW)
         for patch in (patch_B1HW, _rolled(patch_B1HW, dy_B, dx_B))
@@ -29,9 +29,15 @@ def erased(image_B1HW: Tensor, lesion_B1HW: Tensor) -> tuple[Tensor, Tensor, Ten
     return *films, free_B  # type: ignore[return-value]
 
 
-def _grown(lesion_B1HW: Tensor) -> Tensor:
+def grown(lesion_B1HW: Tensor) -> Tensor:
+    """Return the patch that is erased with a lesion: the lesion grown by 1/32 of the canvas."""
     by = lesion_B1HW.shape[-1] // 32
     return F.max_pool2d(lesion_B1HW, 2 * by + 1, stride=1, padding=by)
+
+
+def blurred(image_B1HW: Tensor) -> Tensor:
+    """Return the films without what is small: a box of 15/128 of the canvas each way, twice."""
+    return _box_blurred(_box_blurred(image_B1HW))
 
 
 def _box_blurred(image_B1HW: Tensor) -> Tensor:

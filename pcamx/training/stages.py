@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pcamx.catalogue import StageId, Trainable, resolve, trainable
 from pcamx.config import Config, Objective
 from pcamx.distributed import rank_count, sum_over_ranks
+from pcamx.model.batch_norm import join_ranks
 from pcamx.model.network import Network, Segmenter, batch_norm_by, build_network
 from pcamx.ops import Attended, mask_image
 from pcamx.training.guidance import guidance, guides
@@ -33,6 +34,8 @@ class Stage(nn.Module):
         del images
         self.config = config
         self.network = build_network(entry, config)
+        if config.runtime.sync_batch_norm:
+            join_ranks(self.network)
         self.accuracy = None
 
     def after_step(self, output: StageOutput, batch: Batch) -> None:

@@ -1,0 +1,78 @@
+"""What the decisions of every network rest on: columns of films.csv, and the figures made of them.
+
+Shapes: N films, M of them marked.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pcamx import metrics
+from pcamx.catalogue import measures, resolve
+from pcamx.data.store import Film, Store
+from pcamx.evaluation.erasing import Found, erase_lesions
+from pcamx.evaluation.measured_run import MeasuredRun
+from pcamx.evaluation.twins import Twin, margins, twin_columns
+from pcamx.metrics import Floats
+from pcamx.metrics.basis import statistic
+from pcamx.model.network import Network
+
+Columns = dict[str, Floats]
+"""By column of films.csv a value of every film [N], NaN where it has none."""
+
+
+def measure_basis(
+    run: MeasuredRun,
+    networks: Mapping[str, Network],
+    twins: tuple[Store, Sequence[Twin]] | None,
+) -> dict[str, Columns]:
+    """Return every network's columns, of the films' ``twins`` and of the marked films erased."""
+    films = run.store.split(run.split)
+    found: dict[str, Columns] = {name: {} for name in networks}
+    if twins is not None:
+        store, pairs = twins
+        film_N = margins(networks, run.measured(run.store, "deciding films"))
+        given = run.some(store, store.split("valid"), "deciding their twins")
+        twin_M = margins(networks, given)
+        for name in networks:
+            found[name] |= twin_columns(film_N[name], twin_M[name], pairs)
+    marked = [i for i, film in enumerate(films) if film.mark]
+    if marked:
+        batches = run.some(run.store, [films[i] for i in marked], "erasing lesions of films")
+        erased = erase_lesions(networks, batches, seed=run.config.run.seed)
+        for name in networks:
+            found[name] |= erased_columns(erased[name], marked, len(films))
+    return found
+
+
+def erased_columns(found: Found, marked: Sequence[int], films: int) -> Columns:
+    """Return what erasing says of each of so many films; ``marked`` are those it was given."""
+    columns: Columns = {}
+    for measure in measures("basis"):
+        if measure.films == "marked":
+            columns[measure.column] = np.full(films, np.nan)
+            at_M = [marked[number] for number in found.films]
+            columns[measure.column][at_M] = resolve(measure.function)(found.by_fill)
+    return columns
+
+
+def basis_figures(
+    columns: Mapping[str, Floats], films: Sequence[Film], seed: int
+) -> dict[str, Any]:
+    """Return every figure of the catalogue about what the decision rests on, as in report.json.
+
+    Of one network; what the films do not allow is left out.
+    """
+    found = {}
+    for measure in measures("basis"):
+        needed = measure.made_of or (measure.column,)
+        if not columns.keys() >= set(needed):
+            continue
+        known_N = ~np.isnan([columns[key] for key in needed]).all(0)
+        sample = statistic(measure, {key: columns[key][known_N] for key in needed})
+        patients = [film.patient for film, known in zip(films, known_N, strict=True) if known]
+        figure = metrics.figure(sample, patients, seed=seed)
+        if figure.value is not None:
+            found[measure.key] = figure.to_dict()
+    return found
