@@ -13,7 +13,7 @@ from pcamx.errors import PcamxError
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there at the end takes ``path``'s place.
+    """Yield a name beside ``path`` to write to; what is there at the end takes ``path``'s place.
 
     Raises PcamxError that names ``path`` where the disk refuses; nothing is left behind.
     """
@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refusal(error: Exception) -> str:
-    """Why a write failed; torch's RuntimeError is about its file format, not about the disk."""
+    """Say why a write failed; torch's RuntimeError is about its file format, not about the disk."""
     return getattr(error, "strerror", None) or "the disk is full or refused the write"
 
 

@@ -20,7 +20,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 def in_processes(
     work: Callable[[T], R], items: Sequence[T], films: Sequence[Path], workers: int | None
 ) -> Iterator[R]:
-    """``work`` of every item, in order, by ``workers`` processes, all cores by default.
+    """Yield ``work`` of every item, in order, by ``workers`` processes, all cores by default.
 
     ``films`` are the files that the items are about. Raises PcamxError near the film on which a
     process died, and what ``work`` raises.
@@ -42,7 +42,7 @@ def in_processes(
 
 
 def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecutor:
-    """A pool whose processes are all launched; ``initializer`` calls `begin`.
+    """Yield a pool whose processes are all launched; ``initializer`` calls `begin`.
 
     Ctrl-C and SIGTERM wait for that: a process launched by half complains with a traceback.
     """
@@ -61,7 +61,7 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
 
 
 def begin() -> None:
-    """What a process does first: send its stderr nowhere, and end when its parent does.
+    """Do what a process does first: send its stderr nowhere, and end when its parent does.
 
     Codecs complain on stderr without a file name; a killed parent's processes would wait for ever.
     """

@@ -36,13 +36,13 @@ def content_of(path: Path) -> Content:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises OSError."""
+    """Return the SHA-256 of a file, in hexadecimal; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse(rows: Sequence[Sequence[str]]) -> dict[str, Content]:
-    """Contents by the film's path, from the rows of content.csv; raises ValueError."""
+    """Return contents by the film's path, from the rows of content.csv; raises ValueError."""
     header, *films = rows
     if tuple(header) != COLUMNS:
         raise ValueError
@@ -85,5 +85,5 @@ def check_mark(path: Path, known: Content | None) -> None:
 
 
 def rows(contents: Mapping[str, Content]) -> list[tuple[object, ...]]:
-    """The rows of content.csv behind its header."""
+    """Return the rows of content.csv behind its header."""
     return [(path, *content) for path, content in contents.items()]

@@ -9,7 +9,7 @@ from pcamx.errors import PcamxError
 
 
 def relative(text: str) -> str:
-    """A path from a data file, normalised to forward slashes.
+    """Return a path from a data file, normalised to forward slashes.
 
     Raises PcamxError, without a location, if it is empty, absolute or climbs with `..`. Links
     are another matter: `pcamx.data.prepare.store_builder` looks at those.
@@ -23,7 +23,7 @@ def relative(text: str) -> str:
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each row that is not blank; UTF-8 with or without a BOM.
+    """Yield line number and fields of each row that is not blank; UTF-8 with or without a BOM.
 
     Raises PcamxError that names the file and the line.
     """
@@ -44,7 +44,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The text of a csv file with these fields, quoted where they need it."""
+    """Return the text of a csv file with these fields, quoted where they need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -43,7 +43,7 @@ class Explained(NamedTuple):
     """A row a film, in the order in which they were given."""
 
     def skipped(self) -> list[Row]:
-        """The films that are missing something, or everything."""
+        """Return the films that are missing something, or everything."""
         return [row for row in self.rows if row.reason]
 
 

@@ -38,11 +38,11 @@ class Gap:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def text(self) -> str:
-        """The value with its sign."""
+        """Return the value with its sign."""
         return rows.DASH if self.value is None else f"{self.value:+.3f}"
 
     def interval(self) -> str:
-        """The interval with signs, empty where there is none."""
+        """Return the interval with signs, empty where there is none."""
         if self.low is None or self.high is None:
             return ""
         return f"[{self.low:+.3f}, {self.high:+.3f}]"
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def localization(found: Comparison) -> tuple[Group, ...]:
-    """Where the maps lie: a group per stage or baseline and map, a row per run."""
+    """Return where the maps lie: a group per stage or baseline and map, a row per run."""
     by_run = {
         name: {f"{g.title}, {row.name}": row for g in rows.localization(report) for row in g.rows}
         for name, report in found.reports.items()
@@ -76,7 +76,7 @@ def localization(found: Comparison) -> tuple[Group, ...]:
 
 
 def classification(found: Comparison) -> tuple[Group, ...]:
-    """How well they classify: a group per stage or baseline, a row per run."""
+    """Return how well they classify: a group per stage or baseline, a row per run."""
     by_run = {
         name: {row.name: row for row in rows.classification(report)}
         for name, report in found.reports.items()
@@ -105,7 +105,9 @@ def _baseline(title: str) -> tuple[bool, str]:
 
 
 def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
-    """Title, then by run and figure what exceeds the first run's; a dash's Gap where unknown."""
+    """Return title, then by run and figure what exceeds the first run's; a dash's Gap where
+    unknown.
+    """
     for title in dict.fromkeys(t for gaps in found.gaps.values() for t in gaps):
         yield (
             title,

@@ -11,7 +11,7 @@ from pcamx.report import rows, sentences
 
 
 def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
-    """An empty table; its first column, at most so many letters wide, may wrap."""
+    """Return an empty table; its first column, at most so many letters wide, may wrap."""
     table = Table(
         title=title,
         title_justify="left",
@@ -28,12 +28,12 @@ def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
 
 
 def cell(figure: rows.Estimate) -> str:
-    """A figure with its interval."""
+    """Return a figure with its interval."""
     return f"{figure.text(2)} {figure.interval(2)}".strip()
 
 
 def classification_table(report: Mapping[str, object]) -> Table:
-    """AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
+    """Tabulate AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
     table = new_table("Classification", [*rows.titles("decision", "first").values(), "n"])
     for row in rows.classification(report):
         figures = map(cell, row.figures.values())
@@ -51,7 +51,7 @@ def basis_table(report: Mapping[str, object]) -> Table:
 
 
 def results_table(report: Mapping[str, object]) -> Table:
-    """Pointing, energy and mIoU with their intervals, a row per stage or baseline and map."""
+    """Tabulate pointing, energy and mIoU with intervals, a row per stage or baseline and map."""
     head = [*rows.titles("map", "first").values(), "at", "n"]
     table = new_table("Localization of the abnormal map", head)
     for group in rows.localization(report):
@@ -64,7 +64,7 @@ def results_table(report: Mapping[str, object]) -> Table:
 
 
 def more_table(report: Mapping[str, object]) -> Table:
-    """PxAP, MaxBoxAccV2 and false activation, as `results_table`."""
+    """Tabulate PxAP, MaxBoxAccV2 and false activation, as `results_table`."""
     # What 80 columns have room for; the page shows the rest.
     more = rows.titles("map", "console")
     table = new_table("More figures of the same maps", [*more.values(), "n"])

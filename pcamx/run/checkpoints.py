@@ -89,7 +89,7 @@ def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
 
 
 def latest(folder: Path) -> tuple[str, Progress, int] | None:
-    """Tag, progress and number of ranks of the newest whole checkpoint, None without one.
+    """Return tag, progress and number of ranks of the newest whole checkpoint, None without one.
 
     Raises PcamxError where a file of it is missing or has changed since it was written.
     """

@@ -10,7 +10,7 @@ _REMEDY = "marks are what a person drew; correct them in a tool and export them 
 
 
 def refusal(tree: Any) -> str:
-    """Why the content of a json file is not read as marks; "" if it may be."""
+    """Say why the content of a json file is not read as marks; "" if it may be."""
     if isinstance(tree, list):
         results = bool(tree) and all(_is_scored(item) and "image_id" in item for item in tree)
         return f"COCO results, the predictions of a model; {_REMEDY}" if results else ""
