@@ -42,7 +42,7 @@ def in_processes(
 
 
 def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecutor:
-    """Yield a pool whose processes are all launched; ``initializer`` calls `begin`.
+    """Start a pool whose processes are all launched; ``initializer`` calls `begin`.
 
     Ctrl-C and SIGTERM wait for that: a process launched by half complains with a traceback.
     """

@@ -16,7 +16,7 @@ VERBS = frozenset(
     Copy Count Cut Decode Develop Divide Do Draw Drop Erase Expand Explain Fill Find Gather Give Go
     Hand Have Hold Import Join Keep Launch Lay Leave Load Look Make Mask Measure Name Note Open
     Parse Place Plan Play Pose Print Put Raise Read Reduce Refuse Return Run Say Scale Schedule
-    Score Sum Tabulate Take Tell Time Track Train Turn Unpack Upsample Verify Wrap Write Yield
+    Score Start Sum Tabulate Take Tell Time Track Train Turn Unpack Upsample Verify Wrap Write Yield
     """.split()
 )
 VALUES = {"property", "cached_property"}  # read as attributes are, so described as attributes

@@ -13,6 +13,8 @@ from pcamx.catalogue import (
     MIOU,
     POINTING,
     POSITIVE_CAM,
+    SAME_MARKS,
+    STAGE_3,
     TRAINABLES,
     classifiers,
 )
@@ -102,10 +104,12 @@ def against(report: Mapping[str, Any]) -> str:
     if found.get("value") is None:
         return ""
     low, high = (rows.number(found[end]) for end in ("low", "high"))
-    times = f", {rows.number(found['ratio'], 2)} times its mIoU" if found.get("ratio") else ""
+    ratio, iou = found.get("ratio"), MIOU.title
+    times = f", {rows.number(ratio, 2)} times its {iou}" if ratio else ""
+    ours = f"{STAGE_3.title.capitalize()}'s {DECODER.title}"
     return (
-        f"Stage 3's decoder minus the same-marks segmenter, film by film: mIoU "
-        f"{found['value']:+.3f} [{low}, {high}]{times}."
+        f"{ours} minus the {SAME_MARKS.title}, film by film: "
+        f"{iou} {found['value']:+.3f} [{low}, {high}]{times}."
     )
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcamx.catalogue import FALSE_ACTIVATION, KAPPA, MIOU
 from pcamx.report import rows, sentences
 
 
@@ -87,8 +88,10 @@ def print_results(report: Mapping[str, object]) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    console.print("[low, high]: 95 % bootstrap interval over patients. n: films; kappa's: studies,")
-    console.print("false activation's: normal films.")
+    interval = "[low, high]: 95 % bootstrap interval over patients"
+    console.print(f"{interval}. n: films; {KAPPA.title}'s: studies,")
+    console.print(f"{FALSE_ACTIVATION.title}'s: normal films.")
     if compared := sentences.against(report):
         console.print(compared)
-    console.print("at: the map's threshold for mIoU, tuned on training films (* not tuned).")
+    tuned = "tuned on training films (* not tuned)"
+    console.print(f"at: the map's threshold for {MIOU.title}, {tuned}.")
