@@ -16,7 +16,7 @@ from pcamx.errors import PcamxError
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there at the end takes ``path``'s place.
+    """Yield a name beside ``path`` to write to; what is there at the end takes ``path``'s place.
 
     It is on the disk when it does. What a killed process left of an earlier try is removed.
     Raises PcamxError that names ``path`` where the disk refuses; nothing is left behind.
@@ -148,7 +148,7 @@ _TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "Parent directory
 
 
 def refusal(error: Exception) -> str:
-    """Why a write failed; torch's RuntimeError is about its file format, not about the disk."""
+    """Say why a write failed; torch's RuntimeError is about its file format, not about the disk."""
     return getattr(error, "strerror", None) or "the disk is full or refused the write"
 
 

@@ -88,7 +88,7 @@ def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tenso
 
 
 def compiler_failure(error: RuntimeError) -> str | None:
-    """What stopped torch.compile, in a line; None where ``error`` is something else."""
+    """Say in a line what stopped torch.compile; None where ``error`` is something else."""
     if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
         return None
     return str(error).strip().splitlines()[0]
@@ -144,7 +144,7 @@ def average_buffers(module: nn.Module) -> None:
 
 
 def whole_state(engine: Any) -> dict[str, Tensor]:
-    """State dict of the stage on the CPU, gathered from the ranks under ZeRO-3.
+    """Return the state dict of the stage on the CPU, gathered from the ranks under ZeRO-3.
 
     Every rank must call it.
     """

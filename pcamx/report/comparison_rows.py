@@ -75,7 +75,7 @@ def differences(found: Comparison) -> dict[str, str]:
 
 
 def localization(found: Comparison) -> tuple[Group, ...]:
-    """Where the maps lie: a group per stage or baseline and map, a row per run."""
+    """Return where the maps lie: a group per stage or baseline and map, a row per run."""
     by_run = {
         name: {f"{g.title}, {row.name}": row for g in rows.localization(report) for row in g.rows}
         for name, report in found.reports.items()
@@ -93,7 +93,7 @@ def basis(found: Comparison) -> tuple[Group, ...]:
 
 
 def classification(found: Comparison) -> tuple[Group, ...]:
-    """How well they classify: a group per stage or baseline, a row per run."""
+    """Return how well they classify: a group per stage or baseline, a row per run."""
     by_run = {
         name: {row.name: row for row in rows.classification(report)}
         for name, report in found.reports.items()
