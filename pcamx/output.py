@@ -39,7 +39,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_files(folder: Path) -> Iterator[Path]:
-    """An empty folder inside ``folder``; at the end its files take the place of those outside.
+    """Yield an empty folder inside ``folder``, whose files at the end replace those outside.
 
     All are written before the first is moved, so a full disk leaves the earlier ones.
     """
@@ -139,7 +139,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refused(error: Exception) -> bool:
-    """Whether the system did not let a file be written, in torch's RuntimeErrors as well."""
+    """Tell whether the system did not let a file be written, in torch's RuntimeErrors as well."""
     return isinstance(error, OSError) or any(sign in str(error) for sign in _TORCH_WRITER)
 
 
@@ -185,7 +185,7 @@ def _clear_up(folder: Path) -> None:
 
 
 def lives(process: int) -> bool:
-    """Whether another process of this number runs."""
+    """Tell whether another process of this number runs."""
     if process == os.getpid():
         return False
     try:

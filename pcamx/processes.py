@@ -65,7 +65,7 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
 
 
 def begin() -> None:
-    """What a process does first: send its stderr nowhere, bound its memory, end with its parent.
+    """Begin a process: send its stderr nowhere, bound its memory, have it end with its parent.
 
     Codecs complain on stderr without a file name; a killed parent's processes would wait for ever.
     """

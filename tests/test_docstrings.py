@@ -12,11 +12,12 @@ LINK = ROOT / "pcamx" / "kernels"
 # Of the public functions' docstrings; a new one is added here on purpose.
 VERBS = frozenset(
     """
-    Add Append Apply Attend Begin Blend Blur Bring Build Call Carve Check Choose Compare Compile
-    Copy Count Cut Decode Develop Divide Do Draw Drop Erase Expand Explain Fill Find Gather Give Go
-    Hand Have Hold Import Join Keep Launch Lay Leave Load Look Make Mask Measure Name Note Open
-    Parse Place Plan Play Pose Print Put Raise Read Reduce Refuse Return Run Say Scale Schedule
-    Score Start Sum Tabulate Take Tell Time Track Train Turn Unpack Upsample Verify Wrap Write Yield
+    Add Adjust Append Apply Attend Begin Blend Blur Bring Build Call Carve Check Choose Compare
+    Compile Copy Count Cut Decode Develop Divide Do Draw Drop Erase Expand Explain Fetch Fill
+    Find Gather Give Go Hand Have Hold Import Join Keep Kill Launch Lay Leave Let Load Look Make
+    Mask Measure Name Normalise Note Open Parse Place Plan Play Pose Print Profile Put Raise
+    Read Reduce Refuse Replace Return Run Say Scale Schedule Score Set Start Stop Sum Tabulate
+    Take Tell Time Track Train Turn Unpack Upsample Verify Wrap Write Yield
     """.split()
 )
 VALUES = {"property", "cached_property"}  # read as attributes are, so described as attributes

@@ -251,7 +251,7 @@ def _page(grid: Grid, lines: Mapping[str, Sequence[Line]]) -> Iterator[str]:
         )
         if gained := [((line.name,), line.gains) for line in own if line.gains]:
             yield "\n"
-            yield from _table(("minus base",), BASIS | DIFFERENCES, gained)
+            yield from _table(("minus base",), {**BASIS, **DIFFERENCES}, gained)
 
 
 def _table(

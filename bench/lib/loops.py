@@ -107,7 +107,7 @@ def _warp(batch: int, step: int) -> Warp:
 
 
 def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
-    """The training loop's own step; ``compile`` as runtime.compile."""
+    """Return the training loop's own step; ``compile`` as runtime.compile."""
     config = work.config(zero_stage=zero_stage, compile=compile)
     made = engine.initialize(
         work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False

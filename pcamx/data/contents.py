@@ -37,7 +37,7 @@ def content_of(path: Path) -> Content:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises OSError, also for a pipe, which would wait."""
+    """Return a file's SHA-256, in hexadecimal; raises OSError, also for a pipe."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a file", str(path))
     with path.open("rb") as file:

@@ -45,7 +45,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return the text of a csv file with these fields, quoted where they, or a spreadsheet, need it."""
+    """Return the text of a csv file, its fields quoted where they, or a spreadsheet, need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -95,7 +95,7 @@ def compiler_failure(error: RuntimeError) -> str | None:
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
-    """A tenth of the steps up to each group's ``lr``, the others down to almost nothing."""
+    """Schedule a tenth of the steps up to each group's ``lr``, then down to almost nothing."""
     # OneCycleLR divides by zero where either way has fewer than two steps.
     steps = max(steps, 3)
     up = max(0.1, 2 / steps)
@@ -113,7 +113,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
 def parameter_groups(
     stage: nn.Module, decay: float, lr: float, backbone_lr: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Weight decay on convolutions and the classifier, none on batch norm and biases.
+    """Return groups: weight decay on convolutions and the classifier, none on norms and biases.
 
     Where ``backbone_lr`` is not 1, the backbone's have groups of their own, the last two, with
     that share of the step size ``lr``. What is frozen is in none.

@@ -69,7 +69,7 @@ def basis_figures(
         needed = measure.made_of or (measure.column,)
         if not columns.keys() >= set(needed):
             continue
-        known_N = ~np.isnan([columns[key] for key in needed]).all(0)
+        known_N = np.asarray(~np.isnan([columns[key] for key in needed]).all(0))
         sample = statistic(measure, {key: columns[key][known_N] for key in needed})
         patients = [film.patient for film, known in zip(films, known_N, strict=True) if known]
         figure = metrics.figure(sample, patients, seed=seed)

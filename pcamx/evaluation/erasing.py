@@ -128,7 +128,9 @@ def inpainted(image_1HW: Tensor, patch_HW: NDArray[np.bool_]) -> Tensor:
 
 
 def _margins(network: Network, image_F1HW: Tensor) -> Floats:
-    logits_FC = torch.cat([network(part) for part in image_F1HW.split(_AT_A_TIME)]).double().cpu()
+    logits_FC = (
+        torch.cat([network(part) for part in torch.split(image_F1HW, _AT_A_TIME)]).double().cpu()
+    )
     return np.asarray((logits_FC[:, ABNORMAL] - logits_FC[:, NORMAL]).numpy())
 
 

@@ -48,7 +48,7 @@ def identity(model: Pretrained) -> str:
 
 @torch.inference_mode()
 def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[Answer]:
-    """Probability and map of each film, as `pcamx evaluate` measures them.
+    """Return probability and map of each film, as `pcamx evaluate` measures them.
 
     Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
     """

@@ -73,7 +73,7 @@ def to_floats(values: Values) -> Floats:
 
 
 def mean(values: Values) -> Statistic:
-    """The mean of one value per film; of nothing but zeros and ones, a share."""
+    """Return the mean of one value per film; of nothing but zeros and ones, a share."""
     values_N = to_floats(values)
     share = bool(np.isin(values_N, (0, 1)).all())
 
@@ -85,7 +85,7 @@ def mean(values: Values) -> Statistic:
 
 
 def mean_known(value_N: Floats) -> Statistic:
-    """The mean of the values that are not NaN; undefined without one.
+    """Return the mean of the values that are not NaN; undefined without one.
 
     Another draw of films has another number of them.
     """
@@ -101,7 +101,7 @@ def mean_known(value_N: Floats) -> Statistic:
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
-    """The mean of several statistics of the same films; undefined where one of them is."""
+    """Return the mean of several statistics of the same films; undefined where one of them is."""
     values = [one.value for one in statistics if one.value is not None]
     value = float(np.mean(values)) if len(values) == len(statistics) else None
     return Statistic(

@@ -54,7 +54,7 @@ def auroc(score_N: Values, label_N: Values) -> Statistic:
 
 
 def auroc_within(score_N: Values, label_N: Values, group_N: Sequence[str]) -> Statistic:
-    """Share of the abnormal-normal pairs of one group that are in the right order.
+    """Return the share of the abnormal-normal pairs of one group that are in the right order.
 
     The AUROC of each group, weighted by its pairs: what remains once the group, such as the body
     part, says nothing (stratified Mann-Whitney). Undefined where no group has both classes.
@@ -94,7 +94,7 @@ def _ordered_pairs(score: Floats, label: Floats) -> Callable[[Floats], tuple[Flo
 
 
 def sensitivity_at(score_N: Values, label_N: Values, specificity: float) -> Statistic:
-    """Sensitivity at the lowest threshold that keeps at least ``specificity`` of the normal films.
+    """Return the sensitivity at the lowest threshold of at least this ``specificity``.
 
     A film is called abnormal at or above the threshold, which is one of the scores; 0 where even
     the highest calls too many. Undefined with one class only.

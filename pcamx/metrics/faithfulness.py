@@ -57,7 +57,7 @@ def patch_correlation(
     map_BHW: Tensor,
     patches: int = PATCHES,
 ) -> Tensor:
-    """Spearman's correlation of the map's sum in a patch and the logit's fall without it: [B].
+    """Return Spearman's correlation of the map's sum in a patch and the logit's fall without: [B].
 
     A grid of ``patches`` x ``patches`` is blurred one by one, each by a box of its own size, so
     ``probability`` is called so often and once more. Patches brighter on average than the film

@@ -53,9 +53,8 @@ def _moments(x_BKhw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own_var_K, own_mean_K = own_var_K.double(), own_mean_K.double()
     count = x_BKhw.numel() // x_BKhw.shape[1]
     sums = [own_mean_K, own_var_K + own_mean_K.square(), own_mean_K.new_ones(1)]
-    mean_K, square_K, total = total_over_ranks(torch.cat(sums) * count).split(
-        [len(part) for part in sums]
-    )
+    total_S = total_over_ranks(torch.cat(sums) * count)
+    mean_K, square_K, total = torch.split(total_S, [len(part) for part in sums])
     mean_K = mean_K / total
     return mean_K, square_K / total - mean_K.square(), total
 
@@ -72,7 +71,7 @@ def join_ranks(module: nn.Module) -> None:
             join_ranks(child)
 
 
-def _joined(norm: nn.Module) -> "BatchNorm":
+def _joined(norm: nn.modules.batchnorm._BatchNorm) -> "BatchNorm":
     kind = type(norm)
     if kind is not nn.BatchNorm2d or not norm.affine or norm.momentum is None:
         raise PcamxError(
