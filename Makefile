@@ -25,14 +25,16 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# Draws films with known lesions, trains the three stages, measures them.
+# Draws films with known lesions and a plate that tempts, trains the three stages, measures them, also
+# on twins of the validation films that lack the lesion or the plate.
 demo: install
 	rm -rf runs/demo
-	$(BIN)/pcamx phantom runs/demo/phantom --train 1200 --valid 600 --size 128
+	$(BIN)/pcamx phantom runs/demo/phantom --train 1200 --valid 300 --size 128 --temptation plate --twins
 	$(BIN)/pcamx prepare runs/demo/phantom/MURA-v1.1 --marks runs/demo/phantom/marks --out runs/demo/store
+	$(BIN)/pcamx prepare runs/demo/phantom/twins --marks runs/demo/phantom/twins/marks --out runs/demo/twins
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/deepspeed --num_gpus $(RANKS) --log_level error \
 		launch/train.py --stage all --config configs/demo.yaml
-	$(BIN)/pcamx evaluate runs/demo
+	$(BIN)/pcamx evaluate runs/demo --twins runs/demo/twins
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE)

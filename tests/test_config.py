@@ -60,6 +60,8 @@ MISTAKES = [  # what is put in for what, and what the message must hold
     ("lr: 2,", "lr: -.inf,", "stages.stage2.lr: -inf is outside"),
     ("lr: 2,", "lr: 0,", "stages.stage2.lr: 0.0 is outside"),
     ("lr: 2,", f"lr: {10**400},", "stages.stage2.lr: too large"),
+    ("lr: 2,", "backbone_lr: 2,", "stages.stage2.backbone_lr: 2.0 is outside [0, 1]"),
+    ("lr: 2,", "backbone_lr: 0.5,", "stages.stage2.backbone_lr: only a timm backbone has it"),
     ("epochs: 3", "epochs: 0", "stages.stage1.epochs: 0 is outside [1, 1e+06]"),
     ("epochs: 3", "epochs: 3.0", "stages.stage1.epochs: 3.0 is not a whole number"),
     ("epochs: 3", "epochs: true", "stages.stage1.epochs: True is not a whole number"),

@@ -90,8 +90,6 @@ class Model:
     local safetensors file or state dict, or timm, which fetches its own."""
     frozen: Literal[0, 4, 8, 16] = 0
     """The stride up to whose maps a timm backbone stays as it came; 0 trains all of it."""
-    backbone_lr: float = 1.0
-    """Step size of a timm backbone, as a share of the stage's `lr`."""
     pooling: Pooling = "mean"
     """Of each class's map to its logit: the paper's mean over the cells, the logarithm of the mean
     exponential, or the mean of the top 2 % of the cells."""
@@ -105,9 +103,8 @@ class Model:
                 f"model.encoder: {self.encoder!r} is not one of {', '.join(layouts)}, or a timm "
                 f"backbone such as timm:resnet18{hint}"
             )
-        in_range("model.backbone_lr", self.backbone_lr, 0, 1)
-        for key, unset in (("weights", ""), ("frozen", 0), ("backbone_lr", 1)):
-            if getattr(self, key) != unset and not timm:
+        for key in ("weights", "frozen"):
+            if getattr(self, key) and not timm:
                 raise ConfigError(f"model.{key}: only a timm backbone has it; leave it out")
         if self.frozen and not self.weights:
             raise ConfigError("model.frozen: fresh weights would stay so; name model.weights")
@@ -179,6 +176,8 @@ class Stage:
     epochs: int
     lr: float = 1.0e-3
     """Peak of the one-cycle schedule."""
+    backbone_lr: float = 1.0
+    """Step size of a timm backbone, as a share of `lr`."""
     init_from: str = "scratch"
     """scratch, the section of an earlier stage of this run such as stage1, or the path of a
     weights.pt."""
@@ -186,6 +185,7 @@ class Stage:
     def __post_init__(self) -> None:
         in_range("epochs", self.epochs, 1, 10**6)
         in_range("lr", self.lr, 1e-9, 1e3)
+        in_range("backbone_lr", self.backbone_lr, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +269,7 @@ class Config:
         return [e.key for e in TRAINABLES if self.stages.get(e.section) is not None]
 
     def __post_init__(self) -> None:
-        _check_stages(self.stages)
+        _check_stages(self.stages, timm=self.model.encoder.startswith("timm:"))
         if self.objective.marked_per_batch >= self.runtime.batch_size:
             raise ConfigError(
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
@@ -289,13 +289,17 @@ class Config:
             )
 
 
-def _check_stages(stages: dict[str, Stage | None]) -> None:
+def _check_stages(stages: dict[str, Stage | None], *, timm: bool) -> None:
     """Raise ConfigError unless every stage starts from what was trained before it."""
     sections = [entry.section for entry in TRAINABLES]
     for number, entry in enumerate(TRAINABLES):
         stage = stages.get(entry.section)
         start = stage.init_from if stage else ""
         where = f"stages.{entry.section}.init_from"
+        if stage and stage.backbone_lr != 1 and not timm:
+            raise ConfigError(
+                f"stages.{entry.section}.backbone_lr: only a timm backbone has it; leave it out"
+            )
         if start in sections and not entry.classifies:
             raise ConfigError(
                 f"{where}: {start} has learned from more than the marks; set it to scratch"

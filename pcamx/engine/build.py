@@ -20,9 +20,18 @@ BACKBONE = ".encoder.backbone."
 
 
 def initialize(
-    stage: nn.Module, config: Config, lr: float, steps: int, *, folder: Path, universal: bool
+    stage: nn.Module,
+    config: Config,
+    lr: float,
+    steps: int,
+    *,
+    folder: Path,
+    universal: bool,
+    backbone_lr: float = 1.0,
 ) -> Any:
     """Wrap ``stage`` into a DeepSpeed engine with AdamW and a one-cycle schedule of ``steps``.
+
+    ``lr`` is its peak, ``backbone_lr`` a timm backbone's share of it.
 
     ``folder`` is the stage's, where DeepSpeed's instruments write. ``universal`` prepares the
     engine to load a checkpoint that another number of ranks wrote.
@@ -34,7 +43,7 @@ def initialize(
         settings["checkpoint"] = {"load_universal": True}
     # torch's AdamW: DeepSpeed's own would be compiled first.
     optimizer = torch.optim.AdamW(
-        parameter_groups(stage, config.runtime.weight_decay, lr, config.model.backbone_lr),
+        parameter_groups(stage, config.runtime.weight_decay, lr, backbone_lr),
         lr=lr,
         fused=True,
     )

@@ -158,6 +158,7 @@ class StageRun:
             self.settings.epochs * self.feed.steps_per_epoch,
             folder=self.folder,
             universal=universal,
+            backbone_lr=self.settings.backbone_lr,
         )
 
     def fit(self) -> None:
