@@ -224,6 +224,11 @@ class Runtime:
         in_range("runtime.log_every", self.log_every, 1, 10**9)
         in_range("runtime.save_every", self.save_every, 1, 10**9)
         in_range("runtime.timeout", self.timeout, 1, 10**6)
+        if self.sync_batch_norm and self.compile != "off":
+            raise ConfigError(
+                "runtime.sync_batch_norm: its sums over the ranks cannot be in torch.compile's "
+                "graph; set it to false, or runtime.compile to off"
+            )
         if self.compile != "off" and self.zero_stage == 3:
             raise ConfigError(
                 "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
