@@ -10,7 +10,11 @@ RANKS := $(shell n=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU '); \
 # Whole files to each of two workers, so that what a file shares is made once.
 TWICE := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: install demo test quick lint clean
+# What has been installed without network counts as well.
+HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+PARTS ?= A B C D E F
+
+.PHONY: install demo test quick torture lint gpu-check gpu-pack clean
 
 install: $(VENV)/installed
 
@@ -37,10 +41,22 @@ test: install
 quick: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE) -m "not gpu and not slow"
 
+# An hour of kills, stops, full disks, flipped bits and fuzzed files; goes on where it was stopped.
+torture: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.torture
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# One hour of a GPU, part by part (bench/gpu/jobs.py); what has passed is not repeated.
+gpu-check:
+	PYTHONPATH="$(CURDIR)" $(HERE) -m bench.gpu --parts $(PARTS)
+
+# Wheels for a GPU machine without network, into build/gpu-pack.
+gpu-pack: install
+	$(BIN)/python -m bench.gpu.pack
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -70,14 +70,17 @@ def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable
         # Stage 1 asks for no gradient of its films.
         found[f"{PLAIN}, stem not by phases"] = partial(loops.plain, work, phases=False)
     for stage in zero:
-        found[f"ours, ZeRO-{stage}"] = partial(loops.ours, work, stage, compiled=False)
+        found[f"ours, ZeRO-{stage}"] = partial(loops.ours, work, stage)
     if 1 in zero:
         found[DEFAULTS] = partial(loops.by_default, work, 1)
     if compiled:
         found[PLAIN + COMPILED] = partial(loops.plain, work, compiled=True)
         for stage in set(zero) - {3}:
             name = f"ours, ZeRO-{stage}{COMPILED}"
-            found[name] = partial(loops.ours, work, stage, compiled=True)
+            found[name] = partial(loops.ours, work, stage, compile="on")
+            if work.ranks.device.type == "cuda":
+                replayed = partial(loops.ours, work, stage, compile="reduce-overhead")
+                found[f"{name} as a CUDA graph"] = replayed
     return found
 
 

@@ -49,9 +49,11 @@ def main() -> int:
         except Interrupted as stopped:
             return _stopped(f"{stopped}; continue with: {again}")
     except PcamxError as error:
-        _after_rank_0()
-        print(f"pcamx: error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _failed(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return _stopped("stopped before training began")
     return 0
@@ -60,6 +62,12 @@ def main() -> int:
 def _stages(asked: str, config: configs.Config) -> list[StageId]:
     """What ``--stage`` names; "all" is what the config has settings for."""
     return config.trained() if asked == _ALL else [stage for stage in _KEYS if str(stage) == asked]
+
+
+def _failed(message: str) -> int:
+    _after_rank_0()
+    print(f"pcamx: error: {message}", file=sys.stderr)
+    return 2
 
 
 def _stopped(message: str) -> int:

@@ -1,12 +1,15 @@
 """Files and folders that a command leaves: whole, or as they were."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pcamx.errors import PcamxError
 
@@ -15,17 +18,105 @@ from pcamx.errors import PcamxError
 def replacing_file(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; what is there at the end takes ``path``'s place.
 
+    It is on the disk when it does. What a killed process left of an earlier try is removed.
     Raises PcamxError that names ``path`` where the disk refuses; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear_up(path)
+    temporary = _beside(path, "tmp")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     except (OSError, RuntimeError) as error:
+        if not refused(error):
+            raise
         raise PcamxError(f"cannot write {path}: {refusal(error)}") from None
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """An empty folder inside ``folder``; at the end its files take the place of those outside.
+
+    All are written before the first is moved, so a full disk leaves the earlier ones.
+    """
+    draft = _beside(folder / "files", "draft")
+    _clear_up(folder / "files")
+    make_folder(draft)
+    try:
+        yield draft
+        for path in sorted(draft.iterdir()):
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise PcamxError(f"cannot write {error.filename or folder}: {refusal(error)}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file, or the names in a folder, survive a power cut; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def folder_to_disk(folder: Path) -> None:
+    """Have every file in a folder survive a power cut; raises OSError."""
+    for path in (*(p for p in folder.iterdir() if p.is_file()), folder):
+        _to_disk(path)
+
+
+_RUNS = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell begins that a spreadsheet would run, or that was quoted to keep it from that."""
+
+
+def safe_cell(text: str) -> str:
+    """Return a csv cell that no spreadsheet takes for a formula: quoted, unless it is a number."""
+    if not _RUNS.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def plain_cell(text: str) -> str:
+    """Return what `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and _RUNS.match(text) else text
+
+
+SEAL = "self_sha256"
+"""Key under which a JSON object keeps the SHA-256 of its others."""
+
+
+def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``facts`` with a digest of them, so that a changed byte shows when they are read."""
+    return {**facts, SEAL: _seal(facts)}
+
+
+def unsealed(facts: Any) -> dict[str, Any]:
+    """Return what was sealed, or what an earlier pcamx wrote without a seal.
+
+    Raises ValueError where it is no object or was changed.
+    """
+    if not isinstance(facts, dict):
+        raise ValueError("no JSON object")
+    kept = {key: value for key, value in facts.items() if key != SEAL}
+    if SEAL in facts and facts[SEAL] != _seal(kept):
+        raise ValueError("its SHA-256 is another")
+    return kept
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    # As it comes back from JSON: tuples as lists, keys as text.
+    text = json.dumps(json.loads(json.dumps(facts)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -47,17 +138,30 @@ def make_folder(folder: Path) -> None:
         raise PcamxError(f"run.folder: cannot make {folder}: {error.strerror}") from None
 
 
+def refused(error: Exception) -> bool:
+    """Whether the system did not let a file be written, in torch's RuntimeErrors as well."""
+    return isinstance(error, OSError) or any(sign in str(error) for sign in _TORCH_WRITER)
+
+
+_TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "Parent directory")
+"""Signs of torch.save's writer, which has no exception of its own."""
+
+
 def refusal(error: Exception) -> str:
     """Why a write failed; torch's RuntimeError is about its file format, not about the disk."""
     return getattr(error, "strerror", None) or "the disk is full or refused the write"
 
 
-_KINDS = ("draft", "old")
+_KINDS = ("draft", "old", "tmp")
 
 
-def _hidden(folder: Path) -> str:
-    """How the names begin that this host's processes write ``folder`` under."""
-    return f".{folder.name}.{socket.gethostname()}"
+def _hidden(path: Path) -> str:
+    """How the names begin that this host's processes write ``path`` under."""
+    return f".{path.name}.{socket.gethostname()}"
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.parent / f"{_hidden(path)}.{os.getpid()}.{kind}"
 
 
 def _clear_up(folder: Path) -> None:
@@ -69,15 +173,18 @@ def _clear_up(folder: Path) -> None:
         return
     for path in beside:
         found = left.fullmatch(path.name)
-        if found is None or _lives(int(found[1])):
+        if found is None or lives(int(found[1])):
             continue
         if found[2] == "old" and not folder.exists():  # killed between two renames
             path.rename(folder)
+        elif found[2] == "tmp":
+            with suppress(OSError):
+                path.unlink()
         else:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
     """Whether another process of this number runs."""
     if process == os.getpid():
         return False
@@ -101,7 +208,7 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
     folder = folder.resolve()
     _clear_up(folder)
     may_replace(folder)
-    draft, old = (folder.parent / f"{_hidden(folder)}.{os.getpid()}.{kind}" for kind in _KINDS)
+    draft, old = _beside(folder, "draft"), _beside(folder, "old")
     try:
         draft.mkdir(parents=True)
         yield draft

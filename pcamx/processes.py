@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,8 @@ from pcamx.errors import PcamxError
 
 T = TypeVar("T")
 R = TypeVar("R")
+MEMORY = 3 << 30
+"""Bytes of its own that a reading process may take; a film of 64 megapixels needs a third of it."""
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -61,10 +65,14 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
 
 
 def begin() -> None:
-    """What a process does first: send its stderr nowhere, and end when its parent does.
+    """What a process does first: send its stderr nowhere, bound its memory, end with its parent.
 
     Codecs complain on stderr without a file name; a killed parent's processes would wait for ever.
     """
+    with suppress(ValueError, OSError):  # where the system has set a lower bound already
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1])
+        )
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # blocked while it was launched

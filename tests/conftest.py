@@ -15,9 +15,6 @@ import torch
 import yaml
 
 torch.set_num_threads(1)
-# Before anything imports a kernel: Triton's interpreter runs them where no GPU does.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 WriteConfig = Callable[..., Path]
 # Files whose tests train, start processes or compile, the longest first, and what they share.
@@ -26,10 +23,26 @@ SLOW = (
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
     *("test_bench_explain", "test_bench_loader"),
     *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
-    *("test_readme", "test_heap"),
+    *("test_readme", "test_heap", "test_watch", "test_zero_parity"),
 )
 SLOW_FIXTURES = {"finished_run", "evaluated_run"}
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs from tests that are not about them: two ranks would find one, and be refused.
+
+    Before anything imports a kernel: Triton's interpreter runs them where no GPU does.
+    """
+    if not asks_for_gpu(config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
+def asks_for_gpu(expression: str) -> bool:
+    """Whether pytest's -m takes tests that are marked gpu by its name, as `make gpu-check` does."""
+    return "gpu" in expression.replace("not gpu", "").split()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -49,6 +49,7 @@ def environment(**more: str) -> dict[str, str]:
     """This process's, without what a launcher would have set, and with one thread a rank."""
     launched = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTHONPATH"}
     launched.add("TRITON_INTERPRET")  # set by conftest.py, for the tests' own process alone
+    # CUDA_VISIBLE_DEVICES comes along, from conftest.py: "" unless the tests are about a GPU.
     kept = {k: v for k, v in os.environ.items() if k not in launched}
     # The launchers find python, and deepspeed its own parts, by the path.
     path = f"{BIN}:{os.environ.get('PATH', '')}"

@@ -23,7 +23,8 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx.metrics pcamx.model pcamx.data pcamx.cam",
     "pcamx.ops",
     "pcamx.config pcamx.distributed pcamx.processes",
-    "pcamx.catalogue pcamx.types pcamx.errors pcamx.output pcamx.progress pcamx.provenance",
+    "pcamx.catalogue pcamx.types pcamx.errors pcamx.output pcamx.progress pcamx.provenance "
+    "pcamx.devices",
     "pcamx.kernels",
 ]
 LEVEL = {name: -depth for depth, line in enumerate(ORDER) for name in line.split()}

@@ -386,14 +386,14 @@ def test_the_real_commands(
 
 
 def test_what_is_clear() -> None:
-    assert Gain(0.2, (0.1, 0.3), (0.1, 0.3), 3).clear
-    assert Gain(-0.2, (-0.3, -0.1), (-0.3, -0.1), 3).clear
-    assert not Gain(0.2, (0.0, 0.3), (0.1, 0.3), 3).clear
-    assert not Gain(0.2, (0.1, 0.3), (-0.1, 0.3), 3).clear
-    assert not Gain(0.2, None, (0.1, 0.3), 3).clear
-    assert not Gain(0.2, (0.1, 0.3), (0.1, 0.3), 2).clear
+    assert Gain(0.2, (0.1, 0.3), (0.1, 0.3), 3, 0.05).clear
+    assert Gain(-0.2, (-0.3, -0.1), (-0.3, -0.1), 3, 0.01).clear
+    assert not Gain(0.2, (0.0, 0.3), (0.1, 0.3), 3, 0.06).clear
+    assert not Gain(0.2, (0.1, 0.3), (-0.1, 0.3), 3, 0.01).clear
+    assert not Gain(0.2, None, (0.1, 0.3), 3, None).clear
+    assert not Gain(0.2, (0.1, 0.3), (0.1, 0.3), 2, 0.01).clear
     assert (
-        Gain(0.2, (0.1, 0.3), (0.1, 0.3), 3).text()
+        Gain(0.2, (0.1, 0.3), (0.1, 0.3), 3, 0.01).text()
         == "**+0.200** [+0.100, +0.300] (+0.100 to +0.300)"
     )
     assert Cell("λ' 10, more", "g", (1,)).slug == "10-more"

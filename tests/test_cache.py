@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,42 @@ def test_drafts_of_killed_runs(store: Store) -> None:
     os.utime(files(store)[0], (0, 0))
     read(store)  # which finds its file
     assert len(files(store)) == 1
+
+
+def test_the_draft_of_a_killed_process_goes_at_the_next_start(store: Store) -> None:
+    folder = store.folder / "cache"
+    folder.mkdir()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = socket.gethostname()
+    (folder / f".abc.{host}.{dead.pid}.canvases").write_bytes(b"half")
+    (folder / f".abc.{host}.{os.getppid()}.canvases").write_bytes(b"of one that lives")
+    read(store)
+    assert [f.name for f in files(store)][:-1] == [f".abc.{host}.{os.getppid()}.canvases"]
+
+
+@pytest.mark.parametrize("where", ["first", "last", "zeros", "digest", "swapped"])
+def test_a_damaged_body_is_decoded_anew(store: Store, where: str) -> None:
+    said: list[str] = []
+    expected = read(store).clone()
+    (file,) = files(store)
+    content = bytearray(file.read_bytes())
+    rest = len(content) - cache.HEAD
+    if where == "zeros":
+        content[-rest // 2 :] = bytes(rest - rest // 2)
+    elif where == "digest":
+        content[content.index(b"\n") + 1] ^= 1
+    elif where == "swapped":  # the canvases of two films
+        one, other = (cache.HEAD + i * SIDE**2 for i in range(2))
+        first, second = content[one:other], content[other : other + SIDE**2]
+        content[one:other], content[other : other + SIDE**2] = second, first
+    else:
+        content[cache.HEAD if where == "first" else -1] ^= 1
+    file.write_bytes(content)
+    assert torch.equal(read(store, say=said.append), expected)
+    assert said[0] == f"warning: {file} is damaged, its SHA-256 is another: decoded anew"
+    said.clear()
+    assert torch.equal(read(store, say=said.append), expected) and "decoded before" in said[0]
 
 
 def test_a_disk_that_takes_nothing(

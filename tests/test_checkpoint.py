@@ -9,6 +9,8 @@ import json
 import os
 import pickle
 import shutil
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +21,11 @@ import torch
 from pcamx import config as configs
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
-from pcamx.output import write_text
+from pcamx.output import SEAL, sealed, unsealed, write_text
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
 from pcamx.run.weights import Weights, fill, load_start, load_weights
+from pcamx.training import preflight
 
 
 def steps_of(run: Path, stage: int) -> list[int]:
@@ -162,7 +165,9 @@ def test_resume_runs_no_code_of_a_checkpoint(stopped: Path, case: Case) -> None:
     # Whoever plants code writes the digest to match.
     facts = json.loads((root / "progress.json").read_text())
     facts["files"][target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
-    (root / "progress.json").write_text(json.dumps(facts))
+    (root / "progress.json").write_text(
+        json.dumps(sealed({k: v for k, v in facts.items() if k != SEAL}))
+    )
     # Alone, the checkpoint of two ranks is converted; case by case that is where it is read.
     world = 1 if case.stage == 1 else 2
     ended = processes.train(world, stopped, case.stage, "--resume")
@@ -187,22 +192,28 @@ def test_checkpoint_of_another_layout(tmp_path: Path, write_config: Any, case: C
 @pytest.fixture
 def saved(case: Case, tmp_path: Path) -> Path:
     """A stage's folder with one whole checkpoint of two ranks."""
-    shutil.copytree(case.stopped / f"run/stage{case.stage}", tmp_path / "stage")
-    return tmp_path / "stage"
+    shutil.copytree(case.stopped / "run", tmp_path / "run")
+    return tmp_path / f"run/stage{case.stage}"
+
+
+def latest(saved: Path) -> tuple[str, Progress, int] | None:
+    """The checkpoint that its run's own settings ask for."""
+    config, stage = configs.load(saved.parent / "config.yaml"), int(saved.name[-1])
+    return checkpoints.latest(saved, preflight.binding_digest(config, stage))
 
 
 TAG = "step00000002"
 
 
 def test_whole_checkpoint(saved: Path) -> None:
-    tag, progress, world = checkpoints.latest(saved) or pytest.fail("not found")
+    tag, progress, world = latest(saved) or pytest.fail("not found")
     assert (tag, world) == (TAG, 2)
     assert (progress.epoch, progress.step, progress.done) == (0, 2, 2)
     assert progress.seconds > 0
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.latest(tmp_path, "") is None
 
 
 @pytest.mark.parametrize("pattern", ["rank_1.pt", "mp_rank_00_model_states.pt", "*_1_*optim*"])
@@ -210,7 +221,7 @@ def test_missing_file_is_named(saved: Path, pattern: str) -> None:
     (lost,) = (saved / "checkpoints" / TAG).glob(pattern)
     lost.unlink()
     with pytest.raises(PcamxError, match=f"{TAG}: {lost.name} is missing; remove .*checkpoints"):
-        checkpoints.latest(saved)
+        latest(saved)
 
 
 @pytest.mark.parametrize("pattern", ["rank_1.pt", "mp_rank_00_model_states.pt", "*_1_*optim*"])
@@ -220,20 +231,71 @@ def test_one_changed_byte_is_found(saved: Path, pattern: str) -> None:
     content[len(content) // 2] ^= 1
     hurt.write_bytes(content)
     with pytest.raises(PcamxError, match=f"{TAG}: {hurt.name} is damaged"):
-        checkpoints.latest(saved)
+        latest(saved)
 
 
 def test_latest_that_points_nowhere_names_another(saved: Path) -> None:
     (saved / "checkpoints/latest").write_text("step00000009")
     with pytest.raises(PcamxError, match=f"step00000009: .* cannot be read; write {TAG} into"):
-        checkpoints.latest(saved)
+        latest(saved)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b"[1]", b'{"world": 2, "files": 3}'])
 def test_damaged_progress(saved: Path, content: bytes) -> None:
     (saved / "checkpoints" / TAG / "progress.json").write_bytes(content)
     with pytest.raises(PcamxError, match=f"{TAG}: its progress.json cannot be read"):
-        checkpoints.latest(saved)
+        latest(saved)
+
+
+def test_one_changed_bit_of_progress_is_found(saved: Path) -> None:
+    path = saved / "checkpoints" / TAG / "progress.json"
+    content = path.read_bytes()
+    for place in range(0, len(content), 29):
+        hurt = bytearray(content)
+        hurt[place] ^= 1 << place % 7
+        path.write_bytes(hurt)
+        try:
+            same = json.loads(hurt) == json.loads(content)  # a blank between two keys
+        except ValueError:
+            same = False
+        if not same:
+            with pytest.raises(PcamxError, match="progress.json cannot be read"):
+                latest(saved)
+    path.write_bytes(content)
+    assert latest(saved)
+
+
+def test_checkpoint_of_another_stage_run_or_config(saved: Path) -> None:
+    other = saved.with_name("stage2")
+    shutil.copytree(saved, other)
+    with pytest.raises(PcamxError, match=f"{TAG}: it is of another stage"):
+        latest(other)
+    config = saved.parent / "config.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("weight_decay: 0.01", "weight_decay: 0.02"))
+    with pytest.raises(PcamxError, match=f"{TAG}: it is of another config"):
+        latest(saved)
+    config.write_text(before.replace("log_every: 1", "log_every: 2"))  # which changes no figure
+    assert latest(saved)
+    origin = saved.parent / "origin.json"
+    facts = unsealed(json.loads(origin.read_text())) | {"run": "0" * 32}
+    origin.write_text(json.dumps(sealed(facts)))
+    with pytest.raises(PcamxError, match=f"{TAG}: it is of another run"):
+        latest(saved)
+    origin.write_text(json.dumps(facts | {"self_sha256": "0"}))
+    with pytest.raises(PcamxError, match="origin.json: damaged"):
+        latest(saved)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_try(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here = f".weights.pt.{socket.gethostname()}"
+    (tmp_path / f"{here}.{dead.pid}.tmp").write_bytes(b"half")
+    (tmp_path / f"{here}.{os.getppid()}.tmp").write_bytes(b"of one that lives")
+    write_text(path, "whole")
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{here}.{os.getppid()}.tmp"}
 
 
 class _Trap:
@@ -287,7 +349,7 @@ def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_
 def test_write_text_leaves_the_old_file_when_it_cannot(tmp_path: Path) -> None:
     path = tmp_path / "latest"
     write_text(path, "old")
-    (tmp_path / f".latest.{os.getpid()}.tmp").mkdir()
+    (tmp_path / f".latest.{socket.gethostname()}.{os.getpid()}.tmp").mkdir()
     with pytest.raises(PcamxError, match="cannot write .*latest: Is a directory"):
         write_text(path, "new")
     assert path.read_text() == "old"

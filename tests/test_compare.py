@@ -1,5 +1,6 @@
 """`pcamx compare`: differences by hand, bad input, and two runs with real networks."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -137,6 +138,14 @@ def test_names_tell_runs_apart() -> None:
     assert names([Path("/a/base"), Path("/a/paper")]) == ["base", "paper"]
 
 
+def test_a_report_with_its_own_films(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / name, [0, 1]) for name in ("one", "two"))
+    report = json.loads((two / "report.json").read_text())
+    digest = hashlib.sha256((two / "films.csv").read_bytes()).hexdigest()
+    (two / "report.json").write_text(json.dumps(report | {"films_sha256": digest}))
+    assert read_run(two, "two").report["films_sha256"] == digest
+
+
 def test_bad_input(tmp_path: Path) -> None:
     one, two = (write_run(tmp_path / name, [0, 1]) for name in ("one", "two"))
     out = tmp_path / "out"
@@ -158,6 +167,10 @@ def test_bad_input(tmp_path: Path) -> None:
     refused("format 2, this pcamx .* reads format 1; run pcamx evaluate", one, two)
     (two / "report.json").write_text("{")
     refused("report.json: damaged", one, two)
+    (two / "report.json").write_text(json.dumps(report | {"films_sha256": "0" * 64}))
+    refused(
+        "two/report.json and films.csv are of different evaluations, .* evaluate .*two", one, two
+    )
     (two / "report.json").write_text(json.dumps(report))
     text = (two / "films.csv").read_text()
     (two / "films.csv").write_text(text.replace("p0,", "p0,,", 1))
@@ -202,7 +215,26 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     assert "Differences to run" in text and "stage 3, decoder" in text
 
 
-def test_a_gap_is_clear_where_its_interval_leaves_out_zero() -> None:
-    assert Gap(0.2, 0.1, 0.3).clear and Gap(-0.2, -0.3, -0.1).clear
-    assert not Gap(0.2, 0.0, 0.3).clear and not Gap(0.2).clear
+def test_a_gap_is_clear_where_p_is_small_among_all_gaps(tmp_path: Path) -> None:
+    """Three runs of 12 patients; the first differs in every film, the second in 8, the third none.
+
+    p by hand: 2 / 10,001 as no draw is against it, and by Holm times 3; 8 of 12 gain nothing or
+    more in every draw but those of the four others alone.
+    """
+    first = write_run(tmp_path / "first", [0.0] * 24)
+    others = [
+        write_run(tmp_path / name, [1.0] * hits + [0.0] * (24 - hits))
+        for name, hits in (("all", 24), ("some", 4), ("none", 0))
+    ]
+    gaps = compare([first, *others], tmp_path / "out").gaps
+    every, some, none = (
+        gaps[n]["stage 1, positive CAM"]["pointing"] for n in ("all", "some", "none")
+    )
+    assert every.p == pytest.approx(2 / 10_001) and every.p_of_all == pytest.approx(6 / 10_001)
+    # Two of 12 patients gain: (10/12)^12 = 11 % of the draws have neither of them.
+    assert some.p == pytest.approx(2 * (10 / 12) ** 12, abs=0.02)
+    assert some.p_of_all == pytest.approx(2 * (some.p or 0))
+    assert none.p_of_all == 1.0
+    assert (every.clear, some.clear, none.clear) == (True, False, False)
+    assert not Gap(0.2, 0.1, 0.3, 0.01).clear  # before it was corrected
     assert (Gap().text(), Gap(0.2, 0.1, 0.3).interval()) == ("–", "[+0.100, +0.300]")

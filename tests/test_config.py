@@ -205,3 +205,17 @@ def test_several_nodes_differ_from_one_only_in_how_they_run() -> None:
     """Same films, stages and losses; the cache serves several nodes, so none decodes each epoch."""
     one, several = (load(SHIPPED / f"{name}.yaml") for name in ("mura", "mura_multinode"))
     assert several.data == one.data and several.data.feed == "resident"
+
+
+@pytest.mark.parametrize(
+    ("written_as", "found"),
+    [("off", "off"), ("on", "on"), ("false", "off"), ("true", "on")]
+    + [("reduce-overhead", "reduce-overhead"), ("'on'", "on")],
+)
+def test_compile_as_yaml_and_earlier_versions_have_it(
+    tmp_path: Path, written_as: str, found: str
+) -> None:
+    """YAML reads on and off as true and false, which is also what earlier versions wrote."""
+    path = written(tmp_path, GOOD + f"  compile: {written_as}\n")
+    assert load(path).runtime.compile == found
+    assert load(written(tmp_path, dump(load(path)))).runtime.compile == found

@@ -200,3 +200,13 @@ def test_contents_ride_in_the_store(folder: Path) -> None:
     known = store.contents[film.path]
     assert known.sha256 == hashlib.sha256(content).hexdigest() and known.bytes == len(content)
     assert replace(store, contents={}).films == store.films
+
+
+def test_a_mask_replaced_by_a_pipe_is_said(folder: Path) -> None:
+    """Opening one would wait for ever."""
+    store = read_store(folder)
+    film = next(film for film in store.films if film.mark)
+    (folder / film.mark).unlink()
+    os.mkfifo(folder / film.mark)
+    with pytest.raises(PcamxError, match=r"not a readable mask \(not a file\)"):
+        store.check_mark(film)

@@ -201,15 +201,14 @@ def test_every_zero_stage_trains_alike(found: list[dict[str, Any]]) -> None:
 
 
 def test_every_zero_stage_trains_alike_in_bf16(found: list[dict[str, Any]]) -> None:
-    # Under autocast ZeRO-1 to 3 send gradients as bf16 and ZeRO-0 as float32. One rounding more
-    # or less moves a loss over so few films by percents, as bf16 itself does.
+    # All sum gradients in float32. The factor of clipping is rounded otherwise, which later steps
+    # over few films enlarge: a weight that rounds to another bf16 moves a loss.
     for rank in found:
         plain = rank["0 bf16"]["losses"]
-        assert rank["2 bf16"]["losses"] == pytest.approx(rank["1 bf16"]["losses"], rel=1e-4)
         for zero in STAGES[1:]:
             losses = rank[f"{zero} bf16"]["losses"]
             assert losses[0] == pytest.approx(plain[0], rel=1e-6)
-            assert losses[1] == pytest.approx(plain[1], rel=0.2)
+            assert losses[1] == pytest.approx(plain[1], rel=0.02)
             assert all(map(math.isfinite, losses))
 
 
@@ -271,8 +270,8 @@ def test_batch_that_the_ranks_cannot_share(tmp_path: Path, write_config: Any) ->
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 200])
 def test_the_schedule_holds_for_any_number_of_steps(steps: int) -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = build.one_cycle(optimizer, 0.5, steps)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    schedule = build.one_cycle(optimizer, steps)
     rates = []
     for _ in range(steps):
         rates.append(schedule.get_last_lr()[0])
@@ -281,6 +280,31 @@ def test_the_schedule_holds_for_any_number_of_steps(steps: int) -> None:
     assert rates[0] == pytest.approx(0.05) and max(rates) <= 0.5
     if steps == 200:
         assert rates.index(max(rates)) == 19 and rates[-1] < 1e-3
+
+
+def test_a_backbone_has_its_share_of_the_step_size() -> None:
+    """And goes through the same schedule; what is frozen is left out."""
+    stage = torch.nn.Module()
+    stage.network = torch.nn.Module()
+    stage.network.encoder = torch.nn.Module()
+    stage.network.encoder.backbone = torch.nn.Sequential(
+        torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 3)
+    )
+    stage.network.encoder.lateral = torch.nn.Linear(3, 4)
+    groups = build.parameter_groups(stage, 0.01, 1e-3, 0.1)
+    shapes = [[tuple(p.shape) for p in group["params"]] for group in groups]
+    assert shapes == [[(4, 3)], [(4,)], [(3, 2)], [(3,)]]
+    assert [group["weight_decay"] for group in groups] == [0.01, 0, 0.01, 0]
+    optimizer = torch.optim.AdamW(groups)
+    schedule = build.one_cycle(optimizer, 20)
+    peak = [0.0] * 4
+    for _ in range(20):
+        peak = [max(a, b) for a, b in zip(peak, schedule.get_last_lr(), strict=True)]
+        optimizer.step()
+        schedule.step()
+    assert peak == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    plain = build.parameter_groups(stage, 0.01, 1e-3)
+    assert [len(group["params"]) for group in plain] == [2, 2]
 
 
 def _gpu_worker(rank: int, config: Config, port: int, out: str) -> None:

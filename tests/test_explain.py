@@ -35,13 +35,14 @@ from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import explainer
 from pcamx.explain import work
+from pcamx.explain.candidates import cover
 from pcamx.explain.folder import Explained, explain
 from pcamx.explain.inputs import find_films
 from pcamx.explain.job import Job, Settings
 from pcamx.explain.reading import read
 from pcamx.explain.results import finish
 from pcamx.report.figures.explained_film import Picture, draw
-from pcamx.run.pretrained import from_pretrained
+from pcamx.run.pretrained import from_pretrained, save_pretrained
 from pcamx.run.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
@@ -131,6 +132,98 @@ def test_positive_cam_without_a_decoder_and_the_default_threshold(
     found = facts(made / "explain", "one.png")
     assert found["map"]["of"] == "positive_cam" and found["model"]["stage"] == 1
     assert found["threshold"] == {"value": 0.5, "tuned": False, "of": "scaled map"}
+
+
+def random_job(films: Path) -> Job:
+    """A film of 40 x 60 on a map of 32 x 32 of values from 0.1 to 0.6."""
+    (film,) = find_films([films / "a/one.png"])
+    reading = read(film)
+    assert not isinstance(reading, str)
+    map_HW = np.random.default_rng(5).uniform(0.1, 0.6, (32, 32)).astype(np.float32)
+    low, high = map_HW.min(), map_HW.max()
+    scaled_HW = (map_HW.astype(np.float64) - low) / (float(high) - float(low))
+    return Job(reading, 0.7, map_HW, scaled_HW)
+
+
+def test_a_candidate_reaches_the_level_and_only_a_film_that_does_has_one(films: Path) -> None:
+    job = random_job(films)
+    low, high = job.ends()
+    place = job.place()
+    on_film = job.map_HW[place.top :, place.left :][: place.height, : place.width]
+    every = job.candidates(0.5, None)
+    raw = {one.peak: low + one.value * (high - low) for one in every}
+    assert len(every) > 5
+    for level in (0.0, low, 0.3, 0.55, float(on_film.max())):
+        found = job.candidates(0.5, level)
+        assert found, level
+        assert all(low + one.value * (high - low) >= level - 1e-6 for one in found)
+        if level > low + 0.5 * (high - low):  # the outlines of the threshold, fewer of them
+            assert [one.peak for one in found] == [p for p, v in raw.items() if v >= level]
+        else:
+            outlined = sum(cover([one.outline, *one.holes], 40, 60).sum() for one in found)
+            assert outlined >= sum(cover([o.outline, *o.holes], 40, 60).sum() for o in every)
+    assert job.candidates(0.5, float(on_film.max()) + 1e-4) == []
+
+
+def test_a_level_empties_films_in_every_file_alike(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Of the DICOM's peak, which the others do not reach, or do: whatever is written agrees."""
+    explain(run, [films], out=tmp_path / "all")
+    seen = {name: facts(tmp_path / "all", name) for name in table(tmp_path / "all")}
+    high = {n: max(one["map_value"] for one in f["candidates"]) for n, f in seen.items()}
+    level = sorted(high.values())[-2] - 1e-7
+    words = ("explain", run, films, "--out", tmp_path / "some", "--dicom-seg", "--level", level)
+    code, said, _ = command(monkeypatch, capsys, *words)
+    assert code == 0
+    has = {name for name, value in high.items() if value >= level}
+    assert 0 < len(has) < len(high) and f"{len(has)} with a lesion candidate" in said
+    rows = table(tmp_path / "some")
+    coco = _load(tmp_path / "some/coco.json")
+    names = {image["id"]: image["file_name"] for image in coco["images"]}
+    assert {names[one["image_id"]] for one in coco["annotations"]} == has
+    for name, row in rows.items():
+        found = facts(tmp_path / "some", name)
+        assert bool(found["candidates"]) == bool(int(row["candidates"])) == (name in has)
+        assert found["level"] == {"value": level, "from": "given", "of": "map"}
+        assert (row["score"] == "") == (name not in has)
+        assert (found["segmentation"] is not None) == (name in has and name == "b/film")
+        assert all(one["map_value"] >= level - 1e-6 for one in found["candidates"])
+
+
+def test_the_level_is_the_reports_and_lives_in_an_export(
+    run: Path, films: Path, tmp_path: Path
+) -> None:
+    made = Path(shutil.copytree(run, tmp_path / "run"))
+    report = _load(made / "report.json")
+    report["stages"]["3"]["localization"]["decoder"]["activation_threshold"] = 2.0
+    report["stages"]["3"]["localization"]["positive_cam"]["activation_threshold"] = -50.0
+    (made / "report.json").write_text(json.dumps(report))
+    (tmp_path / "export").mkdir()
+    save_pretrained(from_pretrained(made, device="cpu"), tmp_path / "export")
+    for model in (made, tmp_path / "export"):
+        out = tmp_path / f"of_{model.name}"
+        done = explain(model, [films], out=out)  # a probability never reaches 2
+        assert done.level == 2.0 and not any(row.candidates for row in done.rows)
+        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 80 % of the marked")
+        done = explain(model, [films], out=out, replace=True, map_key="positive_cam")
+        assert done.level == -50.0 and all(row.candidates for row in done.rows)
+        assert facts(out, "a/one.png")["map"]["of"] == "positive_cam"
+    assert explain(made, [films], out=out, replace=True, stage=1).level is None
+
+
+def test_a_map_that_the_stage_does_not_have(run: Path, films: Path, tmp_path: Path) -> None:
+    with pytest.raises(PcamxError, match="--map decoder: stage 2 has cam, positive_cam"):
+        explain(run, [films], out=tmp_path / "out", stage=2, map_key="decoder")
+
+
+def test_a_level_that_is_none(
+    run: Path, films: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for text in ("high", "nan"):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, capsys, "explain", run, films, "--level", text)
+        assert f"'{text}' is not a level of a map" in capsys.readouterr().err
 
 
 # The files
@@ -269,7 +362,7 @@ def test_a_flat_map_has_no_candidate(run: Path, films: Path, tmp_path: Path) -> 
     assert not isinstance(reading, str)
     flat = Job(reading, 0.7, np.full((32, 32), 0.3, np.float32), np.ones((32, 32)))
     about = {"model": {"stage": 3, "folder": "r", "sha256": "0"}, "versions": {"pcamx": "0"}}
-    row = finish(tmp_path, Settings("decoder", 0.5, True, False, about), flat)
+    row = finish(tmp_path, Settings("decoder", 0.5, True, None, "unknown", False, about), flat)
     found = json.loads((tmp_path / "films/one.png.json").read_text())
     assert row.candidates == () and found["candidates"] == [] and found["map"]["flat"]
 
@@ -370,17 +463,25 @@ def test_no_film_at_all(run: Path, films: Path, tmp_path: Path) -> None:
     before = {name: (out / name).read_bytes() for name in files(out)}
     (tmp_path / "empty").mkdir()
     with pytest.raises(PcamxError, match=r"empty: no film in it; films are \.png"):
-        explain(run, [tmp_path / "empty"], out=out)
+        explain(run, [tmp_path / "empty"], out=out, replace=True)
     with pytest.raises(PcamxError, match=r"no film could be read; .*gone.png: missing \(and 1 mor"):
-        explain(run, [tmp_path / "gone.png", tmp_path / "nowhere"], out=out)
+        explain(run, [tmp_path / "gone.png", tmp_path / "nowhere"], out=out, replace=True)
     assert {name: (out / name).read_bytes() for name in files(out)} == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_second_run_replaces_the_first(run: Path, films: Path, tmp_path: Path) -> None:
+def test_a_second_run_replaces_the_first_when_told(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     out = tmp_path / "out"
     explain(run, [films], out=out)
-    explain(run, [films / "a/one.png"], out=out)
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    words = ("explain", run, films / "a/one.png", "--out", out)
+    code, _, error = command(monkeypatch, capsys, *words)
+    assert code == 2
+    assert_one_line(error, f"{out} holds an earlier explanation; choose another --out, or add --re")
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert command(monkeypatch, capsys, *words, "--replace")[0] == 0
     each = {f"films/one.png.{kind}" for kind in ("png", "json", "npy")}
     assert files(out) == each | {"explain.json", "films.csv", "coco.json"}
 

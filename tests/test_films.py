@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_cells_without_a_value_are_empty(evaluated_run: Path) -> None:
 
 
 def test_an_old_file_stays_where_the_disk_refuses(tmp_path: Path) -> None:
-    (tmp_path / f".films.csv.{os.getpid()}.tmp").mkdir()
+    (tmp_path / f".films.csv.{socket.gethostname()}.{os.getpid()}.tmp").mkdir()
     (tmp_path / "films.csv").write_text("before")
     films = [Film("a.png", 0, "p", "s", "", "valid", 9, 9, 255, "")]
     markers: list[Box | None] = [None]

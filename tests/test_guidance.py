@@ -141,7 +141,7 @@ def test_stage_3_is_masked_by_its_decoder_where_asked() -> None:
     assert all(p.grad is not None for p in stage.parameters())
 
 
-@pytest.mark.parametrize(("key", "value"), [("compile", True), ("zero_stage", 3)])
+@pytest.mark.parametrize(("key", "value"), [("compile", "on"), ("zero_stage", 3)])
 def test_input_gradients_are_refused_where_they_cannot_be_had(key: str, value: Any) -> None:
     config = settings()
     runtime = dataclasses.replace(config.runtime, **{key: value})

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pcamx.evaluation.scoring import Tuning, found
 from pcamx.metrics import activation_threshold, false_activation, lesion_peak, peak
 
 
@@ -48,3 +49,11 @@ def test_refuses_what_is_no_map() -> None:
         lesion_peak(broken, torch.ones(1, 2, 2))
     with pytest.raises(ValueError, match="empty"):
         lesion_peak(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
+
+
+def test_lesions_found_are_those_that_reach_the_level() -> None:
+    """Of four lesions whose maps peak at 1, 2, 3, 4; the level itself counts."""
+    peak_M = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    found_M = found(peak_M, Tuning(activation=3.0))
+    assert found_M is not None and found_M.tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert found(peak_M, Tuning()) is None

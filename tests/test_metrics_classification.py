@@ -31,6 +31,7 @@ from pcamx.metrics import (
     gather_studies,
     share_called,
 )
+from pcamx.metrics.classification import auroc_within, sensitivity_at
 
 Ours = Callable[[Any, Any], Statistic]
 STATISTICS: dict[Ours, Callable[[Tensor, Tensor], Tensor]] = {
@@ -113,6 +114,43 @@ def test_auroc_undefined_with_one_class() -> None:
             assert figure(statistic, [], seed=0) == Figure(None, None, None, 0)
         replicates = auroc([0.1, 0.9], [0, 1]).replicate(np.array([[2.0, 0.0], [1.0, 1.0]]))
     assert math.isnan(replicates[0]) and replicates[1] == 1
+
+
+def test_auroc_within_groups_by_hand() -> None:
+    """Hands: 0.9 > 0.2, 0.1 < 0.2, so 1 of 2 pairs; hips: a tie, 1/2 of 1; the leg has none."""
+    score, label = [0.9, 0.1, 0.2, 0.5, 0.5, 0.7], [1, 1, 0, 1, 0, 1]
+    groups = ["hand", "hand", "hand", "hip", "hip", "leg"]
+    assert auroc_within(score, label, groups).value == pytest.approx(1.5 / 3)
+    # Between hand and hip nothing is compared: all hips abnormal, all hands normal.
+    assert auroc_within([0.9, 0.1], [1, 0], ["hip", "hand"]).value is None
+    assert auroc_within(score, label, [""] * 6).value == auroc(score, label).value
+
+
+def test_weights_of_auroc_within_groups_are_copies_of_films() -> None:
+    rng = np.random.default_rng(2)
+    score, label = rng.random(30).round(1), rng.integers(0, 2, 30)
+    group = rng.choice(["a", "b"], 30)
+    weight = rng.integers(0, 3, 30)
+    films = np.repeat(np.arange(30), weight)
+    copied = auroc_within(score[films], label[films], list(group[films])).value
+    weighed = auroc_within(score, label, list(group)).replicate(weight[None].astype(float))
+    assert weighed[0] == pytest.approx(copied)
+
+
+def test_sensitivity_at_a_specificity_by_hand() -> None:
+    """Ten normal films, one of which may be called: 0.8 leaves it, 0.7 would call a second."""
+    normal = [0.8, 0.7, *[0.1] * 8]
+    score, label = [*normal, 0.9, 0.75, 0.7, 0.3], [0] * 10 + [1] * 4
+    assert sensitivity_at(score, label, 0.9).value == pytest.approx(2 / 4)
+    # Two may be: the others lie at 0.1, so any threshold down to 0.3 will do.
+    assert sensitivity_at(score, label, 0.8).value == 1
+    # The highest score is a normal film's: at a specificity of 1 nothing is left to call.
+    assert sensitivity_at([0.9, 0.5], [0, 1], 1.0).value == 0
+    assert sensitivity_at([0.9, 0.5], [1, 1], 0.9).value is None
+    assert sensitivity_at([0.9, 0.5], [0, 0], 0.9).value is None
+    assert sensitivity_at([], [], 0.9).value is None
+    doubled = sensitivity_at(score, label, 0.9).replicate(np.full((1, 14), 2.0))
+    assert doubled[0] == pytest.approx(2 / 4)
 
 
 def test_kappa_where_a_rater_is_constant() -> None:
@@ -264,8 +302,8 @@ def test_all_figures_as_json() -> None:
     films = many_films()
     record = classification_figures(**films, replicates=20, seed=0).to_dict()
     assert list(record) == [
-        *("auroc", "accuracy", "kappa", "sensitivity", "specificity", "brier"),
-        *("calibration_error", "kappa_by_part"),
+        *("auroc", "auroc_within_parts", "accuracy", "kappa", "sensitivity", "specificity"),
+        *("sensitivity_at_90_specificity", "brier", "calibration_error", "kappa_by_part"),
     ]
     assert set(record["kappa_by_part"]["XR_HAND"]) == {"value", "low", "high", "n"}
     assert json.loads(json.dumps(record, allow_nan=False)) == record
@@ -273,7 +311,7 @@ def test_all_figures_as_json() -> None:
     record = nothing.to_dict()
     undefined = {"value": None, "low": None, "high": None, "n": 0}
     assert record.pop("kappa_by_part") == {}
-    assert len(record) == 7 and all(found == undefined for found in record.values())
+    assert len(record) == 9 and all(found == undefined for found in record.values())
 
 
 def test_a_part_with_one_class_is_undefined_and_the_rest_stands() -> None:

@@ -17,6 +17,7 @@ from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
+from pcamx.output import SEAL, sealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
 from pcamx.run.weights import load_weights, save_weights
@@ -166,7 +167,9 @@ def test_store_prepared_anew(run: Path) -> None:
 def edit(name: str, **changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        facts = json.loads(path.read_text())
+        sign = sealed if facts.pop(SEAL, None) else dict  # whoever changes it signs it anew
+        path.write_text(json.dumps(sign(facts | changes)))
 
     return change
 
@@ -212,6 +215,19 @@ def zeros(folder: Path) -> None:
     path.write_bytes(content)
 
 
+def nan_weights(folder: Path) -> None:
+    path = folder / "stage3/weights.pt"
+    weights = load_weights(path)
+    weights.state["head.bias"][0] = float("nan")
+    save_weights(path, weights)
+
+
+def large_figure(folder: Path) -> None:
+    """A whole number beyond what a float holds."""
+    path = folder / "report.json"
+    path.write_text(path.read_text().replace('"value": 0.4,', f'"value": {10**400},', 1))
+
+
 def of_stage_2(folder: Path) -> None:
     """Stage 2's file in the place of stage 3's."""
     shutil.copy(folder / "stage2/weights.pt", folder / "stage3/weights.pt")
@@ -247,6 +263,14 @@ def more_keys(folder: Path) -> None:
         ),
         (edit("report.json", stages={"3": {"epochs": 3}}), "report.json: damaged"),
         (edit("report.json", stages=[]), "report.json: damaged"),
+        (edit("report.json", versions=[]), "report.json: damaged"),
+        (edit("report.json", commit=5), "report.json: damaged"),
+        (large_figure, "report.json: damaged"),
+        (write("report.json", b"[" * 100_000), "report.json: damaged"),
+        (write("origin.json", b"[" * 100_000), "origin.json: damaged"),
+        (write("store.sha256", b"\xff\xfe"), "store.sha256: damaged"),
+        (write("store.sha256", b"photo"), "store.sha256: damaged"),
+        (nan_weights, "weights.pt: head.bias is not finite everywhere"),
     ],
 )
 def test_damaged_run(run: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -283,6 +307,22 @@ def text_for_weights(folder: Path) -> None:
     _sign(folder)
 
 
+def not_finite(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    state["head.bias"][0] = float("nan")
+    save_file(state, path)
+    _sign(folder)
+
+
+def one_letter(folder: Path) -> None:
+    """Another threshold, as a person or a bad disk writes it."""
+    path = folder / "config.json"
+    text = path.read_text()
+    assert '"value": 0.55' in text
+    path.write_text(text.replace('"value": 0.55', '"value": 0.45'))
+
+
 def _sign(folder: Path) -> None:
     import hashlib
 
@@ -310,8 +350,19 @@ def _sign(folder: Path) -> None:
                 {"mean": float("nan")},
                 {"thresholds": {"cam": {"value": 0.5, "tuned": True}}},
                 {"thresholds": []},
+                {"stage": True},
+                {"stage": 3.0},
+                {"canvas": 32.0},
+                {"mean": 10**400},
+                {"mean": None},
+                {"sha256": 5},
+                {"versions": []},
+                {"commit": {}},
             )
         ),
+        (one_letter, "config.json: not a config.json of pcamx export, or damaged; export it again"),
+        (write("config.json", b"[" * 100_000), "not a config.json of pcamx export"),
+        (not_finite, "model.safetensors: head.bias is not finite everywhere"),
         (write("config.json", b'{"architectures": ["ResNet"]}'), "not a config.json of pcamx exp"),
         (write("config.json", b"[1]"), "not a config.json of pcamx export"),
         (write("config.json", b"\xff\xfe"), "not a config.json of pcamx export"),

@@ -17,10 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pcamx import config as configs
+from pcamx.catalogue import GRADCAM, LAYERCAM, maps_of, trainable
 from pcamx.config import ConfigError
 from pcamx.errors import PcamxError
 from pcamx.model import timm_encoder
 from pcamx.model.head import TOP_SHARE, Head
+from pcamx.model.maps import explain
 from pcamx.model.network import Network, build_encoder
 from pcamx.model.timm_encoder import TimmEncoder, centres, input_scale
 from pcamx.run.backbone import load_backbone
@@ -201,13 +203,34 @@ def test_what_is_frozen_keeps_weights_and_statistics(toy: None) -> None:
 
 
 def test_gradient_to_the_features_before_the_last(toy: None) -> None:
-    encoder = TimmEncoder("timm:same_32").eval()
-    image = torch.randn(1, 1, 64, 64)
+    encoder = TimmEncoder("timm:same_32").double().eval()
+    image = torch.randn(1, 1, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        plain, tracked = encoder(image), encoder.tracked(image)
+        plain, (tracked, source) = encoder(image), encoder.tracked(image)
     assert all(map(torch.equal, plain, tracked))
-    (grad,) = torch.autograd.grad(tracked[-1].sum(), encoder.backbone.steps[2].conv.weight)
-    assert grad.any()
+    assert torch.equal(encoder.placed(source), plain[1])
+    # By finite differences, of the backbone's steps behind that map, in one of its cells.
+    (grad,) = torch.autograd.grad(tracked[-1].sum(), source)
+
+    def last(eight: Tensor) -> Tensor:
+        sixteen = encoder.backbone.steps[3](eight)
+        maps = [eight, eight, sixteen, encoder.backbone.steps[4](sixteen)]
+        return encoder._last(maps).sum()
+
+    step = torch.zeros_like(source)
+    step[0, 3, 4, 4] = 1e-7
+    with torch.no_grad():
+        slope = (last(source + step) - last(source - step)) / 2e-7
+    assert float(grad[0, 3, 4, 4]) == pytest.approx(float(slope), rel=1e-5)
+
+
+def test_grad_cam_of_it_is_of_the_map_that_the_last_comes_from(toy: None) -> None:
+    model = configs.Model(encoder="timm:same_32")
+    config = SimpleNamespace(model=model, attention=configs.Attention(), impl="reference")
+    network = Network(config, decoder=True).eval()  # type: ignore[arg-type]
+    _, maps = explain(network, torch.randn(2, 1, 64, 64), maps_of(trainable(3)))
+    assert {GRADCAM.key, LAYERCAM.key} <= maps.keys()
+    assert all(map_BHW.shape == (2, 64, 64) for map_BHW in maps.values())
 
 
 def test_errors_of_names(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Figures over seeds, and differences to another figure over the same seeds."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +11,8 @@ from pcamx.catalogue import Measure
 from pcamx.compare.differences import basis_difference, difference
 from pcamx.compare.measured import Measured
 from pcamx.evaluation.film_table import FilmTable
-from pcamx.metrics import Difference
+from pcamx.metrics import Difference, holm
+from pcamx.report.comparison_rows import SURE
 from pcamx.report.rows import DASH, number
 
 
@@ -36,12 +37,15 @@ class Gain:
     interval: tuple[float, float] | None
     seeds: tuple[float, float]
     count: int
+    p: float | None = None
+    """Two-sided, over patients; once `correct` was called, for all differences together."""
 
     @property
     def clear(self) -> bool:
-        """Whether interval and seeds, of which there are enough, all lie on one side of 0."""
-        ends = [*(self.interval or (0.0,)), *self.seeds]
-        return self.count >= LEAST_SEEDS and bool(min(ends) > 0 or max(ends) < 0)
+        """Whether p is small and all seeds, of which there are enough, lie on one side of 0."""
+        sure = self.p is not None and self.p <= SURE
+        one_side = self.seeds[0] > 0 or self.seeds[1] < 0
+        return sure and self.count >= LEAST_SEEDS and one_side
 
     def text(self) -> str:
         mark = "**" if self.clear else ""
@@ -103,7 +107,20 @@ def _gain(
         return None
     low, high = found.low, found.high
     interval = None if low is None or high is None else (low, high)
-    return Gain(found.value, interval, (min(values), max(values)), len(values))
+    return Gain(found.value, interval, (min(values), max(values)), len(values), found.p)
+
+
+def correct(groups: Iterable[dict[str, Any]]) -> None:
+    """Replace each `Gain` of all ``groups`` by one whose p, by Holm, holds for all of them."""
+    places = [
+        (group, name)
+        for group in groups
+        for name, figure in group.items()
+        if isinstance(figure, Gain)
+    ]
+    corrected = holm([group[name].p for group, name in places])
+    for (group, name), p in zip(places, corrected, strict=True):
+        group[name] = replace(group[name], p=p)
 
 
 def level_rows(group: str, name: str, levels: Mapping[str, Level]) -> Iterator[Row]:
@@ -120,6 +137,8 @@ def gain_rows(group: str, name: str, gains: Mapping[str, Gain]) -> Iterator[Row]
         values = {"": found.value}
         if found.interval:
             values |= {", low": found.interval[0], ", high": found.interval[1]}
+        if found.p is not None:
+            values |= {", p by Holm": found.p}
         values |= {", smallest seed": found.seeds[0], ", largest seed": found.seeds[1]}
         for suffix, value in values.items():
             yield Row(group, name, f"{metric}{suffix}", value, "")

@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 
-from bench.ablation.figures import Gain, Level, basis_gain, gain, gain_rows, level, level_rows
+from bench.ablation.figures import (
+    Gain,
+    Level,
+    basis_gain,
+    correct,
+    gain,
+    gain_rows,
+    level,
+    level_rows,
+)
 from bench.ablation.grid import BASE, LEAST_SEEDS, Cell, Grid, Job
 from bench.ablation.segmenter import against_segmenter, rival_rows
 from bench.lib import record
@@ -30,6 +39,7 @@ from pcamx.catalogue import (
 )
 from pcamx.compare.measured import Measured, read_run
 from pcamx.output import write_text
+from pcamx.report.comparison_rows import SURE
 from pcamx.report.rows import DASH
 
 _FROM_DECODER = f"{DECODER.title}: "
@@ -81,8 +91,8 @@ NOTES = (
     "A difference is the cell's minus the base's at the same stage: film by film, averaged over "
     "the seeds that both have. In square brackets its 95 % bootstrap interval over patients, given "
     "these trainings; in round ones the smallest and the largest seed's difference.",
-    f"Bold: the interval and every seed, {LEAST_SEEDS} or more, lie on one side of 0. Nothing is "
-    "corrected for the number of comparisons.",
+    f"Bold: every seed, {LEAST_SEEDS} or more, lies on one side of 0, and p over patients is at "
+    f"most {SURE} after Holm's correction for all differences of these tables.",
     "Marks 0: stage 3 refuses to train without marks, so the base's row of stage 2 is that cell.",
 )
 
@@ -95,7 +105,7 @@ class Line:
     stage: Trainable
     seeds: tuple[int, ...]
     levels: Mapping[str, Level]
-    gains: Mapping[str, Gain]
+    gains: dict[str, Gain]
 
     @property
     def name(self) -> str:
@@ -112,16 +122,23 @@ def write_tables(grid: Grid, done: Sequence[Job], out: Path) -> tuple[Path, Path
     for job in done:
         runs.setdefault(job.cell.slug, {})[job.seed] = read_run(job.folder, job.name)
     lines = {cell.slug: list(_lines(cell, runs)) for cell in grid.cells}
-    for cell in grid.cells:
-        found.rows.extend(row for line in lines[cell.slug] for row in _rows(line))
-    path, json_file = out / "ablation.md", out / "ablation.json"
     steps = _steps(list(runs.get(BASE, {}).values()))
-    found.rows.extend(row for name, gains in steps for row in gain_rows(BASE, name, gains))
     rivals = [
         (cell, rival)
         for cell in grid.cells
         if (rival := against_segmenter(cell, list(runs.get(cell.slug, {}).values())))
     ]
+    correct(
+        [
+            *(line.gains for found_lines in lines.values() for line in found_lines),
+            *(gains for _, gains in steps),
+            *(rival for _, rival in rivals),
+        ]
+    )
+    for cell in grid.cells:
+        found.rows.extend(row for line in lines[cell.slug] for row in _rows(line))
+    path, json_file = out / "ablation.md", out / "ablation.json"
+    found.rows.extend(row for name, gains in steps for row in gain_rows(BASE, name, gains))
     found.rows.extend(row for cell, rival in rivals for row in rival_rows(cell, rival))
     record.write_json(found, json_file)
     notes = [*NOTES, *_provenance(runs), *_missing(grid, runs)]

@@ -106,9 +106,9 @@ def _warp(batch: int, step: int) -> Warp:
     return draw(Augment(), batch, seed=0, epoch=0, step=step)
 
 
-def ours(work: Work, zero_stage: int, *, compiled: bool) -> Step:
-    """The training loop's own step."""
-    config = work.config(zero_stage=zero_stage, compile=compiled)
+def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
+    """The training loop's own step; ``compile`` as runtime.compile."""
+    config = work.config(zero_stage=zero_stage, compile=compile)
     made = engine.initialize(
         work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
     )
@@ -129,9 +129,9 @@ def by_default(work: Work, zero_stage: int) -> Step:
     stage = work.build(config)
     made, *_ = import_deepspeed().initialize(
         model=stage,
-        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01), lr=LR, fused=True),
+        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01, LR), lr=LR, fused=True),
         config=settings,
-        lr_scheduler=lambda inner: one_cycle(inner, LR, STEPS),
+        lr_scheduler=lambda inner: one_cycle(inner, STEPS),
         dist_init_required=False,
     )
     films = Films(work, "auto")
@@ -171,9 +171,9 @@ def plain(
         stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
     if not phases:
         _stem_whole(stage)
-    groups = parameter_groups(stage, config.runtime.weight_decay)
+    groups = parameter_groups(stage, config.runtime.weight_decay, LR)
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=fused)
-    schedule = one_cycle(optimizer, LR, STEPS)
+    schedule = one_cycle(optimizer, STEPS)
     if compiled:
         stage.compile()
     model = (

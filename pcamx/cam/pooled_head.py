@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pcamx.cam.by_gradient import INSTEAD
 from pcamx.cam.forward import Run, watching
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -77,7 +78,8 @@ def pooled_head(
     fits = [name for name in fits if seen[name].times == 1] or fits
     if not fits:
         raise ValueError(
-            f"not a pooled linear head: {fc_name!r} is not fed the average of any layer's maps"
+            f"not a pooled linear head: {fc_name!r} is not fed the average of any layer's maps, as "
+            f"with GeM or max pooling{INSTEAD}"
         )
     # Of equal maps the outermost layer: layer4 rather than layer4.1.relu.
     best = max(fits, key=lambda name: (seen[name].output.numel(), list(seen).index(name)))
@@ -86,6 +88,21 @@ def pooled_head(
             f"{fc_name!r} averages the maps of {best!r}, not of target_layer {names[target]!r}"
         )
     return PooledHead(layers[best] if target is None else target, layers[fc_name])
+
+
+def last_maps(model: nn.Module, x: Tensor) -> nn.Module:
+    """Find the layer that gives the last maps of more than one cell; of equal ones the outermost.
+
+    Runs ``model``, which should be in eval mode, once on noise of one image's shape. Raises
+    ValueError where no layer that runs once gives any.
+    """
+    layers = dict(model.named_modules())
+    seen, _ = _watch(layers, _trial_image(x))
+    found = [n for n, run in seen.items() if n and run.times == 1 and _is_map(run.output)]
+    if not found:
+        raise ValueError("no layer gives maps [B, channels, h, w]; pass target_layer")
+    last: nn.Module = layers[found[-1]]
+    return last
 
 
 def _trial_image(x: Tensor) -> Tensor:
@@ -116,7 +133,7 @@ def _find_fc(layers: dict[str, nn.Module], seen: dict[str, Run], output: Any) ->
         if isinstance(layer := layers[name], nn.Conv2d) and layer.kernel_size != (1, 1):
             raise ValueError(
                 f"not a pooled linear head: the convolution {name!r} follows the last maps of "
-                "more than one cell (images too small?)"
+                f"more than one cell (images too small?){INSTEAD}"
             )
     if len(behind) == 1:
         return behind[0]
@@ -126,6 +143,7 @@ def _find_fc(layers: dict[str, nn.Module], seen: dict[str, Run], output: Any) ->
         raise ValueError(f"several heads: pass fc_layer, one of {_words(behind)}")
     raise ValueError(
         f"not a pooled linear head: {len(behind)} layers follow the last maps, {_words(behind)}"
+        f"{INSTEAD}"
     )
 
 
@@ -136,7 +154,7 @@ def _find_convolution(layers: dict[str, nn.Module], seen: dict[str, Run], output
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and _is_map(maps):
             if isinstance(output, Tensor) and _is_mean(output, maps):
                 return name
-    raise ValueError("not a pooled linear head: no linear layer follows the last maps")
+    raise ValueError(f"not a pooled linear head: no linear layer follows the last maps{INSTEAD}")
 
 
 def _feeding(layers: dict[str, nn.Module], seen: dict[str, Run], fc_name: str) -> list[str]:

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcamx import ops
+from pcamx.cam.by_gradient import METHODS, map_by_gradient
+from pcamx.cam.classes import ClassOf, class_of_each, known_names, logits_of
 from pcamx.cam.forward import evaluating, watching
+from pcamx.cam.overlay import overlay
 from pcamx.cam.pooled_head import (
     PooledHead,
     channels_first,
+    last_maps,
     named_layer,
     pooled_head,
     weight_matrix,
@@ -28,6 +32,8 @@ class PositiveCAM:
         with PositiveCAM(model) as cam:
             maps = cam(x)                           # of the predicted class
             maps = cam(x, class_idx=[3, 0, 7, 7])   # a class per image
+            maps = cam(x, method="layer-cam", upsample=True)  # of any head, at the image's size
+            cam.overlay(image, maps[0]).save("seen.png")
 
     Positive CAM is eq. (2) of Lu & Tong, AAAI-19: sum_k max(0, w_ck) h_k, without bias; with
     ``positive=False`` the plain CAM of Zhou et al., CVPR 2016. Maps are raw: neither rectified,
@@ -38,6 +44,13 @@ class PositiveCAM:
     ``fc_layer``: the linear layer (or 1x1 convolution) that the average feeds. What is left out
     is found on the first call, by one more forward of one image; both given are taken at your
     word. A normalisation between average and linear layer is looked through, not folded in.
+    ``classes``: the classes' names in the order of the logits, by which they may then be asked
+    for; those of a Hugging Face model are known.
+
+    A head of several layers, GeM or max pooling has no such map and is refused; ``method``
+    "layer-cam" (Jiang et al. 2021) and "grad-cam" (Selvaraju et al. 2017) give maps of any model
+    with feature maps, from the gradient of the class's logit to ``target_layer``, or to the last
+    layer that gives maps. They carry no graph.
 
     The model runs in eval mode, and each layer's mode is restored after every call, also after
     an exception or Ctrl-C: batch norm's statistics stay as they are. Nothing hangs on the model
@@ -61,13 +74,17 @@ class PositiveCAM:
         fc_layer: nn.Module | str | None = None,
         *,
         positive: bool = True,
+        classes: Sequence[str] | None = None,
     ) -> None:
         self.model = _unwrapped(model)
         self.positive = positive
+        self.names = known_names(self.model, classes)
         self.target_layer = self._layer(target_layer, "target_layer")
         self.fc_layer = self._layer(fc_layer, "fc_layer")
         self._last: Tensor | None = None
         self._own = threading.local()
+
+    overlay = staticmethod(overlay)
 
     @property
     def class_idx(self) -> Tensor | None:
@@ -92,19 +109,52 @@ class PositiveCAM:
     ) -> None:
         """Nothing is left to undo: every call takes its hook and eval mode back itself."""
 
-    def __call__(self, x: Tensor, class_idx: int | Sequence[int] | Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, class_idx: ClassOf = None, *, method: str = "cam", upsample: bool = False
+    ) -> Tensor:
         """Maps [B, h, w] of the images ``x``, float32 (float64 for a float64 model), on its device.
 
-        ``class_idx``: one class for all images, a list or tensor of one per image, or None for
-        the class of the largest logit. None needs logits: the model's output itself, its
-        ``logits`` (Hugging Face), or the first of a tuple.
+        ``class_idx``: one class for all images, a list or tensor of one per image, by number or
+        name, or None for the class of the largest logit. None needs logits: the model's output
+        itself, its ``logits`` (Hugging Face), or the first of a tuple. ``method``: "cam", the
+        positive or plain one, "layer-cam" or "grad-cam". With ``upsample`` [B, H, W], bilinear,
+        each cell around the pixels that it would cover were the image cut into cells.
 
         Raises ValueError for classes that the model does not have or that do not fit the batch.
         """
         _check_images(x)
+        if method in METHODS:
+            map_Bhw, class_B = self._by_gradient(x, class_idx, method)
+        elif method == "cam":
+            map_Bhw, class_B = self._class_activation(x, class_idx)
+        else:
+            raise ValueError(f"method {method!r}: one of cam, {', '.join(METHODS)}")
+        self._last = self._own.class_idx = class_B
+        if not upsample:
+            return map_Bhw
+        size = x.shape[-2:]
+        return F.interpolate(map_Bhw[:, None], size=size, mode="bilinear", align_corners=False)[
+            :, 0
+        ]
+
+    def _by_gradient(self, x: Tensor, class_idx: ClassOf, method: str) -> tuple[Tensor, Tensor]:
+        def choose(logits_BC: Tensor) -> Tensor:
+            if class_idx is None:
+                return logits_BC.argmax(1)
+            return class_of_each(class_idx, len(x), logits_BC.shape[1], self.names)
+
+        with evaluating(self.model):
+            target = last_maps(self.model, x) if self.target_layer is None else self.target_layer
+            layers = {"target_layer": target}
+            return map_by_gradient(
+                method, lambda image: _maps_of(self.model, layers, image), x, choose
+            )
+
+    def _class_activation(self, x: Tensor, class_idx: ClassOf) -> tuple[Tensor, Tensor]:
         with evaluating(self.model):
             head = self._head(x)
-            maps, output = _maps_of(self.model, head, x)
+            layers = {"target_layer": head.target, "fc_layer": head.fc}
+            maps, output = _maps_of(self.model, layers, x)
         weight_CK = weight_matrix(head.fc)
         features_BKhw = channels_first(maps, weight_CK.shape[1])
         if features_BKhw is None:
@@ -118,12 +168,12 @@ class PositiveCAM:
                 "pass a model that runs each image once"
             )
         if class_idx is None:
-            class_B = _logits(output).flatten(1).argmax(1)
+            class_B = logits_of(output).flatten(1).argmax(1)
         else:
-            class_B = _classes(class_idx, len(features_BKhw), len(weight_CK))
+            class_B = class_of_each(class_idx, len(features_BKhw), len(weight_CK), self.names)
         class_B = class_B.to(features_BKhw.device)
-        self._last = self._own.class_idx = class_B
-        return ops.class_activation(features_BKhw, weight_CK, class_B, positive=self.positive)
+        map_Bhw = ops.class_activation(features_BKhw, weight_CK, class_B, positive=self.positive)
+        return map_Bhw, class_B
 
     def _head(self, x: Tensor) -> PooledHead:
         if self.target_layer is None or self.fc_layer is None:
@@ -148,9 +198,9 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _maps_of(model: nn.Module, head: PooledHead, x: Tensor) -> tuple[Tensor, Any]:
+def _maps_of(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> tuple[Tensor, Any]:
     """What the target gave in a forward of ``x``, as it is when that ends, and the output."""
-    with watching({"target_layer": head.target, "fc_layer": head.fc}) as runs:
+    with watching(layers) as runs:
         output = model(x)
     for name, run in runs.items():
         if run.times > 1:
@@ -170,30 +220,10 @@ def _maps_of(model: nn.Module, head: PooledHead, x: Tensor) -> tuple[Tensor, Any
 def _check_images(x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise ValueError(f"x is a {type(x).__name__}; pass images as a tensor [B, channels, H, W]")
+    if x.ndim == 5:
+        raise ValueError(
+            f"x is {list(x.shape)}; pass a batch of images, [B, channels, H, W], not volumes: "
+            "slices of one, say"
+        )
     if x.ndim != 4:
         raise ValueError(f"x is {list(x.shape)}; pass a batch of images, [B, channels, H, W]")
-
-
-def _logits(output: Any) -> Tensor:
-    if isinstance(output, Mapping):
-        output = output.get("logits")
-    elif isinstance(output, tuple) and output:
-        output = output[0]
-    output = getattr(output, "logits", output)
-    if isinstance(output, Tensor) and output.ndim >= 2:
-        return output
-    raise ValueError("no logits in the model's output: pass class_idx")
-
-
-def _classes(class_idx: int | Sequence[int] | Tensor, images: int, classes: int) -> Tensor:
-    """Class of each image, int64 [B], checked; a tensor on a GPU is waited for."""
-    found = torch.as_tensor(class_idx)
-    if found.is_floating_point() or found.dtype == torch.bool or found.ndim > 1:
-        raise ValueError("class_idx: expected None, a class or one class per image")
-    if found.ndim == 0:
-        found = found.expand(images)
-    if len(found) != images:
-        raise ValueError(f"class_idx: {len(found)} classes for {images} images")
-    if images and not 0 <= int(found.min()) <= int(found.max()) < classes:
-        raise ValueError(f"class_idx: outside 0 ... {classes - 1}")
-    return found.long()

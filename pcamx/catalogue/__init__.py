@@ -24,6 +24,7 @@ from pcamx.catalogue.decision_measures import (
 from pcamx.catalogue.map_measures import (
     ENERGY,
     FALSE_ACTIVATION,
+    LESIONS_FOUND,
     MAP_MEASURES,
     MIOU,
     ON_MARKER,
@@ -73,6 +74,7 @@ __all__ = [
     "MAPS",
     "MEASURES",
     "MIOU",
+    "LESIONS_FOUND",
     "ON_MARKER",
     "POINTING",
     "POSITIVE_CAM",

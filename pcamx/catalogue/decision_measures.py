@@ -13,6 +13,23 @@ AUROC = Measure(
     unit="chance",
     shown="first",
 )
+AUROC_WITHIN_PARTS = Measure(
+    key="auroc_within_parts",
+    title="AUROC within parts",
+    meaning="The same of films of one body part, whose fracture rate then helps nobody.",
+    of="decision",
+    function=f"{_DECISIONS}:film_auroc_within_parts",
+    films="every",
+    unit="chance",
+)
+SENSITIVITY_AT_90 = Measure(
+    key="sensitivity_at_90_specificity",
+    title="sensitivity at specificity 0.9",
+    meaning="Share of the abnormal films above the threshold that 9 of 10 normal films are below.",
+    of="decision",
+    function=f"{_DECISIONS}:film_sensitivity_at_90",
+    films="every",
+)
 ACCURACY = Measure(
     key="accuracy",
     title="accuracy",
@@ -71,7 +88,8 @@ CALIBRATION_ERROR = Measure(
     better="lower",
 )
 DECISION_MEASURES = [
-    *(AUROC, ACCURACY, KAPPA, SENSITIVITY, SPECIFICITY, BRIER, CALIBRATION_ERROR),
+    *(AUROC, AUROC_WITHIN_PARTS, ACCURACY, KAPPA, SENSITIVITY, SPECIFICITY),
+    *(SENSITIVITY_AT_90, BRIER, CALIBRATION_ERROR),
 ]
 _BASIS = "pcamx.metrics.basis"
 LESION_FLIPS = Measure(

@@ -93,6 +93,15 @@ FALSE_ACTIVATION = Measure(
     better="lower",
     shown="console",
 )
+LESIONS_FOUND = Measure(
+    key="lesions_found",
+    title="lesions found",
+    meaning="Share of the marked films whose map reaches that level inside the mark: pcamx explain "
+    "then shows a candidate there.",
+    of="map",
+    function=f"{_METRICS}:lesion_peak",
+    value=f"{_SCORING}:found",
+)
 ON_MARKER = Measure(
     key="on_marker",
     title="peak on letter",
@@ -145,5 +154,6 @@ PATCH_CORRELATION = Measure(
 )
 MAP_MEASURES = [
     *(POINTING, ENERGY, MIOU, DICE, MIOU_OTSU, RELEVANCE_RANK, MAXBOXACC, PXAP),
-    *(FALSE_ACTIVATION, ON_MARKER, ON_MARKER_ABNORMAL, DELETION, INSERTION, PATCH_CORRELATION),
+    *(FALSE_ACTIVATION, LESIONS_FOUND, ON_MARKER, ON_MARKER_ABNORMAL),
+    *(DELETION, INSERTION, PATCH_CORRELATION),
 ]

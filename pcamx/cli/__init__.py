@@ -30,6 +30,12 @@ def main() -> int:
     except PcamxError as error:
         print(f"pcamx: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # Of any file or folder: a name too long, one that may not be read or listed.
+        print(f"pcamx: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("pcamx: stopped; nothing was written", file=sys.stderr)
         return 130

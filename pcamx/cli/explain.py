@@ -1,8 +1,10 @@
 """`pcamx explain`: films in; pictures, maps and lesion candidates out."""
 
 import argparse
+import math
 from pathlib import Path
 
+from pcamx.catalogue import MAPS, classifiers
 from pcamx.cli.command import Commands, command
 from pcamx.errors import PcamxError
 
@@ -28,10 +30,42 @@ def add(commands: Commands) -> None:
     )
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write (RUN/explain)")
     sub.add_argument(
+        "--replace", action="store_true", help="an earlier explanation in that folder may go"
+    )
+    sub.add_argument(
+        "--stage",
+        type=int,
+        choices=[entry.key for entry in classifiers()],
+        help="the last finished one if not given",
+    )
+    sub.add_argument(
+        "--map",
+        choices=[kind.key for kind in MAPS if not kind.gradient],
+        help="whose peaks are the candidates: the decoder's if the stage has one, else the "
+        "positive CAM's, if not given",
+    )
+    sub.add_argument(
+        "--level",
+        type=_level,
+        metavar="VALUE",
+        help="least peak of a candidate, in the map's own unit; the one that 80 %% of the marked "
+        "training lesions reach if not given",
+    )
+    sub.add_argument(
         "--dicom-seg",
         action="store_true",
         help="beside each DICOM film a DICOM Segmentation of its candidates",
     )
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = math.nan
+    if not math.isfinite(level):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a level of a map")
+    return level
 
 
 def run(options: argparse.Namespace) -> None:
@@ -39,13 +73,27 @@ def run(options: argparse.Namespace) -> None:
     from pcamx.report.console import track
 
     done = explain(
-        options.run, options.films, out=options.out, dicom_seg=options.dicom_seg, track=track
+        options.run,
+        options.films,
+        out=options.out,
+        replace=options.replace,
+        stage=options.stage,
+        map_key=options.map,
+        level=options.level,
+        dicom_seg=options.dicom_seg,
+        track=track,
     )
     skipped = done.skipped()
     for row in skipped[:_SHOWN]:
         print(f"skipped {row.film}: {row.reason}")
     abnormal = sum(row.called == "abnormal" for row in done.rows)
-    print(f"{len(done.rows) - len(skipped)} films explained, {abnormal} called abnormal")
+    candidates = sum(bool(row.candidates) for row in done.rows)
+    print(
+        f"{len(done.rows) - len(skipped)} films explained, {abnormal} called abnormal; "
+        f"{candidates} with a lesion candidate"
+    )
+    if done.level is None:
+        print("no level of a candidate's peak is known, so every film has one: pcamx evaluate")
     print(f"{done.out / 'films.csv'} lists them; {done.out / 'films'} holds the pictures")
     if skipped:
         raise PcamxError(

@@ -10,6 +10,7 @@ from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
 if TYPE_CHECKING:
     from pcamx.marking.check import Checked
 
+TOOLS = ("label-studio", "cvat", "labelme", "coco")
 _NAMED = 10  # of each kind
 
 
@@ -63,8 +64,14 @@ def _add_suggest(parts: Commands) -> None:
     sub.add_argument(
         "--out",
         type=Path,
-        metavar="FILE.csv",
-        help="the list, the contact sheet beside it as .png (RUN/to_mark.csv)",
+        metavar="PATH",
+        help="the list, the contact sheet beside it as .png (RUN/to_mark.csv); with --to the new "
+        "folder to write (RUN/to_mark)",
+    )
+    sub.add_argument(
+        "--to",
+        choices=TOOLS,
+        help="write a folder that this tool imports: the films, with lesion candidates drawn in",
     )
 
 
@@ -137,13 +144,22 @@ def _odd(found: "Checked") -> dict[str, list[str]]:
 
 
 def run_suggest(options: argparse.Namespace) -> None:
+    from pcamx.marking.package import suggest_to
     from pcamx.marking.suggest import SHEET, suggest
     from pcamx.report.console import track
 
-    out = options.out or options.run / "to_mark.csv"
-    found = suggest(options.run, options.count, out, data=options.data, track=track)
+    given = {"data": options.data, "track": track}
+    if options.to:
+        out = options.out or options.run / "to_mark"
+        found = suggest_to(options.to, options.run, options.count, out, **given)
+    else:
+        out = options.out or options.run / "to_mark.csv"
+        found = suggest(options.run, options.count, out, **given)
     for one in found[:_NAMED]:
         print(f"{one.score:.2f}  {one.film.path}  {one.reason}")
     if len(found) > _NAMED:
         print(f"and {len(found) - _NAMED} more")
+    if options.to:
+        print(f"{out} is for {options.to}; {out / 'README.txt'} says how")
+        return
     print(f"{out} lists them, {out.with_suffix(SHEET)} shows the first with the map on top")

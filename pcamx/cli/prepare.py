@@ -17,7 +17,10 @@ def add(commands: Commands) -> None:
         "pcamx prepare MURA-v1.1 --out store --marks marks.json",
     )
     sub.add_argument(
-        "root", type=Path, metavar="ROOT", help="a folder of MURA-v1.1 or FracAtlas, or any other"
+        "root",
+        type=Path,
+        metavar="ROOT",
+        help="a folder of MURA-v1.1, FracAtlas or GRAZPEDWRI-DX, or any other",
     )
     sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder to write")
     sub.add_argument(

@@ -16,7 +16,7 @@ from pcamx.compare import pictures
 from pcamx.compare.differences import auroc_difference, basis_difference, difference, other_films
 from pcamx.compare.measured import Measured, read_runs
 from pcamx.errors import PcamxError
-from pcamx.metrics import Difference
+from pcamx.metrics import Difference, holm
 from pcamx.output import replacing_folder
 from pcamx.report import comparison_page
 from pcamx.report.comparison_rows import Comparison, Gap
@@ -72,7 +72,16 @@ def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]
             remarks.append(f"{run.name} and {runs[0].name} have no differences: {why}.")
         else:
             gaps[run.name] = _gaps_of(run, runs[0])
+    _correct([by_key for titles in gaps.values() for by_key in titles.values()])
     return gaps, remarks
+
+
+def _correct(gaps: Sequence[dict[str, Gap]]) -> None:
+    """Put the p into every gap that holds for all of them together."""
+    places = [(by_key, key) for by_key in gaps for key in by_key]
+    corrected = holm([by_key[key].p for by_key, key in places])
+    for (by_key, key), p in zip(places, corrected, strict=True):
+        by_key[key] = dataclasses.replace(by_key[key], p_of_all=p)
 
 
 def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:

@@ -14,6 +14,10 @@ from pcamx.evaluation.film_table import FilmTable
 from pcamx.metrics import Difference
 from pcamx.metrics.basis import statistic
 
+REPLICATES = 10_000
+"""Of the bootstrap: p is never below 2 / (REPLICATES + 1), which Holm's correction multiplies by
+the number of comparisons."""
+
 
 def other_films(one: FilmTable, first: FilmTable) -> str:
     """Why two runs' films are not the same, empty where they are.
@@ -53,7 +57,8 @@ def difference(
     if not films or any(values.keys() != set(films) for side in sides for values in side):
         return None
     one_N, first_N = ([fmean(values[f] for values in side) for f in films] for side in sides)
-    return metrics.paired(one_N, first_N, [firsts[0].patient[f] for f in films], seed=seed)
+    patients = [firsts[0].patient[f] for f in films]
+    return metrics.paired(one_N, first_N, patients, replicates=REPLICATES, seed=seed)
 
 
 def basis_difference(
@@ -114,4 +119,5 @@ def auroc_difference(
         return None
     label_N = [float(first.label[film]) for film in films]
     mine, other = (metrics.auroc([v[f] for f in films], label_N) for v in values)
-    return metrics.paired(mine, other, [first.patient[f] for f in films], seed=seed)
+    patients = [first.patient[f] for f in films]
+    return metrics.paired(mine, other, patients, replicates=REPLICATES, seed=seed)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcamx.data.contents import sha256_of
 from pcamx.errors import PcamxError
 from pcamx.evaluation.film_table import FilmTable, read_films
 from pcamx.run.folder import RunFolder
@@ -26,7 +27,14 @@ def read_run(folder: Path, name: str) -> Measured:
     Raises PcamxError that names the folder where it is no run, not evaluated or of another version.
     """
     run = RunFolder(folder)
-    return Measured(folder, name, read_report(run), read_films(run.films_file))
+    report, films = read_report(run), read_films(run.films_file)
+    # Absent in reports of an earlier pcamx.
+    if report.get("films_sha256") not in (None, sha256_of(run.films_file)):
+        raise PcamxError(
+            f"{run.report_file} and {run.films_file.name} are of different evaluations, or one was "
+            f"changed; run pcamx evaluate {folder} again"
+        )
+    return Measured(folder, name, report, films)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Measured]:

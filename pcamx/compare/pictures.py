@@ -22,6 +22,7 @@ from pcamx.catalogue import (
 from pcamx.compare.measured import Measured
 from pcamx.data.canvas.provider import stream
 from pcamx.data.feed.batches import eval_batches
+from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.evaluation.example_films import draw_panels
 from pcamx.evaluation.explainers import explainer
@@ -93,7 +94,7 @@ def _panels(run: Measured, names: Sequence[str]) -> list[Panel]:
     films = [known[name] for name in names]
     explainers, device = {}, torch.device("cpu")
     for entry in entries:
-        model = from_pretrained(run.folder, stage=entry.key)
+        model = from_pretrained(run.folder, stage=entry.key, device=command_device())
         device = model.device
         explainers[entry.title] = explainer(model.network, maps_of(entry, gradient=False))
     canvases = stream(config.data, store, films, device)

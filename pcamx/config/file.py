@@ -5,6 +5,7 @@ A key that is unknown, missing, given twice or of the wrong type is an error tha
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -44,6 +45,9 @@ def _check(value: Any, kind: Any, key: str) -> Any:
         return _build(value, typing.cast(type, kind), key + ".")
     if typing.get_origin(kind) is Literal:
         allowed = typing.get_args(kind)
+        if type(value) is bool and "off" in allowed:
+            # YAML reads on and off as true and false, which earlier versions wrote here.
+            value = "on" if value else "off"
         # `True in (0, 1)` holds in Python, so the type is compared as well.
         if not any(value == a and type(value) is type(a) for a in allowed):
             near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
@@ -128,7 +132,7 @@ def load(path: str | Path) -> Config:
     """
     try:
         tree = read_yaml(path, "--config takes a YAML file such as configs/demo.yaml")
-        config: Config = _build(_move(tree), Config, "")
+        config: Config = _build(_at_home(_move(tree)), Config, "")
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")
         raise error if known else ConfigError(f"{path}: {error}") from None
@@ -148,6 +152,26 @@ def _move(tree: Any) -> Any:
         if isinstance(given, dict) and isinstance(place, dict) and key in given:
             if name not in place:
                 place[name] = given.pop(key)
+    return tree
+
+
+_PATHS = (
+    "run.folder",
+    "data.store",
+    "data.cache",
+    *(f"stages.{e.section}.init_from" for e in TRAINABLES),
+)
+
+
+def _at_home(tree: Any) -> Any:
+    """Write the home folder out where a path begins with ~, which no shell has seen."""
+    for key in _PATHS:
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(name), str):
+            place[name] = os.path.expanduser(place[name])
     return tree
 
 

@@ -90,6 +90,8 @@ class Model:
     local safetensors file or state dict, or timm, which fetches its own."""
     frozen: Literal[0, 4, 8, 16] = 0
     """The stride up to whose maps a timm backbone stays as it came; 0 trains all of it."""
+    backbone_lr: float = 1.0
+    """Step size of a timm backbone, as a share of the stage's `lr`."""
     pooling: Pooling = "mean"
     """Of each class's map to its logit: the paper's mean over the cells, the logarithm of the mean
     exponential, or the mean of the top 2 % of the cells."""
@@ -103,8 +105,9 @@ class Model:
                 f"model.encoder: {self.encoder!r} is not one of {', '.join(layouts)}, or a timm "
                 f"backbone such as timm:resnet18{hint}"
             )
-        for key in ("weights", "frozen"):
-            if getattr(self, key) and not timm:
+        in_range("model.backbone_lr", self.backbone_lr, 0, 1)
+        for key, unset in (("weights", ""), ("frozen", 0), ("backbone_lr", 1)):
+            if getattr(self, key) != unset and not timm:
                 raise ConfigError(f"model.{key}: only a timm backbone has it; leave it out")
         if self.frozen and not self.weights:
             raise ConfigError("model.frozen: fresh weights would stay so; name model.weights")
@@ -197,8 +200,9 @@ class Runtime:
     """bf16 runs through autocast: weights and batch norm stay float32."""
     impl: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the operations in `pcamx.ops` runs; auto: Triton's on a GPU."""
-    compile: bool = False
-    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3."""
+    compile: Literal["off", "on", "reduce-overhead"] = "off"
+    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3. The last has a
+    GPU replay it as a CUDA graph, for small batches, where the host takes longer than the GPU."""
     sync_batch_norm: bool = False
     """Whether training normalises by the batch of all ranks instead of each rank's own part."""
     gradient_clipping: float = 1.0
@@ -208,6 +212,10 @@ class Runtime:
     """Steps between two lines of metrics.jsonl; the only steps that wait for the device."""
     save_every: int = 200
     """Steps between two checkpoints; each epoch's end is one as well."""
+    timeout: float = 120.0
+    """Seconds without progress in the midst of steps (10 times the slowest step, if that is more)
+    after which all ranks end; half as long without a sign of life from one of them. Decoding,
+    compiling, validation and checkpoints may go half an hour without progress."""
 
     def __post_init__(self) -> None:
         in_range("runtime.batch_size", self.batch_size, 1, 10**7)
@@ -215,7 +223,8 @@ class Runtime:
         in_range("runtime.weight_decay", self.weight_decay, 0, 10)
         in_range("runtime.log_every", self.log_every, 1, 10**9)
         in_range("runtime.save_every", self.save_every, 1, 10**9)
-        if self.compile and self.zero_stage == 3:
+        in_range("runtime.timeout", self.timeout, 1, 10**6)
+        if self.compile != "off" and self.zero_stage == 3:
             raise ConfigError(
                 "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
                 "to compile; set runtime.zero_stage to 0, 1 or 2"
@@ -266,16 +275,17 @@ class Config:
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
                 f"runtime.batch_size {self.runtime.batch_size}"
             )
-        if self.objective.reasons_weight and (self.runtime.compile or self.runtime.zero_stage == 3):
-            key = "compile" if self.runtime.compile else "zero_stage"
+        compiled = self.runtime.compile != "off"
+        if self.objective.reasons_weight and (compiled or self.runtime.zero_stage == 3):
+            key = f"compile {self.runtime.compile}" if compiled else "zero_stage 3"
             raise ConfigError(
                 f"objective.reasons_weight: it goes backward within the forward, which "
-                f"runtime.{key} {'true' if self.runtime.compile else 3} does not allow; set it to 0"
+                f"runtime.{key} does not allow; set it to 0"
             )
-        if self.deepspeed.flops_profiler.enabled and self.runtime.compile:
+        if self.deepspeed.flops_profiler.enabled and compiled:
             raise ConfigError(
                 "deepspeed.flops_profiler.enabled: it counts within modules, which "
-                "runtime.compile leaves none of; set one of them to false"
+                "runtime.compile leaves none of; set it to false, or runtime.compile to off"
             )
 
 

@@ -5,6 +5,7 @@ held against it: size and time of change first, and its digest only where the ti
 (a copied data set), so a start reads no gigabytes.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -36,7 +37,9 @@ def content_of(path: Path) -> Content:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises OSError."""
+    """SHA-256 of a file, in hexadecimal; raises OSError, also for a pipe, which would wait."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pcamx.errors import PcamxError
+from pcamx.output import safe_cell
 
 
 def relative(text: str) -> str:
@@ -44,9 +45,9 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The text of a csv file with these fields, quoted where they need it."""
+    """The text of a csv file with these fields, quoted where they, or a spreadsheet, need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([safe_cell(f) if isinstance(f, str) else f for f in row] for row in rows)
     return text.getvalue()

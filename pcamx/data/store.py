@@ -19,6 +19,7 @@ from typing import NamedTuple
 from pcamx.data.contents import COLUMNS, Content, check_mark, parse, rows
 from pcamx.data.csv_files import csv_rows, csv_text, relative
 from pcamx.errors import PcamxError
+from pcamx.output import plain_cell
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -164,7 +165,7 @@ def read_head(folder: Path) -> Head:
         written = head.get("fingerprint")
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise PcamxError(f"{head_file}: damaged; run pcamx prepare again") from None
     return Head(root, mean, std, films=count, fingerprint=written)
 
@@ -197,7 +198,7 @@ def _contents(folder: Path) -> dict[str, Content]:
     if not path.exists():
         return {}
     try:
-        return parse([row for _, row in csv_rows(path)])
+        return parse([[*map(plain_cell, row)] for _, row in csv_rows(path)])
     except (ValueError, TypeError):
         raise PcamxError(f"{path}: damaged; run pcamx prepare again") from None
 
@@ -214,7 +215,7 @@ def _films(folder: Path) -> Iterator[Film]:
         try:
             if len(row) != len(names):
                 raise PcamxError(f"{len(names)} fields expected, found {len(row)}")
-            film = _film(dict(zip(names, row, strict=True)))
+            film = _film(dict(zip(names, map(plain_cell, row), strict=True)))
             if film.path in seen:
                 raise PcamxError(f"{film.path} is listed twice")
             if film.mark and not (folder / film.mark).is_file():

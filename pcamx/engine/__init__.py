@@ -15,9 +15,11 @@ from pcamx.engine.build import (
 from pcamx.engine.files import load, to_universal
 from pcamx.engine.ranks import Ranks, is_first, lost_rank, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
+from pcamx.engine.watch import Watch
 
 __all__ = [
     "Ranks",
+    "Watch",
     "average_buffers",
     "compiler_failure",
     "deepspeed_config",

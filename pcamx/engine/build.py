@@ -15,6 +15,9 @@ from pcamx.engine.settings import deepspeed_config, instruments
 from pcamx.errors import PcamxError
 from pcamx.types import Batch, StageOutput
 
+BACKBONE = ".encoder.backbone."
+"""In the name of every parameter of a timm backbone."""
+
 
 def initialize(
     stage: nn.Module, config: Config, lr: float, steps: int, *, folder: Path, universal: bool
@@ -31,7 +34,7 @@ def initialize(
         settings["checkpoint"] = {"load_universal": True}
     # torch's AdamW: DeepSpeed's own would be compiled first.
     optimizer = torch.optim.AdamW(
-        parameter_groups(stage, config.runtime.weight_decay),
+        parameter_groups(stage, config.runtime.weight_decay, lr, config.model.backbone_lr),
         lr=lr,
         fused=True,
     )
@@ -40,22 +43,26 @@ def initialize(
             model=stage,
             optimizer=optimizer,
             config=settings,
-            lr_scheduler=lambda inner: one_cycle(inner, lr, steps),
+            lr_scheduler=lambda inner: one_cycle(inner, steps),
             dist_init_required=False,
         )
     except OSError as error:
         raise PcamxError(f"run.folder: cannot write {error.filename}: {error.strerror}") from None
     if dist.get_world_size() == 1:
         _spare_reduction(engine)
-    if config.runtime.compile:
-        engine.compile()
+    if config.runtime.compile != "off":
+        engine.compile(compile_kwargs=_COMPILE[config.runtime.compile])
     return engine
+
+
+_COMPILE: dict[str, dict[str, Any]] = {"on": {}, "reduce-overhead": {"mode": "reduce-overhead"}}
+"""What torch.compile is told."""
 
 
 def _spare_reduction(engine: Any) -> None:
     """One rank has nothing to reduce: DeepSpeed would flatten, send and copy back each gradient.
 
-    Under bf16 it would also round it, which is how it is sent. ZeRO-3 gathers weights all the same.
+    ZeRO-3 gathers weights all the same.
     """
     stage = engine.zero_optimization_stage()
     if stage == 0:
@@ -87,23 +94,43 @@ def compiler_failure(error: RuntimeError) -> str | None:
     return str(error).strip().splitlines()[0]
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> OneCycleLR:
-    """A tenth of the steps up to ``lr``, the others down to almost nothing."""
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
+    """A tenth of the steps up to each group's ``lr``, the others down to almost nothing."""
     # OneCycleLR divides by zero where either way has fewer than two steps.
     steps = max(steps, 3)
     up = max(0.1, 2 / steps)
+    peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(
-        optimizer, max_lr=lr, total_steps=steps, pct_start=up, div_factor=10, cycle_momentum=False
+        optimizer,
+        max_lr=peaks,
+        total_steps=steps,
+        pct_start=up,
+        div_factor=10,
+        cycle_momentum=False,
     )
 
 
-def parameter_groups(stage: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on convolutions and the classifier, none on batch norm and biases."""
-    parameters = [p for p in stage.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(
+    stage: nn.Module, decay: float, lr: float, backbone_lr: float = 1.0
+) -> list[dict[str, Any]]:
+    """Weight decay on convolutions and the classifier, none on batch norm and biases.
+
+    Where ``backbone_lr`` is not 1, the backbone's have groups of their own, the last two, with
+    that share of the step size ``lr``. What is frozen is in none.
+    """
+    named = [(name, p) for name, p in stage.named_parameters() if p.requires_grad]
+    slow = {name for name, _ in named if backbone_lr != 1 and BACKBONE in name}
+    groups = []
+    for names, share in (({name for name, _ in named} - slow, 1.0), (slow, backbone_lr)):
+        parameters = [p for name, p in named if name in names]
+        if parameters:
+            groups += [
+                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ]
+            for group in groups[-2:]:
+                group["lr"] = lr * share
+    return groups
 
 
 def average_buffers(module: nn.Module) -> None:

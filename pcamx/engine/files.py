@@ -4,13 +4,14 @@ import io
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pcamx.engine.ranks import import_deepspeed
 from pcamx.errors import PcamxError
@@ -40,11 +41,39 @@ def _data_only() -> Iterator[None]:
             os.environ[name] = before
 
 
+_OWN = ("weight_decay", "initial_lr", "max_lr", "min_lr")
+"""Settings in which the groups of `pcamx.engine.build.parameter_groups` differ."""
+
+
 def load(engine: Any, checkpoints: Path, tag: str) -> bool:
     """Load a checkpoint that DeepSpeed wrote; False if it found none. Every rank must call it."""
+    groups = engine.basic_optimizer.param_groups
+    own = [{key: group[key] for key in _OWN if key in group} for group in groups]
     with _data_only():
         found, _ = engine.load_checkpoint(str(checkpoints), tag=tag)
+    if engine.zero_optimization_stage() == 3:
+        _tell_apart(engine.basic_optimizer, own, engine.lr_scheduler.get_last_lr())
+    _place_steps(engine.basic_optimizer)
     return found is not None
+
+
+def _tell_apart(
+    optimizer: torch.optim.Optimizer, own: Sequence[dict[str, Any]], rates: Sequence[float]
+) -> None:
+    """Give each group its own settings again: DeepSpeed's ZeRO-3 gives all the first one's when it
+    reads a universal checkpoint."""
+    for group, settings, rate in zip(optimizer.param_groups, own, rates, strict=True):
+        group.update(settings, lr=rate)
+
+
+def _place_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter a step count of its own, beside it, as fused AdamW takes it on a GPU.
+
+    A universal checkpoint leaves one on the CPU for all of them, which each group would advance.
+    """
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, copy=True)
 
 
 def to_universal(checkpoints: Path, tag: str) -> str:

@@ -2,12 +2,17 @@
 
 import logging
 import os
+import stat
+import tempfile
 import warnings
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
+from pcamx.devices import whole_float32
 from pcamx.engine.heap import keep_freed_memory
 from pcamx.errors import PcamxError
 
@@ -39,11 +44,29 @@ def start() -> Ranks:
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
+        whole_float32()
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            os.environ.setdefault("TRITON_CACHE_DIR", str(_kernel_cache(local)))
     try:
         deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", verbose=False)
     except (dist.DistError, ValueError, OSError) as error:
         raise PcamxError(_no_meeting(error)) from None
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _kernel_cache(local: int) -> Path:
+    """Return the folder for this rank's compiled kernels, on a disk of its host.
+
+    Ranks that compile into one folder race, most of all on a network disk. Kept for the next run
+    where it is ours alone: what lies there is run.
+    """
+    folder = Path(tempfile.gettempdir()) / f"pcamx-kernels-{os.getuid()}-{local}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="pcamx-kernels-"))
 
 
 def _no_meeting(error: Exception) -> str:
@@ -75,9 +98,10 @@ def import_deepspeed() -> Any:
     import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # On CPUs init_distributed would compile a C++ extension that only inference uses: minutes, and
-    # a lock that hangs the next run if it is killed. A private switch, hence the pinned version.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # No C++ extension is used, so none is looked for: with a GPU and no CUDA compiler that prints
+    # seven warnings a rank, and on CPUs init_distributed would compile one, for minutes, with a
+    # lock that hangs the next run if it is killed. A private table, hence the pinned version.
+    deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
 
 

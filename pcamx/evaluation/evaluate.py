@@ -6,7 +6,7 @@ Shapes: N films.
 import datetime
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import read_markers
+from pcamx.data.contents import sha256_of
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
@@ -25,6 +26,7 @@ from pcamx.evaluation.aggregate import (
     choose_abnormal,
     figures,
 )
+from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
 from pcamx.evaluation.basis import basis_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
@@ -32,9 +34,11 @@ from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
+from pcamx.output import replacing_files, replacing_folder, write_text
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.figures.film_figure import Panel, save_png
+from pcamx.report.figures.film_figure import save_png
 from pcamx.report.page import write_page
+from pcamx.report.viewer.page import render
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
 from pcamx.run.lock import FolderLock
@@ -56,7 +60,8 @@ def evaluate(
 ) -> Report:
     """Measure every finished stage of the run in ``folder``.
 
-    Writes report.json, films.csv, report.html and figure2.png into `out_folder`. With ``other``, a
+    Writes report.json, films.csv, report.html, figure2.png, films.html and its pictures into
+    `out_folder`. With ``other``, a
     store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
     own store, whose AUROC stands beside, if it holds that ``split``. What the decisions rest on is
     asked by erasing the lesions of marked films, and by ``twins``, a store of the same films with
@@ -65,19 +70,27 @@ def evaluate(
     hundred films otherwise. Returns the report. Raises PcamxError where the
     folder holds no run or no finished stage, or cannot be written.
     """
-    run, out = open_run(folder, other, split, track, say), out_folder(folder, other, split)
-    with FolderLock(out):  # an empty folder goes again if anything fails
-        return _measure(run, RunFolder(out), twins, faithful)
+    run = open_run(folder, other, split, track, say)
+    out = RunFolder(out_folder(folder, other, split))
+    with (
+        FolderLock(out.path),  # an empty folder goes again if anything fails
+        replacing_folder(out.pictures, only_pictures) as draft,
+    ):
+        return _measure(run, out, draft, twins, faithful)
 
 
-def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int) -> Report:
+def _measure(
+    run: MeasuredRun, out: RunFolder, draft: Path, twins: Path | None, faithful: int
+) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
     paired = None if twins is None else _open_twins(run, twins)  # not after the measuring
     networks, untrained = run.networks(), run.untrained()
     stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
     explainers = run.explainers(networks, untrained)
     markers = read_markers(run.store, films, run.config.data.canvas)
-    scores = score(explainers, run.measured(run.store, "evaluating films"), markers)
+    pictures = FilmPictures(draft, run.store, films, list(networks))
+    batches = run.measured(run.store, "evaluating films")
+    scores = score(explainers, batches, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
@@ -87,15 +100,13 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
             measured[name]["basis"] = rests
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
-        batches = run.some(run.store, tried, "deleting pixels of films")
-        add_faithfulness(measured, faithfulness(classifiers, explainers, batches), tried, seed)
+        some = run.some(run.store, tried, "deleting pixels of films")
+        add_faithfulness(measured, faithfulness(classifiers, explainers, some), tried, seed)
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
         report["stage3_against_segmenter"] = compared
     if run.store is not run.own and run.own.split(run.split):
         report["own"] = _own_auroc(run, stages)
-    write_report(out, report)
-    write_films(out.films_file, films, markers, scores, tuned, basis)
     shown = choose_films(films, scores[list(stages)[-1]], seed=seed)
     panels = draw_panels(
         {name: explainers[name] for name in stages},
@@ -103,7 +114,20 @@ def _measure(run: MeasuredRun, out: RunFolder, twins: Path | None, faithful: int
         run.some(run.store, shown),
         shown,
     )
-    _write_pictures(report, panels, run.run, out)
+    subject = f"{run.run.path}, {run.split} split of {run.store.folder}"
+    list(run.track(pictures.draw_films(), "drawing films", len(films)))
+    with replacing_files(out.path) as folder:
+        new = RunFolder(folder)
+        write_films(new.films_file, films, markers, scores, tuned, basis)
+        report["films_sha256"] = sha256_of(new.films_file)
+        write_report(new, report)
+        write_page(report, read_history(run.run), panels, new.page_file, out.all_films_file.name)
+        found = all_films(new.films_file, pictures, markers, paired[1] if paired else [], subject)
+        write_text(new.all_films_file, render(found, "All films", out.page_file.name))
+        if panels:
+            save_png(panels, new.figure_file)
+    if not panels:
+        out.figure_file.unlink(missing_ok=True)
     return report
 
 
@@ -111,15 +135,6 @@ def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
     """The store of twins, standardised as the run was trained, and whose twins they are."""
     store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
     return store, read_twins(store, run.store.split(run.split), store.split("valid"))
-
-
-def _write_pictures(
-    report: Report, panels: Sequence[Panel], run: RunFolder, out: RunFolder
-) -> None:
-    write_page(report, read_history(run), panels, out.page_file)
-    out.figure_file.unlink(missing_ok=True)
-    if panels:
-        save_png(panels, out.figure_file)
 
 
 def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:

@@ -19,7 +19,6 @@ compared by `pcamx.metrics.paired` on two such columns.
 """
 
 import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.scoring import Scores, Tuning
 from pcamx.metrics import Floats
-from pcamx.output import write_text
+from pcamx.output import plain_cell, replacing_file, safe_cell
 
 FILM = ("path", "patient", "study", "part", "label")
 HEAD = (*FILM, "lesion_share", "network", "probability", "map", "peak")
@@ -94,15 +93,16 @@ def read_films(path: Path) -> FilmTable:
 
 def _take(row: Mapping[str, str], found: FilmTable) -> None:
     """Put a row of the file into the table."""
-    found.patient[row["path"]] = row["patient"]
-    found.label[row["path"]] = int(row["label"])
+    path = plain_cell(row["path"])
+    found.patient[path] = plain_cell(row["patient"])
+    found.label[path] = int(row["label"])
     for column in ("probability", "peak", *columns()[len(HEAD) :]):
         if cell := row[column]:
             value = float(cell)
             if not math.isfinite(value):
                 raise ValueError(f"{column} is {cell}")
             place = (row["network"], row["map"], column)
-            found.cells.setdefault(place, {})[row["path"]] = value
+            found.cells.setdefault(place, {})[path] = value
 
 
 def write_films(
@@ -119,17 +119,19 @@ def write_films(
 
     Raises PcamxError where it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns())
-    for network, found in scores.items():
-        rests = [
-            basis.get(network, {}).get(measure.column, np.full(len(films), np.nan))
-            for measure in bases()
-        ]
-        tuned = tuning.get(network, {})
-        writer.writerows(_rows(network, found, tuned, films, markers, rests))
-    write_text(path, text.getvalue())
+    with (
+        replacing_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns())
+        for network, found in scores.items():
+            rests = [
+                basis.get(network, {}).get(measure.column, np.full(len(films), np.nan))
+                for measure in bases()
+            ]
+            tuned = tuning.get(network, {})
+            writer.writerows(_rows(network, found, tuned, films, markers, rests))
 
 
 def _rows(
@@ -157,7 +159,7 @@ def _rows(
             cells_of.append(_spread(value, where[measure.films]))
         cells_of += ([_known(value) for value in value_N.tolist()] for value_N in basis)
         for film, *cells in zip(films, *cells_of, strict=True):
-            yield [*(getattr(film, key) for key in FILM), *cells]
+            yield [*(safe_cell(str(getattr(film, key))) for key in FILM), *cells]
 
 
 def _cells(value_N: Tensor) -> list[str]:

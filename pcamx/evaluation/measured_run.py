@@ -14,6 +14,7 @@ from pcamx.data.feed.batches import eval_batches
 from pcamx.data.feed.order import choose_marked
 from pcamx.data.prepare.identical_files import copies
 from pcamx.data.store import SPLITS, Film, Store, read_store
+from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import Explainer, centre, explainer
 from pcamx.model.network import Network, Segmenter, build_network
@@ -150,5 +151,4 @@ def open_run(folder: Path, other: Path | None, split: Split, track: Track, say: 
         raise PcamxError(f"{store.folder}: no film is in the {split} split, only in {others}")
     if other is not None:
         _refuse_trained_on(own, store, split)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return MeasuredRun(run, config, own, store, split, weights, device, track, say)
+    return MeasuredRun(run, config, own, store, split, weights, command_device(), track, say)

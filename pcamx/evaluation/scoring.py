@@ -1,11 +1,11 @@
 """Run explainers over films and score them film by film.
 
 Shapes: B batch, N films, M marked films, K films with a side marker, T thresholds, L levels of
-PxAP, D IoU levels, H W the canvas. What is kept is small: about 9 kB per marked film and map,
-whatever the canvas, and one number per other film.
+PxAP, D IoU levels, H W the canvas. What is kept is about 9 kB per marked film and map, whatever the
+canvas, nearly all of it on the disk (`pcamx.evaluation.rows`), and one number per other film.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -16,11 +16,13 @@ from torch import Tensor
 from pcamx import metrics
 from pcamx.catalogue import Films, Measure, measures, resolve
 from pcamx.data.canvas.side_markers import Box
-from pcamx.evaluation.explainers import Explainer, abnormal_probability
+from pcamx.evaluation.explainers import Explainer, Maps, abnormal_probability
+from pcamx.evaluation.rows import Rows
 from pcamx.metrics import Statistic
 from pcamx.model.network import Network
 from pcamx.types import Batch
 
+Watch = Callable[[Batch, str, Maps], None]
 _UNTUNED = 0.5
 """Threshold where no marked training film is there to tune it on."""
 _SEEN: dict[Films, Films] = {"lettered abnormal": "lettered", "normal": "every"}
@@ -41,12 +43,12 @@ class Tuning(NamedTuple):
 class MapScores:
     """Of one map: what each measure's function says of each of its films, [N, ...]."""
 
-    found: dict[tuple[str, Films], Tensor]
+    found: dict[tuple[str, Films], Rows]
     """By function and films, so that measures share what they look at."""
 
     def of(self, measure: Measure) -> Tensor:
         """Return what the measure's function said of its films."""
-        return self.found[_place(measure)]
+        return self.found[_place(measure)].read()
 
     def values(self, measure: Measure, tuning: Tuning) -> Tensor | Statistic | None:
         """Return the measure's value of each film, or as a whole; None where undefined.
@@ -103,22 +105,24 @@ def active(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
     return metrics.false_activation(peak_N, tuning.activation)
 
 
+def found(peak_M: Tensor, tuning: Tuning) -> Tensor | None:
+    """Return whether each map reaches the activation level in the lesion, [M]; None without one."""
+    return None if tuning.activation is None else (peak_M >= tuning.activation).double()
+
+
 @dataclass(slots=True)
 class _Parts:
     """What the batches so far have given for one explainer."""
 
-    probability: list[Tensor] = field(default_factory=list)
-    share: list[Tensor] = field(default_factory=list)
-    maps: dict[str, dict[tuple[str, Films], list[Tensor]]] = field(default_factory=dict)
+    probability: Rows | None = None
+    share: Rows = field(default_factory=Rows)
+    maps: dict[str, dict[tuple[str, Films], Rows]] = field(default_factory=dict)
 
     def scores(self) -> Scores:
         return Scores(
-            torch.cat(self.probability) if self.probability else None,
-            {
-                name: MapScores({place: torch.cat(parts) for place, parts in found.items()})
-                for name, found in self.maps.items()
-            },
-            torch.cat(self.share),
+            None if self.probability is None else self.probability.read(),
+            {name: MapScores(found) for name, found in self.maps.items()},
+            self.share.read(),
         )
 
 
@@ -126,10 +130,12 @@ def score(
     explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
     markers: Sequence[Box | None] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Scores]:
     """Score every explainer on the same films, decoded once.
 
     ``markers`` are the regions of the films' side markers on the canvas, in the films' order.
+    ``watch`` is called with each batch, explainer's name and maps.
     """
     parts = {name: _Parts() for name in explainers}
     start = 0
@@ -137,17 +143,23 @@ def score(
         truth = _truth(batch, markers[start:] if markers else [])
         start += len(batch.label_B)
         for name, explain in explainers.items():
+            part = parts[name]
             probability_B, maps = explain(batch.image_B1HW)
+            if watch is not None:
+                watch(batch, name, maps)
             if probability_B is not None:
-                parts[name].probability.append(probability_B.cpu())
-            parts[name].share.append(metrics.lesion_share(truth.lesion_MHW).cpu())
-            observed: dict[int, dict[tuple[str, Films], Tensor]] = {}  # the centre's are one map
+                if part.probability is None:
+                    part.probability = Rows()
+                part.probability.add(probability_B)
+            part.share.add(metrics.lesion_share(truth.lesion_MHW))
+            observed: dict[int, dict[tuple[str, Films], Rows]] = {}  # the centre's are one map
             for map_name, map_BHW in maps.items():
                 if id(map_BHW) not in observed:
-                    observed[id(map_BHW)] = _observe(map_BHW, truth)
-                places = parts[name].maps.setdefault(map_name, {})
-                for place, value in observed[id(map_BHW)].items():
-                    places.setdefault(place, []).append(value)
+                    places = part.maps.setdefault(map_name, {})
+                    observed[id(map_BHW)] = places
+                    for place, value in _observe(map_BHW, truth).items():
+                        places.setdefault(place, Rows()).add(value)
+                part.maps[map_name] = observed[id(map_BHW)]
     return {name: found.scores() for name, found in parts.items()}
 
 

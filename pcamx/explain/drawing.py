@@ -23,24 +23,34 @@ def picture(settings: Settings, job: Job, candidates: Sequence[Candidate]) -> Pi
     blank_HW = np.zeros(shown_HW.shape, np.float32)
     return Picture(
         title=job.film.name,
-        verdict=_verdict(job, len(candidates)),
+        verdict=_verdict(settings, job, len(candidates)),
         image_HW=shown_HW,
         map_HW=blank_HW if job.flat() else _on_film(job, (width, height)),
         map_name=next(kind.title for kind in MAPS if kind.key == settings.map),
         outlines=[_outline(n, job.score(one), one, scale) for n, one in enumerate(candidates, 1)],
         sure=job.called() == "abnormal",
         threshold=settings.threshold,
-        threshold_from="tuned on marked training films" if settings.tuned else "not tuned",
+        threshold_from=_threshold_from(settings),
         ends=job.ends(),
         notes=_notes(settings),
     )
 
 
-def _verdict(job: Job, candidates: int) -> str:
-    count = f"{candidates} candidate{'' if candidates == 1 else 's'}"
+def _threshold_from(settings: Settings) -> str:
+    tuned = "tuned on marked training films" if settings.tuned else "not tuned"
+    if settings.level is None:
+        return f"{tuned}; level of their peaks {settings.level_from}"
+    return f"{tuned}; their peaks reach {settings.level:.3g} of the map ({settings.level_from})"
+
+
+def _verdict(settings: Settings, job: Job, candidates: int) -> str:
+    count = f"{candidates or 'no'} candidate{'' if candidates == 1 else 's'}"
     verdict = f"P(abnormal) {job.probability:.2f}, called {job.called()}; {count}"
     if job.flat():
         return verdict + "; the map is flat and says nothing about where"
+    if not candidates and settings.level is not None:
+        high = job.ends()[1]
+        return verdict + f": the map reaches {high:.3g}, a candidate's {settings.level:.3g}"
     if job.called() == "normal" and candidates:
         return verdict + ", dashed as the film is called normal"
     return verdict
@@ -56,9 +66,7 @@ def _notes(settings: Settings) -> str:
 
 def _on_film(job: Job, size: tuple[int, int]) -> NDArray[np.float32]:
     """The film's part of the scaled map at the size that the film is drawn in."""
-    place = job.place()
-    part_hw = job.scaled_HW[place.top : place.top + place.height, place.left :][:, : place.width]
-    image = Image.fromarray(part_hw.astype(np.float32))
+    image = Image.fromarray(job.on_film().astype(np.float32))
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
 

@@ -3,6 +3,7 @@
 OUT/explain.json   model, threshold, versions, command
 OUT/films.csv      a row a film, the skipped ones with the reason
 OUT/coco.json      candidates of all films
+OUT/index.html     all films, to look at; its pictures are in OUT/page
 OUT/films/...      of film F, under the folders it came from: F.png, F.npy, F.json, F.seg.dcm
 """
 
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcamx import provenance
-from pcamx.catalogue import best_map, trainable
+from pcamx.catalogue import MAPS, MapKind, StageId, best_map, trainable
+from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
 from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, identity
+from pcamx.explain.page import PAGE, write_page
 from pcamx.explain.reading import Reading, read
-from pcamx.explain.results import FILMS, FORMAT, finish
+from pcamx.explain.results import FILMS, FORMAT, PICTURES, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.work import ahead, executor
 from pcamx.output import replacing_folder
@@ -41,6 +44,8 @@ class Explained(NamedTuple):
     out: Path
     rows: list[Row]
     """A row a film, in the order in which they were given."""
+    level: float | None
+    """What a candidate's peak reaches, in the map's own unit; None where that is unknown."""
 
     def skipped(self) -> list[Row]:
         """The films that are missing something, or everything."""
@@ -52,27 +57,36 @@ def explain(
     films: Sequence[Path],
     *,
     out: Path | None = None,
+    replace: bool = False,
+    stage: StageId | None = None,
+    map_key: str | None = None,
+    level: float | None = None,
     dicom_seg: bool = False,
     workers: int | None = None,
     track: Track = silent,
 ) -> Explained:
     """Explain films, and those in folders, with a run or an export; write ``out`` as a whole.
 
-    ``out`` (by default ``run``/explain) is replaced if it holds an earlier explanation, and stays
-    as it was if this one does not come to its end. A film that cannot be read is skipped, with
-    the reason in its row. Run it under ``if __name__ == "__main__"``.
+    ``out`` (by default ``run``/explain) is new; with ``replace`` it may hold an earlier
+    explanation, which stays as it was if this one does not come to its end. By the last finished
+    ``stage`` and the map that shows best where it looks unless told otherwise; a lesion candidate
+    peaks at ``level`` of that map or above, by default at the one that the model knows
+    (`pcamx.run.pretrained.Threshold`). A film that cannot be read is skipped, with the reason in
+    its row. Run it under ``if __name__ == "__main__"``.
 
-    Raises PcamxError where ``run`` holds no model, no film can be read, or ``out`` cannot be
-    written or holds something else.
+    Raises PcamxError where ``run`` holds no model, or none of that stage or map, no film can be
+    read, or ``out`` cannot be written or holds something else.
     """
     out = run / _DEFAULT if out is None else out
     found = find_films(films)
     _check_apart(out, films)
     if dicom_seg:
         check_installed()
-    model = from_pretrained(run)
-    settings = _settings(model, dicom_seg)
-    with replacing_folder(out, _may_replace) as draft, executor(len(found), workers) as pool:
+    may_replace = functools.partial(_may_replace, earlier=replace)
+    may_replace(out)
+    model = from_pretrained(run, stage=stage, device=command_device())
+    settings = _settings(model, _kind(model, map_key), level, dicom_seg)
+    with replacing_folder(out, may_replace) as draft, executor(len(found), workers) as pool:
         work = _rows(model, found, draft, settings, pool)
         rows = list(track(work, "explaining films", len(found)))
         if all(row.probability is None for row in rows):
@@ -80,7 +94,8 @@ def explain(
             others = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
             raise PcamxError(f"no film could be read; {first}{others}")
         write_summary(draft, rows, _head(settings, rows))
-    return Explained(out, rows)
+        write_page(draft, rows, settings)
+    return Explained(out, rows, settings.level)
 
 
 def _check_apart(out: Path, films: Sequence[Path]) -> None:
@@ -93,23 +108,36 @@ def _check_apart(out: Path, films: Sequence[Path]) -> None:
             raise PcamxError(f"--out {out} would replace the folder that holds {film}")
 
 
-def _may_replace(folder: Path) -> None:
-    """Raise unless ``folder`` is missing, empty, or holds an explanation and nothing else."""
+def _may_replace(folder: Path, *, earlier: bool) -> None:
+    """Raise unless ``folder`` is missing or empty, or, with ``earlier``, an explanation alone."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise PcamxError(f"{folder} is a file; --out takes a folder")
     names = {item.name for item in folder.iterdir()}
-    foreign = sorted(names - {TABLE, COCO, HEAD, FILMS})
+    foreign = sorted(names - {TABLE, COCO, HEAD, FILMS, PAGE, PICTURES})
     if names and (foreign or HEAD not in names):
         what = f" (it holds {foreign[0]})" if foreign else ""
         raise PcamxError(
             f"{folder} is not empty and not of pcamx explain{what}; choose another --out"
         )
+    if names and not earlier:
+        raise PcamxError(
+            f"{folder} holds an earlier explanation; choose another --out, or add --replace"
+        )
 
 
-def _settings(model: Pretrained, dicom_seg: bool) -> Settings:
-    name = best_map(trainable(model.stage)).key
+def _kind(model: Pretrained, key: str | None) -> MapKind:
+    """The map that is asked for, or the one that shows best where the stage looks."""
+    entry = trainable(model.stage)
+    if key is None:
+        return best_map(entry)
+    if key not in model.thresholds:
+        raise PcamxError(f"--map {key}: {entry.title} has {', '.join(model.thresholds)}")
+    return next(kind for kind in MAPS if kind.key == key)
+
+
+def _settings(model: Pretrained, kind: MapKind, level: float | None, dicom_seg: bool) -> Settings:
     about = {
         "model": {
             "folder": str(model.folder),
@@ -123,8 +151,14 @@ def _settings(model: Pretrained, dicom_seg: bool) -> Settings:
         "versions": provenance.versions({"pydicom": "pydicom"}),
         "commit": provenance.commit(),
     }
-    threshold = model.thresholds[name]
-    return Settings(name, threshold.value, threshold.tuned, dicom_seg, about)
+    threshold = model.thresholds[kind.key]
+    if level is not None:
+        level_from = "given"
+    elif (level := threshold.level) is not None:
+        level_from = "reached by 80 % of the marked training lesions"
+    else:
+        level_from = "unknown, so every film has candidates: run pcamx evaluate, or give a level"
+    return Settings(kind.key, threshold.value, threshold.tuned, level, level_from, dicom_seg, about)
 
 
 def _head(settings: Settings, rows: Sequence[Row]) -> dict[str, Any]:
@@ -136,6 +170,7 @@ def _head(settings: Settings, rows: Sequence[Row]) -> dict[str, Any]:
         "skipped": sum(bool(row.reason) for row in rows),
         "map": settings.map,
         "threshold": {"value": settings.threshold, "tuned": settings.tuned},
+        "level": {"value": settings.level, "from": settings.level_from},
         "called_abnormal_from": CALLED,
         **settings.about,
     }
@@ -150,7 +185,10 @@ def _rows(
 ) -> Iterator[Row]:
     """Each film's row, in order, once its files are written."""
     readings = zip(films, ahead(pool, read, films, depth=2 * _BATCH), strict=True)
-    jobs = itertools.chain.from_iterable(_answer(model, batch) for batch in _batches(readings))
+    kind = _kind(model, settings.map)
+    jobs = itertools.chain.from_iterable(
+        _answer(model, kind, batch) for batch in _batches(readings)
+    )
     return ahead(pool, functools.partial(finish, folder, settings), jobs, depth=2 * _BATCH)
 
 
@@ -161,15 +199,15 @@ def _batches(readings: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _answer(
-    model: Pretrained, batch: Sequence[tuple[FilmPath, Reading | str]]
+    model: Pretrained, kind: MapKind, batch: Sequence[tuple[FilmPath, Reading | str]]
 ) -> Iterator[Job | Row]:
     """Run the network on the films that could be read; the rows of the others."""
     good = [reading for _, reading in batch if isinstance(reading, Reading)]
     try:
-        answers = iter(answer(model, good) if good else [])
+        answers = iter(answer(model, good, kind) if good else [])
     except PcamxError as error:  # of one film that its own check let pass, or that has gone
         for alone in batch if len(batch) > 1 else ():
-            yield from _answer(model, [alone])
+            yield from _answer(model, kind, [alone])
         if len(batch) == 1:
             yield Row(batch[0][0].name, str(error))
         return

@@ -21,7 +21,12 @@ class Settings(NamedTuple):
 
     map: str
     threshold: float
+    """Of the scaled map: the outline."""
     tuned: bool
+    level: float | None
+    """Of the map as it is: the least peak of a candidate; None where no level is known."""
+    level_from: str
+    """Where the level comes from, in words."""
     dicom_seg: bool
     about: dict[str, Any]
     """Model and versions, for the facts of every film."""
@@ -51,12 +56,28 @@ class Job(NamedTuple):
         """Where the film lies on the map."""
         return fit(self.film.width, self.film.height, len(self.map_HW))
 
-    def candidates(self, threshold: float) -> list[Candidate]:
-        """None where the map is flat."""
-        size = self.film.width, self.film.height
-        return (
-            [] if self.flat() else find_candidates(self.scaled_HW, threshold, self.place(), *size)
+    def on_film(self) -> NDArray[np.float64]:
+        """Return the film's part of the scaled map."""
+        place = self.place()
+        rows = slice(place.top, place.top + place.height)
+        return self.scaled_HW[rows, place.left : place.left + place.width]
+
+    def candidates(self, threshold: float, level: float | None) -> list[Candidate]:
+        """Find what is outlined at ``threshold`` of the scaled map and peaks at ``level`` or above.
+
+        A film has one exactly where its map, as it is, reaches ``level``: below the threshold, the
+        outline is drawn at the level. None where the map is flat. Without a level every film that
+        is not flat has one.
+        """
+        if self.flat():
+            return []
+        low, high = self.ends()
+        least = 0.0 if level is None else (level - low) / (high - low)
+        cut = threshold if level is None else min(threshold, least)
+        found = find_candidates(
+            self.scaled_HW, cut, self.place(), self.film.width, self.film.height
         )
+        return [one for one in found if one.value >= least]
 
     def score(self, candidate: Candidate) -> float:
         """Probability of abnormal times the scaled map's height there."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcamx import metrics
-from pcamx.catalogue import best_map, trainable
+from pcamx.catalogue import MapKind
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.decode_pixels import decode_pixels
 from pcamx.data.store import Film
@@ -47,12 +47,11 @@ def identity(model: Pretrained) -> str:
 
 
 @torch.inference_mode()
-def answer(model: Pretrained, films: Sequence[Reading]) -> list[Answer]:
+def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[Answer]:
     """Probability and map of each film, as `pcamx evaluate` measures them.
 
     Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
     """
-    kind = best_map(trainable(model.stage))
     image_B1HW = model.standardise(canvases(model, films))
     logits_BC, maps = explain(model.network, image_B1HW, [kind])
     assert logits_BC is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pcamx.data.files.image import UPRIGHT, one_line
 from pcamx.explain.candidates import Points, as_stored
@@ -16,9 +17,12 @@ from pcamx.explain.drawing import picture
 from pcamx.explain.job import CALLED, Job, Row, Scored, Settings
 from pcamx.explain.reading import Reading
 from pcamx.report.figures.explained_film import draw
+from pcamx.report.viewer.pictures import write_film, write_maps
 
 FORMAT = 1
-FILMS = "films"
+FILMS, PICTURES = "films", "page"
+_CELL = 4  # canvas pixels of one pixel of the map on index.html
+_MEAN = Image.Resampling.BOX
 FRAME = (
     "x, y in pixels of the upright film, 0 0 at its top left corner: the first pixel's centre is "
     "0.5 0.5"
@@ -32,12 +36,13 @@ def finish(folder: Path, settings: Settings, job: Job | Row) -> Row:
     """
     if isinstance(job, Row):
         return job
-    film, candidates = job.film, job.candidates(settings.threshold)
+    film, candidates = job.film, job.candidates(settings.threshold, settings.level)
     stem = folder / FILMS / film.name
     stem.parent.mkdir(parents=True, exist_ok=True)
     _beside(stem, ".png").write_bytes(draw(picture(settings, job, candidates)))
     np.save(_beside(stem, ".npy"), job.map_HW)
     scored = tuple(Scored(job.score(one), one) for one in candidates)
+    _draw_for_page(folder / PICTURES / film.name, job)
     segmentation = _beside(stem, ".seg.dcm")
     wanted = settings.dicom_seg and film.kind == "DICOM" and bool(candidates)
     reason = _segment(film.path, scored, segmentation) if wanted else ""
@@ -46,6 +51,15 @@ def finish(folder: Path, settings: Settings, job: Job | Row) -> Row:
     text = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
     _beside(stem, ".json").write_text(text + "\n", encoding="utf-8")
     return Row(film.name, reason, film.width, film.height, job.probability, job.called(), scored)
+
+
+def _draw_for_page(stem: Path, job: Job) -> None:
+    """What index.html shows: the film, and the map scaled over it, nothing where it is flat."""
+    write_film(stem, job.film.shown_HW)
+    width, height = (max(1, -(-side // _CELL)) for side in (job.place().width, job.place().height))
+    share_hw = np.zeros((height, width), np.float32) if job.flat() else job.on_film()
+    image = Image.fromarray(share_hw.astype(np.float32)).resize((width, height), _MEAN)
+    write_maps(stem, [np.rint(255 * np.asarray(image)).clip(0, 255).astype(np.uint8)])
 
 
 def _beside(stem: Path, ending: str) -> Path:
@@ -95,6 +109,7 @@ def _facts(settings: Settings, job: Job, scored: tuple[Scored, ...]) -> dict[str
             "flat": job.flat(),
         },
         "threshold": {"value": settings.threshold, "tuned": settings.tuned, "of": "scaled map"},
+        "level": {"value": settings.level, "from": settings.level_from, "of": "map"},
         "frame": FRAME,
         "candidates": [_describe(film, low, high, one) for one in scored],
         "picture": f"{name}.png",

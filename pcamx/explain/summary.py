@@ -8,6 +8,7 @@ from typing import Any
 
 from pcamx.explain.job import Row
 from pcamx.explain.results import FILMS, FRAME
+from pcamx.output import safe_cell
 
 TABLE, COCO, HEAD = "films.csv", "coco.json", "explain.json"
 COLUMNS = (
@@ -29,13 +30,13 @@ def write_summary(folder: Path, rows: Sequence[Row], head: dict[str, Any]) -> No
 def _line(row: Row) -> list[object]:
     """A row of films.csv: score and box are those of the film's first candidate."""
     if row.probability is None:
-        return [row.film, row.reason, *[""] * 9]
+        return [safe_cell(row.film), row.reason, *[""] * 9]
     first: list[object] = [""] * 5
     if row.candidates:
         score, best = row.candidates[0]
         first = [round(score, 4), *(round(side, 2) for side in best.box)]
     return [
-        row.film,
+        safe_cell(row.film),
         row.reason,
         round(row.probability, 4),
         row.called,

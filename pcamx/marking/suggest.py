@@ -17,11 +17,12 @@ import torch
 from pcamx import metrics
 from pcamx.catalogue import POSITIVE_CAM
 from pcamx.data.store import Film, Store, read_store
+from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.marking import film_tiles
 from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.model.maps import explain
-from pcamx.output import write_text
+from pcamx.output import safe_cell, write_text
 from pcamx.progress import Track, silent
 from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
 from pcamx.report.figures.film_figure import Panel
@@ -53,9 +54,8 @@ def suggest(
     """
     if count < 1:
         raise PcamxError(f"--count {count}: ask for 1 film or more")
-    model = from_pretrained(run)
     check_place(out, ".csv")
-    store = read_store(data or _store(run))
+    model, store = opened(run, data)
     films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]
     if not films:
         raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")
@@ -72,6 +72,11 @@ def suggest(
     )
     write_text(out, _csv(chosen))
     return chosen
+
+
+def opened(run: Path, data: Path | None) -> tuple[Pretrained, Store]:
+    """Return the run's last finished stage and the store that it was trained on, or ``data``."""
+    return from_pretrained(run, device=command_device()), read_store(data or _store(run))
 
 
 def _store(run: Path) -> Path:
@@ -123,5 +128,6 @@ def _csv(chosen: Sequence[Suggestion]) -> str:
     rows.writerow(COLUMNS)
     for one in chosen:
         figures = (f"{one.signs.probability:.4f}", f"{one.score:.4f}")
-        rows.writerow((one.film.path, one.film.part, *figures, one.reason))
+        film = map(safe_cell, (one.film.path, one.film.part))
+        rows.writerow((*film, *figures, one.reason))
     return text.getvalue()

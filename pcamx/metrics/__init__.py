@@ -25,6 +25,7 @@ from pcamx.metrics.classification import (
     gather_studies,
     share_called,
 )
+from pcamx.metrics.comparisons import holm
 from pcamx.metrics.decisions import Classification, Decisions, classification_figures
 from pcamx.metrics.faithfulness import PATCHES, STEPS, deletion, insertion, patch_correlation
 from pcamx.metrics.localization import (
@@ -70,6 +71,7 @@ __all__ = [
     "false_activation",
     "figure",
     "gather_studies",
+    "holm",
     "in_slice",
     "insertion",
     "iou_curve",

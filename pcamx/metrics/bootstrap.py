@@ -56,6 +56,7 @@ class Statistic(NamedTuple):
     value: float | None  # None where undefined
     n: int
     replicate: Callable[[Floats], Floats]  # weights_RN to R values, NaN where undefined
+    share: bool = False  # of films that do something: the mean of zeros and ones
 
 
 def to_floats(values: Values) -> Floats:
@@ -72,13 +73,15 @@ def to_floats(values: Values) -> Floats:
 
 
 def mean(values: Values) -> Statistic:
-    """The mean of one value per film."""
+    """The mean of one value per film; of nothing but zeros and ones, a share."""
     values_N = to_floats(values)
+    share = bool(np.isin(values_N, (0, 1)).all())
 
     def replicate(weight_RN: Floats) -> Floats:
         return np.asarray(weight_RN @ values_N / weight_RN.sum(axis=1))
 
-    return Statistic(float(values_N.mean()) if len(values_N) else None, len(values_N), replicate)
+    value = float(values_N.mean()) if len(values_N) else None
+    return Statistic(value, len(values_N), replicate, share)
 
 
 def mean_known(value_N: Floats) -> Statistic:
@@ -142,7 +145,9 @@ def figure(
     """A statistic, or the mean of one value per film, with its patient-level 95 % interval.
 
     The interval is the 2.5 and 97.5 percentiles of the replicates, those left out in which the
-    statistic is undefined. ``patients`` names the patient of each of the N films, in the order of
+    statistic is undefined. A share of none or of all, which has the same value in every replicate,
+    has the exact interval of Clopper and Pearson 1934 instead, of as many trials as there are
+    patients. ``patients`` names the patient of each of the N films, in the order of
     the values. One patient alone shows no spread: low = high = value. Raises ValueError if the
     lengths differ or ``replicates`` < 1.
     """
@@ -152,6 +157,10 @@ def figure(
         return Figure(None, None, None, statistic.n)
     if len(set(patients)) == 1:
         return Figure(statistic.value, statistic.value, statistic.value, statistic.n)
+    if statistic.share and statistic.value in (0, 1):
+        end = 0.025 ** (1 / len(set(patients)))
+        low, high = (0.0, 1 - end) if statistic.value == 0 else (end, 1.0)
+        return Figure(statistic.value, low, high, statistic.n)
     value_R = _replicates(statistic, patients, replicates, seed)
     return Figure(statistic.value, *_interval(value_R), statistic.n)
 

@@ -5,7 +5,7 @@ abnormal, a label 0 (normal) or 1 (abnormal); anything else raises ValueError. A
 data leave undefined is None, never an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,21 +47,73 @@ def auroc(score_N: Values, label_N: Values) -> Statistic:
     value = None
     if 0 < label.sum() < len(label):  # torchmetrics would warn and answer 0
         value = float(binary_auroc(torch.from_numpy(score), torch.from_numpy(label).long()))
+    pairs = _ordered_pairs(score, label)
+    return Statistic(value, len(score), lambda weight_RN: _ratio(*pairs(weight_RN)))
+
+
+def auroc_within(score_N: Values, label_N: Values, group_N: Sequence[str]) -> Statistic:
+    """Share of the abnormal-normal pairs of one group that are in the right order.
+
+    The AUROC of each group, weighted by its pairs: what remains once the group, such as the body
+    part, says nothing (stratified Mann-Whitney). Undefined where no group has both classes.
+    """
+    score, label = checked(score_N, label_N)
+    groups = np.asarray(group_N)
+    members = [np.flatnonzero(groups == name) for name in sorted(set(group_N))]
+    each = [(films, _ordered_pairs(score[films], label[films])) for films in members]
+
+    def replicate(weight_RN: Floats) -> Floats:
+        right_R, pairs_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
+        for films, counted in each:
+            right, pairs = counted(weight_RN[:, films])
+            right_R, pairs_R = right_R + right, pairs_R + pairs
+        return _ratio(right_R, pairs_R)
+
+    value = float(replicate(np.ones((1, len(score))))[0]) if len(score) else float("nan")
+    return Statistic(None if np.isnan(value) else value, len(score), replicate)
+
+
+def _ordered_pairs(score: Floats, label: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
+    """Mann-Whitney by one sort: of weights [R, N], the abnormal-normal pairs in the right order,
+    ties by a half, and all of them."""
     order_N = np.argsort(score, kind="stable")
     label_sorted = label[order_N]
     start_G = np.flatnonzero(np.diff(score[order_N], prepend=-1.0))
 
-    def replicate(weight_RN: Floats) -> Floats:
-        """Mann-Whitney: the share of abnormal-normal pairs in the right order, by one sort."""
+    def count(weight_RN: Floats) -> tuple[Floats, Floats]:
         weight_RN = weight_RN[:, order_N]
         abnormal_RG = np.add.reduceat(weight_RN * label_sorted, start_G, axis=1)
         normal_RG = np.add.reduceat(weight_RN * (1 - label_sorted), start_G, axis=1)
         below_RG = np.cumsum(normal_RG, axis=1) - normal_RG / 2
         pairs_R = abnormal_RG.sum(axis=1) * normal_RG.sum(axis=1)
-        right_R = (abnormal_RG * below_RG).sum(axis=1)
-        return _ratio(right_R, pairs_R)
+        return (abnormal_RG * below_RG).sum(axis=1), pairs_R
 
-    return Statistic(value, len(score), replicate)
+    return count
+
+
+def sensitivity_at(score_N: Values, label_N: Values, specificity: float) -> Statistic:
+    """Sensitivity at the lowest threshold that keeps at least ``specificity`` of the normal films.
+
+    A film is called abnormal at or above the threshold, which is one of the scores; 0 where even
+    the highest calls too many. Undefined with one class only.
+    """
+    score, label = checked(score_N, label_N)
+    order_N = np.argsort(-score, kind="stable")
+    label_sorted = label[order_N]
+    start_G = np.flatnonzero(np.diff(-score[order_N], prepend=-2.0))
+
+    def replicate(weight_RN: Floats) -> Floats:
+        weight_RN = weight_RN[:, order_N]
+        found_RG = np.cumsum(np.add.reduceat(weight_RN * label_sorted, start_G, axis=1), axis=1)
+        false_RG = weight_RN * (1 - label_sorted)
+        false_RG = np.cumsum(np.add.reduceat(false_RG, start_G, axis=1), axis=1)
+        allowed_RG = false_RG <= (1 - specificity) * false_RG[:, -1:] + 1e-9
+        best_R = np.where(allowed_RG, found_RG, 0).max(axis=1)
+        best_R[false_RG[:, -1] == 0] = np.nan
+        return _ratio(best_R, found_RG[:, -1])
+
+    value = float(replicate(np.ones((1, len(score))))[0]) if len(score) else float("nan")
+    return Statistic(None if np.isnan(value) else value, len(score), replicate)
 
 
 def accuracy(score_N: Values, label_N: Values) -> Statistic:

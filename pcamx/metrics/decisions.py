@@ -16,9 +16,11 @@ from pcamx.metrics.classification import (
     Studies,
     accuracy,
     auroc,
+    auroc_within,
     checked,
     cohen_kappa,
     gather_studies,
+    sensitivity_at,
     share_called,
 )
 from pcamx.types import ABNORMAL, NORMAL
@@ -31,6 +33,7 @@ class Decisions(NamedTuple):
     label_N: Floats
     patients: Sequence[Any]
     whole: Studies
+    parts: Sequence[str]
 
 
 class Sample(NamedTuple):
@@ -43,6 +46,16 @@ class Sample(NamedTuple):
 def film_auroc(found: Decisions) -> Sample:
     """Return the area under the ROC curve, over films."""
     return Sample(auroc(found.score_N, found.label_N), found.patients)
+
+
+def film_auroc_within_parts(found: Decisions) -> Sample:
+    """Return the area under the ROC curve of pairs of films of one body part."""
+    return Sample(auroc_within(found.score_N, found.label_N, found.parts), found.patients)
+
+
+def film_sensitivity_at_90(found: Decisions) -> Sample:
+    """Return the sensitivity, over films, where 90 % of the normal films are called so."""
+    return Sample(sensitivity_at(found.score_N, found.label_N, 0.9), found.patients)
 
 
 def film_accuracy(found: Decisions) -> Sample:
@@ -123,13 +136,14 @@ def classification_figures(
         names = [patients[i] for i in films]
         chosen = score[films], label[films]
         whole = gather_studies(*chosen, names, [studies[i] for i in films])
-        return Decisions(*chosen, names, whole)
+        return Decisions(*chosen, names, whole, [parts[i] for i in films])
 
     by_part: dict[str, list[int]] = {}
     for film, part in enumerate(parts):
         if part:
             by_part.setdefault(part, []).append(film)
-    every = Decisions(score, label, patients, gather_studies(score, label, patients, studies))
+    whole = gather_studies(score, label, patients, studies)
+    every = Decisions(score, label, patients, whole, parts)
     return Classification(
         {m.key: estimate(resolve(m.function)(every)) for m in measures("decision")},
         {part: estimate(study_kappa(decisions(by_part[part]))) for part in sorted(by_part)},

@@ -119,12 +119,16 @@ class Encoder(nn.Module):
         features = self.shallow(image_B1HW)
         return [*features, self.deepest(features[-1])]
 
-    def tracked(self, image_B1HW: Tensor) -> list[Tensor]:
-        """Return `forward`'s maps, with a graph from the last back to the one before."""
+    def tracked(self, image_B1HW: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return `forward`'s maps, and the one at stride 8 to which the last has a graph."""
         features = self.shallow(image_B1HW)
         with torch.enable_grad():
-            features[-1] = features[-1].detach().requires_grad_()
-            return [*features, self.deepest(features[-1])]
+            source_BKhw = features[-1].detach().requires_grad_()
+            return [*features, self.deepest(source_BKhw)], source_BKhw
+
+    def placed(self, source_BKhw: Tensor) -> Tensor:
+        """Return what belongs to `tracked`'s source, such as its gradient, as its map lies."""
+        return source_BKhw
 
     def shallow(self, image_B1HW: Tensor) -> list[Tensor]:
         """The feature maps before the last, at strides 4 and 8."""

@@ -52,13 +52,14 @@ def see(network: Network | Segmenter, image_B1HW: Tensor, *, gradients: bool = F
     if not gradients:
         features = network.encoder(image_B1HW)
         return Seen(network, features, network.head(features[-1])[0], side, None)
-    features = network.encoder.tracked(image_B1HW)
+    features, source_BKhw = network.encoder.tracked(image_B1HW)
     # In evaluation mode no film sees another, so the sum's gradient is each film's own.
     with torch.enable_grad():
         logits_BC, _ = network.head(features[-1])
-        (grad_BKhw,) = torch.autograd.grad(logits_BC[:, ABNORMAL].sum(), features[-2])
+        (grad_BKhw,) = torch.autograd.grad(logits_BC[:, ABNORMAL].sum(), source_BKhw)
     features = [x_BKhw.detach() for x_BKhw in features]
-    return Seen(network, features, logits_BC.detach(), side, grad_BKhw)
+    placed_BKhw = network.encoder.placed(grad_BKhw)
+    return Seen(network, features, logits_BC.detach(), side, placed_BKhw)
 
 
 @torch.no_grad()

@@ -67,18 +67,28 @@ class TimmEncoder(nn.Module):
 
     def forward(self, image_B1HW: Tensor) -> list[Tensor]:
         """Return the maps at strides 4, 8 and 16."""
+        return self._features(self._maps(image_B1HW))
+
+    def tracked(self, image_B1HW: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return `forward`'s maps, and the one at stride 8 to which the last has a graph."""
+        with torch.enable_grad():
+            maps = self._maps(image_B1HW.detach().requires_grad_())
+            return self._features(maps), maps[1]
+
+    def placed(self, source_BKhw: Tensor) -> Tensor:
+        """Return what belongs to `tracked`'s source, such as its gradient, as its map lies."""
+        return self._put_back(source_BKhw, TAPS[1])
+
+    def _maps(self, image_B1HW: Tensor) -> list[Tensor]:
         B, _, H, W = image_B1HW.shape
         # As in the paper's encoder: a view whose strides say channels_last.
         image_B1HW = image_B1HW.reshape(B, H, W, 1).permute(0, 3, 1, 2)
-        maps = self.backbone(_shifted(image_B1HW, self._moved))
-        features = [self._put_back(maps[i], TAPS[i]) for i in (0, 1)]
-        return [*features, self._last(maps)]
+        maps: list[Tensor] = self.backbone(_shifted(image_B1HW, self._moved))
+        return maps
 
-    def tracked(self, image_B1HW: Tensor) -> list[Tensor]:
-        """Return `forward`'s maps, with a graph from the last back to the others."""
-        with torch.enable_grad():
-            features: list[Tensor] = self(image_B1HW.detach().requires_grad_())
-            return features
+    def _features(self, maps: list[Tensor]) -> list[Tensor]:
+        four_BKhw, eight_BKhw = (self._put_back(maps[i], TAPS[i]) for i in (0, 1))
+        return [four_BKhw, eight_BKhw, self._last(maps)]
 
     def _last(self, maps: list[Tensor]) -> Tensor:
         x_BKhw: Tensor = self.lateral(maps[2])

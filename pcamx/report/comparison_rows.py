@@ -17,6 +17,10 @@ _PRINTED = (AUROC, POINTING, MIOU)
 """What a terminal has room for; the page shows the rest."""
 
 
+SURE = 0.05
+"""Largest p, corrected for the number of comparisons, of a difference that is marked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """How much a run's figure exceeds the first run's: 95 % interval, p of no difference."""
@@ -26,11 +30,13 @@ class Gap:
     high: float | None = None
     p: float | None = None
     n: int | None = None
+    p_of_all: float | None = None
+    """p corrected, by Holm, for all gaps of the comparison."""
 
     @property
     def clear(self) -> bool:
-        """Whether 0 lies outside the interval."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        """Whether it would be a surprise, among all gaps of the comparison, were it chance."""
+        return self.p_of_all is not None and self.p_of_all <= SURE
 
     def text(self, digits: int = 3) -> str:
         """The value with its sign."""
@@ -149,7 +155,8 @@ def print_comparison(found: Comparison) -> None:
         "[low, high]: 95 % bootstrap interval over patients; of differences, film by film"
     )
     console.print(
-        "over the same patients. *: 0 lies outside it. The page shows baselines and films."
+        f"over the same patients. *: p <= {SURE} after Holm's correction for all differences. The "
+        "page shows baselines and films."
     )
     for remark in found.remarks:
         console.print(Text(remark), soft_wrap=True)

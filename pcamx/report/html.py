@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from pcamx.report import rows
 
@@ -31,8 +32,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": rows.number, "percent": _percent}
+    environment.filters |= {"number": rows.number, "percent": _percent, "in_script": _in_script}
     return environment
+
+
+def _in_script(text: str) -> Markup:
+    """Let JSON stand in a script element as it is; "<" is all that could end it there."""
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
 
 
 def _percent(value: float) -> str:

@@ -19,27 +19,34 @@ def write_page(
     metrics: Sequence[Mapping[str, Any]],
     panels: Sequence[Panel],
     out: Path,
+    all_films: str = "",
 ) -> None:
     """Write ``report`` (report.json), ``metrics`` (metrics.jsonl) and ``panels`` as one HTML file.
 
-    All of it or nothing: raises PcamxError where ``out`` cannot be written.
+    ``all_films`` is the address of the page that shows every film. All of it or nothing: raises
+    PcamxError where ``out`` cannot be written.
     """
-    write_text(out, render(report, metrics, panels))
+    write_text(out, render(report, metrics, panels, all_films))
 
 
 def render(
-    report: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel]
+    report: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    panels: Sequence[Panel],
+    all_films: str = "",
 ) -> str:
     """Return the page as text."""
     data = report.get("data")
     store = data.get("store") if isinstance(data, Mapping) else None
     values = {
+        "evaluation": report.get("films_sha256") or "",
         "subject": store or "a run",
         "date": str(report.get("created") or "").partition("T")[0],
         "measured": sentences.measured(report),
         "found": " ".join(filter(None, (sentences.found(report), sentences.against(report)))),
         "made": sentences.made(report),
         "films": [gallery.film(panel) for panel in film_figure.ordered(panels)],
+        "all_films": all_films,
         "legend": gallery.legend(),
         "curves": _curves(report, metrics),
         "meanings": list(sentences.terms()),

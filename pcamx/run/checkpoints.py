@@ -13,7 +13,10 @@ import torch.distributed as dist
 
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
-from pcamx.output import refusal, write_text
+from pcamx.output import folder_to_disk, refusal, refused, sealed, unsealed, write_text
+from pcamx.run.folder import RunFolder
+
+_KIND = "checkpoint"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,10 +32,12 @@ class Progress:
     """Wall-clock time spent, summed over resumes."""
 
 
-def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
+def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks, config: str) -> None:
     """Write a checkpoint of model, optimizer, schedule, P, statistics and RNG; all ranks call it.
 
-    ``latest`` names it only when every file is there; the one it named before stays, others go.
+    ``folder`` is the stage's, in its run's, and ``config`` the digest of what may not change. The
+    files are on the disk, not in the system's memory alone, before ``latest`` names them; the
+    checkpoint it named before stays, others go.
     Raises PcamxError where the disk refuses; the earlier checkpoint is then intact.
     """
     tag = f"step{progress.done:08d}"
@@ -45,8 +50,9 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
         torch.save(_rank_state(engine, ranks), root / tag / f"rank_{ranks.rank}.pt")
         dist.barrier()
         if ranks.rank == 0:
-            facts = dataclasses.asdict(progress) | {"world": ranks.world}
-            text = json.dumps(facts | {"files": _digests(root / tag)}, indent=1)
+            facts = dataclasses.asdict(progress) | {"world": ranks.world} | _origin(folder, config)
+            text = json.dumps(sealed(facts | {"files": _digests(root / tag)}), indent=1)
+            folder_to_disk(root / tag)
             write_text(root / tag / "progress.json", text)
             previous = _named(root)
             write_text(root / "latest", tag)
@@ -54,12 +60,18 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks) -> None:
                 if old.is_dir() and old.name not in (tag, previous):
                     shutil.rmtree(old)
     except (OSError, RuntimeError, PcamxError) as error:
-        if isinstance(error, RuntimeError) and lost_rank(error):
-            raise
+        if not (refused(error) or isinstance(error, PcamxError)):
+            raise  # another rank has gone, or something that more room would not mend
         shutil.rmtree(root / tag, ignore_errors=True)
         raise PcamxError(
             f"cannot write checkpoint {root / tag}: {refusal(error)}; make room, then --resume"
         ) from None
+
+
+def _origin(folder: Path, config: str) -> dict[str, str | None]:
+    """What tells a checkpoint from those of other stages, runs and settings."""
+    run = RunFolder(folder.parent).id()
+    return {"kind": _KIND, "stage": folder.name, "run": run, "config": config}
 
 
 def _named(root: Path) -> str:
@@ -88,10 +100,11 @@ def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
     return state
 
 
-def latest(folder: Path) -> tuple[str, Progress, int] | None:
+def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
     """Tag, progress and number of ranks of the newest whole checkpoint, None without one.
 
-    Raises PcamxError where a file of it is missing or has changed since it was written.
+    Raises PcamxError where a file of it is missing or has changed since it was written, and where
+    it is of another stage, run or ``config`` (as for `save`).
     """
     root = folder / "checkpoints"
     if not (root / "latest").is_file():
@@ -99,12 +112,17 @@ def latest(folder: Path) -> tuple[str, Progress, int] | None:
     tag = "unreadable"
     try:
         tag = _named(root)
-        facts = json.loads((root / tag / "progress.json").read_text(encoding="utf-8"))
-        world, files = facts.pop("world"), facts.pop("files")
-        progress, found = Progress(**facts), _digests(root / tag)
+        text = (root / tag / "progress.json").read_text(encoding="utf-8")
+        facts = unsealed(json.loads(text))
+        world, files, found = facts.pop("world"), facts.pop("files"), _digests(root / tag)
         bad = [name for name in files if files[name] != found.get(name)]
         why = f"{bad[0]} is {'damaged' if bad[0] in found else 'missing'}" if bad else ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        for key, ours in _origin(folder, config).items():
+            # Not in those of an earlier pcamx; nor is the run known where its origin.json is gone.
+            if facts.pop(key, ours) != ours is not None:
+                why = why or f"it is of another {key}"
+        progress = Progress(**facts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         why = "its progress.json cannot be read"
     if why:
         others = sorted(p.parent.name for p in root.glob("*/progress.json") if p.parent.name != tag)
@@ -148,5 +166,6 @@ def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks) -> None:
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
     torch.set_rng_state(state["rng"])
-    if ranks.device.type == "cuda":
+    # A run that was begun on CPUs has none.
+    if ranks.device.type == "cuda" and "cuda_rng" in state:
         torch.cuda.set_rng_state(state["cuda_rng"], ranks.device)

@@ -8,6 +8,7 @@ RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json w
 RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
 RUN/segmenter/...                the same of the baseline
 RUN/report.json, films.csv, report.html, figure2.png    what `pcamx evaluate` leaves
+RUN/films.html, films/           every film that it measured, to look at
 """
 
 import json
@@ -21,7 +22,7 @@ from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
 from pcamx.config import Config
 from pcamx.data.store import HEAD, fingerprint, manifest_digest
 from pcamx.errors import PcamxError
-from pcamx.output import write_text
+from pcamx.output import sealed, unsealed, write_text
 from pcamx.run.weights import Weights, load_weights
 
 FORMAT = 1
@@ -59,6 +60,16 @@ class RunFolder:
     def page_file(self) -> Path:
         """The report for people."""
         return self.path / "report.html"
+
+    @property
+    def all_films_file(self) -> Path:
+        """The page of all films, which shows `pictures`."""
+        return self.path / "films.html"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of what is drawn of every film."""
+        return self.path / "films"
 
     @property
     def figure_file(self) -> Path:
@@ -127,21 +138,23 @@ class RunFolder:
             "store_from_run": os.path.relpath(there, here),
             "sha256": fingerprint(store),
         }
-        write_text(self._origin_file, json.dumps(origin, indent=1) + "\n")
+        write_text(self._origin_file, json.dumps(sealed(origin), indent=1) + "\n")
 
     def _origin(self) -> dict[str, str]:
         """What `write_origin` wrote; empty before the first step."""
+        path = self._origin_file
         try:
-            if self._origin_file.is_file():
-                found = json.loads(self._origin_file.read_text(encoding="utf-8"))
+            if path.is_file():
+                found = unsealed(json.loads(self._origin_file.read_text(encoding="utf-8")))
                 if found["format"] != FORMAT:
                     raise ValueError
                 return {key: str(found[key]) for key in _ORIGIN}
-            if self._old_origin_file.is_file():
-                return {"sha256": self._old_origin_file.read_text(encoding="utf-8").strip()}
-        except (OSError, ValueError, KeyError, TypeError):
+            path = self._old_origin_file
+            if path.is_file():
+                return {"sha256": _hexadecimal(path.read_text(encoding="utf-8").strip())}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise PcamxError(
-                f"{self._origin_file}: damaged or of another version; remove it if the run's store "
+                f"{path}: damaged or of another version; remove it if the run's store "
                 "is still the one it was trained on"
             ) from None
         return {}
@@ -195,3 +208,10 @@ class RunFolder:
             f"{self.path}: the store of its films is not at {names}; bring it back, or go to the "
             "folder that you trained in"
         )
+
+
+def _hexadecimal(text: str) -> str:
+    """``text``, if it is a SHA-256; else ValueError."""
+    if len(bytes.fromhex(text)) != 32:
+        raise ValueError
+    return text

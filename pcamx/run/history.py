@@ -9,6 +9,8 @@ from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.run.folder import RunFolder
 
+_LARGEST = 2**63
+
 
 class History:
     """Appends to RUN/metrics.jsonl."""
@@ -45,7 +47,7 @@ def _keeps(line: str, stage: StageId, after: int) -> bool:
     try:
         entry = json.loads(line)
         return bool(entry["stage"] != stage or entry["step"] <= after)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -64,11 +66,21 @@ def read_history(run: RunFolder) -> list[Mapping[str, Any]]:
     for index, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
+            if isinstance(entry, dict):
+                _check(entry)
         except (ValueError, RecursionError):
             if index == len(lines):
                 break
             entry = None
         if not isinstance(entry, dict):
-            raise PcamxError(f"{path}: line {index} is not a JSON object; remove it") from None
+            raise PcamxError(
+                f"{path}: line {index} is not a JSON object, or has too large a number; remove it"
+            ) from None
         found.append(entry)
     return found
+
+
+def _check(entry: Mapping[str, Any]) -> None:
+    """Raise ValueError where a whole number is too large for a curve."""
+    if any(isinstance(value, int) and abs(value) > _LARGEST for value in entry.values()):
+        raise ValueError

@@ -26,6 +26,7 @@ from pcamx.data.store import read_head
 from pcamx.errors import PcamxError
 from pcamx.model.maps import explain
 from pcamx.model.network import Network
+from pcamx.output import sealed, unsealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import Report, read_report_of
 from pcamx.run.weights import Weights, network_of
@@ -34,6 +35,7 @@ from pcamx.types import ABNORMAL
 FORMAT = 1
 CONFIG, SAFETENSORS = "config.json", "model.safetensors"
 CLASSES = ("normal", "abnormal")
+_TOO_MUCH = (OverflowError, RecursionError)
 UNTUNED = 0.5
 """Threshold of a map that no marked film has tuned."""
 
@@ -43,6 +45,9 @@ class Threshold(NamedTuple):
 
     value: float
     tuned: bool
+    level: float | None = None
+    """What a lesion candidate's peak reaches, in the map's own unit, as 80 % of the marked
+    training lesions do; None where nobody has measured that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,8 +132,8 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
         mean=mean,
         std=std,
         thresholds=_thresholds(report, number),
-        versions=report["versions"] if report else {},
-        commit=report["commit"] if report else None,
+        versions=report.get("versions", {}) if report else {},
+        commit=report.get("commit") if report else None,
     )
 
 
@@ -148,7 +153,12 @@ def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     found = report["stages"][str(stage)]["localization"] if report else {}
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
-    return {name: Threshold(m["threshold"], m["threshold_tuned"]) for name, m in chosen.items()}
+    return {
+        name: Threshold(
+            m["threshold"], m.get("threshold_tuned", False), m.get("activation_threshold")
+        )
+        for name, m in chosen.items()
+    }
 
 
 def save_pretrained(model: Pretrained, folder: Path) -> None:
@@ -172,7 +182,7 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     (folder / SAFETENSORS).write_bytes(weights)
-    (folder / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(sealed(facts), indent=1) + "\n", encoding="utf-8")
 
 
 def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:
@@ -229,7 +239,9 @@ def _facts(path: Path) -> dict[str, Any]:
     """config.json of an export, checked."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
+        if facts["format"] == FORMAT:
+            facts = unsealed(facts)
+        else:
             raise PcamxError(
                 f"{path}: format {facts['format']} of pcamx {facts.get('pcamx')}, this pcamx "
                 f"{__version__} reads format {FORMAT}; export the run anew"
@@ -239,15 +251,26 @@ def _facts(path: Path) -> dict[str, Any]:
         facts.setdefault("pooling", "mean")
         fine = (
             facts["stage"] in [entry.key for entry in classifiers()]
+            # 320.0 and true are equal to whole numbers.
+            and type(facts["canvas"]) is int
+            and not isinstance(facts["stage"], bool | float)
             and facts["canvas"] in range(32, 4097, 16)
             and facts["pooling"] in get_args(Pooling)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf
             and facts["thresholds"].keys() == set(_maps(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
-            and {"encoder", "versions", "commit", "sha256"} <= facts.keys()
+            and all(
+                t["tuned"] in (True, False) and set(t) <= set(Threshold._fields)
+                for t in facts["thresholds"].values()
+            )
+            and all(math.isfinite(t.get("level") or 0) for t in facts["thresholds"].values())
+            and "encoder" in facts
+            and isinstance(facts["sha256"], str)
+            and isinstance(facts["versions"], dict)
+            and isinstance(facts["commit"], str | None)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, *_TOO_MUCH):
         fine = False
     if not fine:
         raise PcamxError(f"{path}: not a config.json of pcamx export, or damaged; export it again")

@@ -1,7 +1,6 @@
 """report.json: what `pcamx evaluate` found. One schema, one version, one reader."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NotRequired, TypedDict
 
@@ -13,6 +12,13 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights
 
 FORMAT = 1
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "versions": (dict,),
+    "commit": (str, type(None)),
+    "films_sha256": (str,),
+}
+_LARGEST = 1e300
+"""Above which a number is no figure; whole numbers of JSON know no bound."""
 
 
 class Figure(TypedDict):
@@ -54,6 +60,8 @@ class Report(TypedDict):
     stages: dict[str, Measured]
     baselines: dict[str, Measured]
     unfinished: list[StageId]
+    films_sha256: NotRequired[str]
+    """Of the films.csv of the same evaluation, which report.html names as well."""
     own: NotRequired[dict[str, Any]]
     """On another store's films: the AUROC on the run's own."""
     stage3_against_segmenter: NotRequired[dict[str, Any]]
@@ -114,6 +122,9 @@ def _wrong(report: Any) -> Iterator[str]:
         if not isinstance(report.get(key), kind):
             yield key
             return
+    for key, kinds in _OPTIONAL.items():
+        if key in report and not isinstance(report[key], kinds):
+            yield key
     if not report["stages"]:
         yield "stages: none is measured"
     for group in ("stages", "baselines"):
@@ -134,6 +145,8 @@ def _wrong(report: Any) -> Iterator[str]:
 def _is_map(found: Any) -> bool:
     if not isinstance(found, dict) or not _is_number(found.get("threshold")):
         return False
+    if not isinstance(found.get("threshold_tuned", False), bool):
+        return False
     nested = [v for v in found.values() if isinstance(v, dict) and "value" in v]
     return 0 <= found["threshold"] <= 1 and all(map(_is_figure, nested))
 
@@ -146,4 +159,4 @@ def _is_figure(found: Any) -> bool:
 
 def _is_number(found: Any) -> bool:
     fine = isinstance(found, int | float) and not isinstance(found, bool)
-    return fine and math.isfinite(found)
+    return fine and -_LARGEST < found < _LARGEST

@@ -81,9 +81,16 @@ def load_weights(path: Path, stage: StageId | None = None) -> Weights:
         ) from None
     if damaged:
         raise PcamxError(f"{path}: damaged, its SHA-256 is another; restore it or train again")
+    _check_finite(path, weights.state)
     if stage is not None and weights.stage != stage:
         raise PcamxError(f"{path}: weights of {weights.stage!r}, not of {stage!r}; restore its own")
     return weights
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise PcamxError(f"{path}: {name} is not finite everywhere; train again, or restore it")
 
 
 def load_start(path: Path, config: Config, stage: StageId) -> Weights:
@@ -150,6 +157,7 @@ def network_of(
             f"{path}: encoder {weights.encoder!r} is unknown to pcamx {__version__}"
         ) from None
     network = build_network(trainable(weights.stage), _Architecture(model, attention, impl))
+    _check_finite(path, weights.state)
     try:
         network.load_state_dict(weights.state)
     except RuntimeError:

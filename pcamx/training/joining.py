@@ -6,14 +6,16 @@ from pathlib import Path
 
 from pcamx import engine
 from pcamx.distributed import HostRanks
-from pcamx.engine import Ranks
+from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
 from pcamx.run.lock import FolderLock
 
 
 @contextmanager
-def joined(folder: Path) -> Iterator[Ranks]:
+def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
     """Join the process group; inside, rank 0 holds the lock of ``folder``.
+
+    The watch ends the process when a rank does not answer for ``timeout`` seconds.
 
     Raises PcamxError, on every rank, where another process works there: a rank that only rank 0
     could tell would wait for it, on another host for as long as the launcher lets it.
@@ -31,4 +33,5 @@ def joined(folder: Path) -> Iterator[Ranks]:
             # Two runs of one launcher command want one port as well; the folder is the reason.
             raise PcamxError(failure or str(error)) from None
         HostRanks().raise_together(failure)
-        yield ranks
+        with Watch(timeout) as watch:
+            yield ranks, watch

@@ -1,7 +1,11 @@
 """What must hold before a run's first step: said at once, not after the hours of stage 1."""
 
+import dataclasses
+import hashlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +28,7 @@ _FREE = (
     "data.cache",
     "runtime.log_every",
     "runtime.save_every",
+    "runtime.timeout",
     "deepspeed.",
 )
 """Keys that change no figure, and so may change within a run."""
@@ -49,7 +54,9 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
         raise PcamxError("runtime.impl: triton needs an NVIDIA GPU; set it to auto")
     _check_films(config, store, stages)
     for i, stage in enumerate(stages):
-        if resume and (run.weights(stage).is_file() or checkpoints.latest(run.stage(stage))):
+        if resume and run.weights(stage).is_file():
+            continue
+        if resume and checkpoints.latest(run.stage(stage), binding_digest(config, stage)):
             continue
         path = start_weights(config, stage)
         trained_first = [run.stage(earlier) for earlier in stages[:i]]
@@ -60,6 +67,32 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
 def binding_differences(config: Config, other: Config) -> list[str]:
     """Dotted keys, with both values, in which two configs differ and may not within one run."""
     return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
+
+
+def binding_digest(config: Config, stage: StageId) -> str:
+    """Return the SHA-256 of all settings that a checkpoint of ``stage`` depends on.
+
+    Of those that are not the defaults: a later pcamx, with more keys, finds the same.
+    """
+    # Other stages' settings, and a baseline's, may be added; a run may be moved.
+    chosen = _chosen(config) | {"stages": _chosen(config.stage(stage)), "run": config.run.seed}
+    for name in _FREE:
+        section, _, key = name.partition(".")
+        if key:
+            chosen.get(section, {}).pop(key, None)
+        else:
+            chosen.pop(section, None)
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def _chosen(section: Any) -> dict[str, Any]:
+    """The keys of a part of the config, and of those below it, that are not at their defaults."""
+    values = {f.name: (getattr(section, f.name), f.default) for f in dataclasses.fields(section)}
+    return {
+        name: _chosen(value) if dataclasses.is_dataclass(value) else value
+        for name, (value, default) in values.items()
+        if value != default and name != "stages"
+    }
 
 
 def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:

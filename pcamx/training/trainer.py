@@ -16,10 +16,10 @@ from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.store import Store
 from pcamx.distributed import sum_over_ranks
-from pcamx.engine import Ranks
+from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
 from pcamx.output import make_folder, write_text
-from pcamx.progress import Track, silent
+from pcamx.progress import silent
 from pcamx.report.console import TrainingDisplay, track
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
@@ -34,6 +34,7 @@ from pcamx.training.stages import Stage, build_stage
 from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal
 from pcamx.training.validation import validate
+from pcamx.training.watched import noted, watched
 
 _COLLAPSE = (0.01, 0.9)
 
@@ -45,24 +46,27 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
     """
     store = read_films(Path(config.data.store), config.model)
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
-    with joined(Path(config.run.folder)) as ranks:
-        _train(config, store, stages, ranks, resume=resume)
+    with joined(Path(config.run.folder), config.runtime.timeout) as (ranks, watch):
+        _train(config, store, stages, ranks, watch, resume=resume)
 
 
 def _train(
-    config: Config, store: Store, stages: list[StageId], ranks: Ranks, *, resume: bool
+    config: Config, store: Store, stages: list[StageId], ranks: Ranks, watch: Watch, *, resume: bool
 ) -> None:
     stop = StopSignal()
     try:
         with TrainingDisplay(enabled=ranks.rank == 0) as display:
-            shown: Track = track if ranks.rank == 0 else silent
+            shown = watched(track if ranks.rank == 0 else silent, watch)
             decoded = Decoded(config.data, store, ranks.device, shown, display.note)
             for stage in stages:
                 if RunFolder(Path(config.run.folder)).weights(stage).is_file():
                     display.note(f"{trainable(stage).title} is finished")
                     continue
+                watch.doing(f"making {trainable(stage).title} ready", long=True)
                 try:
-                    run = StageRun(config, stage, decoded, ranks, display, stop, resume=resume)
+                    run = StageRun(
+                        config, stage, decoded, ranks, display, stop, watch, resume=resume
+                    )
                 except KeyboardInterrupt:
                     if stage == stages[0] and not resume:
                         raise
@@ -75,7 +79,7 @@ def _train(
                 "another rank has ended; see what it said, then continue with --resume"
             ) from None
         if failure := engine.compiler_failure(error):
-            raise PcamxError(f"runtime.compile: {failure}; set it to false") from None
+            raise PcamxError(f"runtime.compile: {failure}; set it to off") from None
         raise
     # Not after an error: the others would see this rank leave before it has said why.
     engine.stop()
@@ -92,19 +96,22 @@ class StageRun:
         ranks: Ranks,
         display: TrainingDisplay,
         stop: StopSignal,
+        watch: Watch,
         *,
         resume: bool,
     ) -> None:
+        self.watch = watch
         self.config, self.stage, self.store = config, stage, decoded.store
         self.ranks, self.display, self.stop = ranks, display, stop
         self.title = trainable(stage).title
+        self.binding = preflight.binding_digest(config, stage)
         self.settings = config.stage(stage)
         self.run = RunFolder(Path(config.run.folder))
         self.folder = self.run.stage(stage)
         self.feed: Feed = open_feed(
             config, decoded, stage=stage, rank=ranks.rank, world=ranks.world
         )
-        self.valid = decoded.split("valid")
+        self.valid = noted(decoded.split("valid"), watch)
         self.history = History(self.run)
         self.engine: Any = None
         self.progress = Progress()
@@ -115,7 +122,7 @@ class StageRun:
         """Make the engine: fresh, or as the newest checkpoint left it."""
         torch.manual_seed(self.config.run.seed + 1 + TRAINABLES.index(trainable(self.stage)))
         stage = build_stage(self.stage, self.config, self.feed.images)
-        found = checkpoints.latest(self.folder) if resume else None
+        found = checkpoints.latest(self.folder, self.binding) if resume else None
         if found is None:
             init_from(stage, self.config, self.stage)
             self.engine = self._initialize(stage)
@@ -169,7 +176,10 @@ class StageRun:
         self.display.epoch_start(
             self.stage, progress.epoch, self.settings.epochs, steps, progress.step
         )
-        for batch in self.feed.epoch(progress.epoch, progress.step):
+        # The first step may compile, the others may not take longer than runtime.timeout.
+        self.watch.doing(f"{self.title}, first batch of epoch {progress.epoch + 1}", long=True)
+        for number, batch in enumerate(self.feed.epoch(progress.epoch, progress.step)):
+            self.watch.doing(f"{self.title}, step {progress.done + 1}", long=number == 0)
             lr = self.engine.get_lr()[0]
             telemetry = engine.train_step(self.engine, batch, clipping=runtime.gradient_clipping)
             progress.step += 1
@@ -188,6 +198,7 @@ class StageRun:
                 self._stop_if_asked(f"after step {progress.step}", save=True)
             if save:
                 self._save()
+            self.watch.doing(f"{self.title}, batch of step {progress.done + 1}")
 
     def _stop_if_asked(self, where: str, *, save: bool = False) -> None:
         """Raise Interrupted if any rank was told to stop; all ranks must ask at the same steps."""
@@ -220,6 +231,7 @@ class StageRun:
 
     def _end_epoch(self) -> None:
         progress = self.progress
+        self.watch.doing(f"{self.title}, validation", long=True)
         engine.average_buffers(self.engine.module)
         self.engine.eval()
         validation = {}
@@ -233,10 +245,12 @@ class StageRun:
         self._save()
 
     def _save(self) -> None:
+        self.watch.doing(f"{self.title}, checkpoint of step {self.progress.done}", long=True)
         self.progress.seconds = time.monotonic() - self.started
-        checkpoints.save(self.engine, self.folder, self.progress, self.ranks)
+        checkpoints.save(self.engine, self.folder, self.progress, self.ranks, self.binding)
 
     def _finish(self) -> None:
+        self.watch.doing(f"{self.title}, writing its weights", long=True)
         state = engine.whole_state(self.engine)
         if self.ranks.rank == 0:
             prefix = "network."

@@ -97,6 +97,8 @@ class Decoded:
         if plan.draft is None:
             self.say(f"{name}: {size} of canvases, decoded before: {plan.path}")
             return
+        if plan.damaged:
+            self.say(f"warning: {plan.path} is damaged, its SHA-256 is another: decoded anew")
         who = who_decodes(films, self.device, self.data.threads)
         where = f"memory until the run ends ({plan.reason})" if plan.reason else plan.path
         warning = "warning: " if plan.reason else ""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from pcamx.data.files.dicom import read_dicom
-from pcamx.data.files.image import is_dicom, read_bytes, read_image, white_level
+from pcamx.data.files.image import UnfitError, is_dicom, read_bytes, read_image, white_level
 
 
 class FilmFile(NamedTuple):
@@ -35,8 +35,16 @@ class FilmFile(NamedTuple):
 def read_film(path: Path) -> FilmFile:
     """Read a PNG, JPEG, TIFF or BMP as training does, or a DICOM as a viewer shows it.
 
-    Raises `pcamx.data.files.image.UnfitError` with the reason, without the file's name.
+    Raises `pcamx.data.files.image.UnfitError` with the reason, without the file's name; also where
+    it takes more memory than this process may have.
     """
+    try:
+        return _read(path)
+    except MemoryError:
+        raise UnfitError("decoding it takes too much memory; save it anew, or smaller") from None
+
+
+def _read(path: Path) -> FilmFile:
     data = read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()
     if is_dicom(data):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, st
 from pcamx.data.phantom.temptations import EXPOSURE, THE_LETTER, Temptation
 from pcamx.data.phantom.twins import HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
+from pcamx.output import replacing_folder
 from pcamx.progress import Track, silent
 
 MOST = {"train": 60_000, "valid": 39_999}  # images; a patient has at least one
@@ -101,24 +101,22 @@ def draw_plans(
     """
     _check(size, workers)
     out = Path(out).absolute()
+    jobs = [*map(_film_job, plans), *map(_twin_job, twins)]
+    with replacing_folder(out, _refuse_anything) as whole:
+        _write_tables(whole / FILMS, plans)
+        for folder in {(whole / path).parent for job in jobs for path in _files(job)}:
+            folder.mkdir(parents=True, exist_ok=True)
+        done = _draw_all(jobs, whole, size, workers)
+        boxes = dict(track(done, "drawing phantoms", len(jobs)))
+        _write_markers(whole / FILMS, plans, boxes)
+        if twins:
+            _write_twins(whole / TWINS, twins)
+
+
+def _refuse_anything(out: Path) -> None:
+    """Raise PcamxError where ``out`` is something else than a new or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PcamxError(f"{out} is not an empty folder: name a new one for the phantoms")
-    jobs = [*map(_film_job, plans), *map(_twin_job, twins)]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            whole = Path(scratch) / "whole"
-            _write_tables(whole / FILMS, plans)
-            for folder in {(whole / path).parent for job in jobs for path in _files(job)}:
-                folder.mkdir(parents=True, exist_ok=True)
-            done = _draw_all(jobs, whole, size, workers)
-            boxes = dict(track(done, "drawing phantoms", len(jobs)))
-            _write_markers(whole / FILMS, plans, boxes)
-            if twins:
-                _write_twins(whole / TWINS, twins)
-            whole.replace(out)
-    except OSError as error:
-        raise PcamxError(f"{out}: cannot write the phantoms ({error.strerror})") from error
 
 
 def _film_job(plan: FilmPlan) -> Job:

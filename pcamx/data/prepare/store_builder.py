@@ -37,7 +37,7 @@ def prepare(
 ) -> Summary:
     """Verify a data set's films and write the store ``out``, as a whole or not at all.
 
-    ``root`` is a folder of MURA-v1.1 or FracAtlas, or holds the films that ``table``
+    ``root`` is a folder of MURA-v1.1, GRAZPEDWRI-DX or FracAtlas, or holds the films that ``table``
     (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.prepare.dicom_to_png`).
     ``marks``: what `pcamx.data.marks` reads, one or several, all of which count; FracAtlas's own
     are used where others are not named. ``labels``: the classes of marks that are lesions, where
@@ -55,8 +55,9 @@ def prepare(
     _check_arguments(root, out, workers)
     if transcode is not None:
         check_codec(transcode)
-    entries, own_marks = list_films(root, table)
-    marks = marks or own_marks
+    entries, own_marks, own_labels = list_films(root, table)
+    if marks is None or not marks:
+        marks, labels = own_marks, labels or own_labels
     if labels and marks is None:
         raise PcamxError("--labels chooses among the classes of marks; name these with --marks")
     with replacing_folder(out, refuse_foreign) as draft:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pcamx.data.sets import fracatlas
+from pcamx.data.sets import fracatlas, graz
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.mura import is_mura, read_mura
 from pcamx.data.sets.table import REQUIRED, read_table
@@ -21,10 +21,13 @@ class Listed(NamedTuple):
     entries: list[Entry]
     marks: Path | None
     """The lesion marks that it brings, for `pcamx.data.marks`."""
+    labels: tuple[str, ...] = ()
+    """The classes among those that are lesions, where it has others."""
 
 
 def list_films(root: Path, table: Path | None) -> Listed:
-    """Read ``table``, or what ``root`` holds: MURA-v1.1, labels.csv or FracAtlas, in this order.
+    """Read ``table``, or what ``root`` holds: MURA-v1.1, labels.csv, GRAZPEDWRI-DX or
+    FracAtlas, in this order.
 
     Raises PcamxError that names file and row: a row that cannot be understood, a patient in two
     splits, a link that leaves ``root``.
@@ -42,12 +45,15 @@ def _list(root: Path, table: Path | None) -> Listed:
         return Listed(read_mura(root), None)
     if (root / TABLE).is_file():
         return Listed(read_table(root / TABLE), None)
+    if graz.is_graz(root):
+        return Listed(graz.read_graz(root), graz.marks_of(root), graz.LABELS)
     if fracatlas.is_fracatlas(root):
         marks = root / fracatlas.MARKS
         return Listed(fracatlas.read_fracatlas(root), marks if marks.is_file() else None)
     raise PcamxError(
         f"{root}: neither a MURA-v1.1 folder (no train_image_paths.csv) nor FracAtlas (no "
-        f"{fracatlas.TABLE} beside images/) nor one with {TABLE}; "
+        f"{fracatlas.TABLE} beside images/) nor GRAZPEDWRI-DX (no {graz.TABLE} beside "
+        f"{graz.FOLDERS[0]}/) nor one with {TABLE}; "
         f"list the films in a csv with the columns {', '.join(REQUIRED)} and pass it as --table"
     )
 

@@ -21,14 +21,16 @@ _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 def images_of(task: Any, tags: Set[Any]) -> dict[str, list[str]]:
     """The task's data that name images > the paths of these, from their addresses.
 
-    Images are known by their suffix, or as data of the name of one of ``tags``. Local files are
+    Images are known by their suffix, or as data of the name of one of ``tags``; one that stands in
+    the task itself, as `pcamx marks suggest` writes it, has no path. Local files are
     `/data/local-files/?d=path`, uploads `/data/upload/1/1a2b3c4d-name`.
     """
     data = task.get("data") if isinstance(task, dict) else None
     found: dict[str, list[str]] = {}
     for key, value in data.items() if isinstance(data, dict) else ():
         addresses = value if isinstance(value, list) else [value]
-        paths = [_path(address) for address in addresses if isinstance(address, str)]
+        told = (one for one in addresses if isinstance(one, str) and not one.startswith("data:"))
+        paths = [_path(address) for address in told]
         known = key in tags or all(PurePosixPath(p).suffix.lower() in _IMAGES for p in paths)
         if known and paths and len(paths) == len(addresses):
             found[key] = paths

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from pcamx.data.marks.annotated import Annotated, Draft, label_of
+from pcamx.data.marks.formats.predictions import LABELME_VERSION
 from pcamx.data.marks.mask_pixels import embedded
 from pcamx.data.marks.parse import image_size, number, objects, pair, points, word
 from pcamx.data.marks.shapes import Box, Points, Polygon, Raster, Shape, ellipse
@@ -28,6 +29,9 @@ def read(tree: dict[str, Any], file: str) -> Iterator[Annotated]:
     name = posixpath.normpath(posixpath.join(posixpath.dirname(file), path))
     size = image_size(tree.get("imageWidth"), tree.get("imageHeight"))
     draft = Draft()
+    if tree.get("version") == LABELME_VERSION:  # not saved: nobody has said that it is right
+        yield draft.image(name, size)
+        return
     for count, item in enumerate(objects(tree, "shapes", "LabelMe"), 1):
         kind = item.get("shape_type") or "polygon"
         where = f"shape {count} of {path}"

@@ -1,16 +1,26 @@
 """What a model found is no person's mark: trained on it, the model would learn what it does."""
 
 from typing import Any
+from xml.etree.ElementTree import Element
 
 EXPLAIN = "lesion candidates of pcamx explain"
 """How `pcamx explain` describes its coco.json."""
+SUGGESTED = "candidates of pcamx marks suggest, which nobody has looked at yet"
+"""How `pcamx marks suggest --to` describes what it writes; a tool's export says something else."""
+SUGGESTED_TAG = "pcamx"
+"""In the meta of its CVAT file."""
+LABELME_VERSION = "0.pcamx-suggests"
+"""In its LabelMe files; LabelMe puts its own there when a person saves."""
 _FACTS = {"probability", "candidates", "map"}
 """Of `pcamx explain`'s json of one film."""
 _REMEDY = "marks are what a person drew; correct them in a tool and export them from there"
 
 
 def refusal(tree: Any) -> str:
-    """Why the content of a json file is not read as marks; "" if it may be."""
+    """Why the content of a json or xml file is not read as marks; "" if it may be."""
+    if isinstance(tree, Element):
+        suggested = tree.find(f"meta/{SUGGESTED_TAG}") is not None
+        return f"{SUGGESTED}; {_REMEDY}" if suggested else ""
     if isinstance(tree, list):
         results = bool(tree) and all(_is_scored(item) and "image_id" in item for item in tree)
         return f"COCO results, the predictions of a model; {_REMEDY}" if results else ""
@@ -18,6 +28,8 @@ def refusal(tree: Any) -> str:
         return ""
     info = tree.get("info")
     told = info.get("description") if isinstance(info, dict) else None
+    if told == SUGGESTED:
+        return f"{SUGGESTED}; {_REMEDY}"
     if told == EXPLAIN or set(tree) >= _FACTS:
         return f"predictions of pcamx explain; {_REMEDY}"
     drawn = tree.get("annotations")

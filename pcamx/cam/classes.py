@@ -1,0 +1,71 @@
+"""Which class's map of each image: numbers or names in, numbers out."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ClassOf = int | str | Sequence[int | str] | Tensor | None
+"""One class for all images or one per image, by number or name; None for the predicted."""
+
+
+def known_names(model: nn.Module, given: Sequence[str] | None) -> list[str]:
+    """The classes' names in the order of the logits: as given, else Hugging Face's; none is [].
+
+    Raises ValueError where a name is given twice.
+    """
+    if given is None:
+        labels = getattr(getattr(model, "config", None), "id2label", None)
+        given = [str(labels[i]) for i in sorted(labels)] if isinstance(labels, Mapping) else []
+    if len(set(given)) < len(given):
+        raise ValueError("classes: a name is given twice")
+    return list(given)
+
+
+def class_of_each(
+    class_idx: int | str | Sequence[int | str] | Tensor,
+    images: int,
+    classes: int,
+    names: Sequence[str],
+) -> Tensor:
+    """Class of each image, int64 [B], checked; a tensor on a GPU is waited for."""
+    if names and len(names) != classes:
+        raise ValueError(f"classes: {len(names)} names for the {classes} classes of fc_layer")
+    if isinstance(class_idx, str):
+        class_idx = _number(class_idx, names)
+    elif isinstance(class_idx, Sequence):
+        class_idx = [_number(one, names) if isinstance(one, str) else one for one in class_idx]
+    found = torch.as_tensor(class_idx)
+    if found.is_floating_point() or found.dtype == torch.bool or found.ndim > 1:
+        raise ValueError("class_idx: expected None, a class or one class per image")
+    if found.ndim == 0:
+        found = found.expand(images)
+    if len(found) != images:
+        raise ValueError(f"class_idx: {len(found)} classes for {images} images")
+    if images and not 0 <= int(found.min()) <= int(found.max()) < classes:
+        raise ValueError(f"class_idx: outside 0 ... {classes - 1}")
+    return found.long()
+
+
+def _number(name: str, names: Sequence[str]) -> int:
+    if not names:
+        raise ValueError(f"class_idx {name!r}: name the classes, PositiveCAM(model, classes=[...])")
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:8])}"
+        raise ValueError(f"class_idx {name!r} is not among the classes; {hint}")
+    return list(names).index(name)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in a model's output: itself, its ``logits``, or the first of a tuple."""
+    if isinstance(output, Mapping):
+        output = output.get("logits")
+    elif isinstance(output, tuple) and output:
+        output = output[0]
+    output = getattr(output, "logits", output)
+    if isinstance(output, Tensor) and output.ndim >= 2:
+        return output
+    raise ValueError("no logits in the model's output: pass class_idx")

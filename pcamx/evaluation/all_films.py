@@ -1,0 +1,229 @@
+"""films.html: every film that was measured, with its maps, to filter, sort and look at.
+
+`FilmPictures` draws the maps while they are scored, so that no network runs twice; numbers come
+from films.csv, whatever columns it has. Shapes: B batch, H W the canvas, h w the film on it.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcamx import metrics
+from pcamx.catalogue import BASELINES, CENTRE, MAPS, MEASURES, TRAINABLES, best_map
+from pcamx.data.canvas.placement import fit
+from pcamx.data.canvas.side_markers import Box
+from pcamx.data.files.film import read_film
+from pcamx.data.files.image import UnfitError
+from pcamx.data.store import Film, Store
+from pcamx.errors import PcamxError
+from pcamx.evaluation.explainers import Maps
+from pcamx.evaluation.film_table import FILM
+from pcamx.evaluation.twins import Twin
+from pcamx.metrics import SIZES
+from pcamx.report.figures.film_figure import outlines
+from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf
+from pcamx.report.viewer.pictures import Ring, eight_bits, ring, write_film, write_maps
+from pcamx.types import ABNORMAL, Batch
+
+_CELL = 4  # canvas pixels of one pixel of a map as kept: the decoder answers at stride 4
+_PICTURE = re.compile(r"\d{6}(\.small)?\.(jpg|png)")
+_TITLES = {"peak": "peak of the map as it is"} | {
+    measure.column: measure.title for measure in MEASURES if measure.column
+}
+
+
+def only_pictures(folder: Path) -> None:
+    """Raise PcamxError unless ``folder`` is missing or holds what `FilmPictures` draws alone."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if not _PICTURE.fullmatch(path.name):
+            raise PcamxError(f"{path} is no picture of pcamx evaluate; move it elsewhere")
+
+
+class FilmPictures:
+    """Draws into ``folder`` what films.html shows of ``films``, of a split of ``store``.
+
+    ``networks`` are the titles of those whose maps are drawn, in the order in which `watch` hears
+    of them.
+    """
+
+    def __init__(
+        self, folder: Path, store: Store, films: Sequence[Film], networks: Sequence[str]
+    ) -> None:
+        self.folder, self.store, self.films, self._networks = folder, store, films, networks
+        self.tiles: dict[tuple[str, str], int] = {}
+        """By network and map: the place of a map in each film's strip."""
+        self.marks: list[list[Ring]] = []
+        self._strips: list[list[NDArray[np.uint8]]] = []
+        self._drawn = 0
+
+    def stem(self, row: int) -> str:
+        """Return what the names of a film's pictures begin with."""
+        return f"{row:06}"
+
+    def watch(self, batch: Batch, network: str, maps: Maps) -> None:
+        """Draw a batch's maps by one network; a `pcamx.evaluation.scoring.Watch`."""
+        if network not in self._networks:
+            return
+        films = self.films[self._drawn : self._drawn + len(batch.label_B)]
+        if network == self._networks[0]:
+            self._strips = [[] for _ in films]
+            self.marks += _marks(batch, films)
+        for key, map_BHW in maps.items():
+            self.tiles.setdefault((network, key), len(self.tiles))
+            for strip, film, scaled_HW in zip(
+                self._strips, films, metrics.minmax(map_BHW), strict=True
+            ):
+                strip.append(_tile(scaled_HW, film))
+        if network == self._networks[-1]:
+            for row, strip in enumerate(self._strips, self._drawn):
+                write_maps(self.folder / self.stem(row), strip)
+            self._drawn += len(films)
+
+    def draw_films(self) -> Iterator[None]:
+        """Draw the films themselves; yield after each.
+
+        Raises PcamxError that names a film which cannot be read any more.
+        """
+        for row, one in enumerate(self.films):
+            path = self.store.root / one.path
+            try:
+                film = read_film(path)
+            except UnfitError as reason:
+                raise PcamxError(f"{path}: {reason}; bring the film back") from None
+            write_film(self.folder / self.stem(row), eight_bits(film.grey_HW, film.white))
+            yield
+
+
+def _tile(scaled_HW: Tensor, film: Film) -> NDArray[np.uint8]:
+    """The film's part of a map in [0, 1], a pixel for each _CELL x _CELL; nothing if it is flat."""
+    part_hw = _on_film(scaled_HW, film)
+    if scaled_HW.min() == 1:
+        part_hw = part_hw * 0
+    height, width = (max(1, round(side / _CELL)) for side in part_hw.shape)
+    mean_hw = F.adaptive_avg_pool2d(part_hw[None, None], (height, width))[0, 0]
+    return (255 * mean_hw).round().byte().cpu().numpy()
+
+
+def _on_film(canvas_HW: Tensor, film: Film) -> Tensor:
+    place = fit(film.width, film.height, canvas_HW.shape[-1])
+    rows = slice(place.top, place.top + place.height)
+    return canvas_HW[rows, place.left : place.left + place.width]
+
+
+def _marks(batch: Batch, films: Sequence[Film]) -> Iterator[list[Ring]]:
+    """Outlines of each film's marked lesion, none where it is not marked."""
+    for film, marked, lesion_HW in zip(
+        films, batch.marked_B.tolist(), batch.lesion_B1HW[:, 0], strict=True
+    ):
+        if not marked:
+            yield []
+            continue
+        mask_hw = (_on_film(lesion_HW, film) >= 0.5).byte().cpu().numpy()
+        height, width = mask_hw.shape
+        # Pixel centres lie at halves there.
+        yield [ring(points_P2 + 0.5, width, height) for points_P2 in outlines(mask_hw)]
+
+
+def all_films(
+    table: Path,
+    pictures: FilmPictures,
+    markers: Sequence[Box | None],
+    twins: Sequence[Twin],
+    subject: str,
+) -> AllFilms:
+    """Return what films.html says; ``table`` is the films.csv of the films that were drawn."""
+    films = pictures.films
+    networks, shares = _read(table, films, pictures.tiles)
+    facts = {
+        "label": ["abnormal" if film.label == ABNORMAL else "normal" for film in films],
+        "lesion": [_size(shares.get(film.path)) for film in films],
+        **{name: [getattr(film, name) for film in films] for name in FILM[1:-1]},
+        "split": [film.split for film in films],
+    }
+    if any(markers):
+        facts["letter"] = ["letter" if box else "no letter" for box in markers]
+    facts |= _temptations(twins, len(films))
+    first = max(i for i, n in enumerate(networks) if n.title in _classifying())
+    return AllFilms(
+        subject=subject,
+        folder="films",
+        paths=[film.path for film in films],
+        stems=[pictures.stem(row) for row in range(len(films))],
+        facts=facts,
+        networks=networks,
+        start=(first, _best(networks[first])),
+        marks=pictures.marks,
+    )
+
+
+def _classifying() -> set[str]:
+    return {entry.title for entry in TRAINABLES if entry.classifies}
+
+
+def _best(network: NetworkOf) -> int:
+    """Place of the map that shows best where a stage looks."""
+    entry = next(entry for entry in TRAINABLES if entry.title == network.title)
+    return [one.title for one in network.maps].index(best_map(entry).title)
+
+
+def _size(share: float | None) -> str:
+    """Of a marked lesion, in a word."""
+    sizes = (name for name, (low, high) in SIZES.items() if share and low <= share < high)
+    return next(sizes, "")
+
+
+def _temptations(twins: Sequence[Twin], films: int) -> dict[str, list[str]]:
+    """Which films hold which temptation, where their twins say so: by its kind."""
+    found: dict[str, list[str]] = {}
+    for twin in twins:
+        if twin.temptation:
+            there = "with" if twin.change == "temptation_removed" else "without"
+            found.setdefault(twin.temptation, [""] * films)[twin.film] = there
+    return found
+
+
+def _read(
+    table: Path, films: Sequence[Film], tiles: Mapping[tuple[str, str], int]
+) -> tuple[list[NetworkOf], dict[str, float]]:
+    """films.csv column by column, and each marked lesion's share of the canvas by film."""
+    row_of = {film.path: row for row, film in enumerate(films)}
+    titles = {kind.key: kind.title for kind in MAPS}
+    names = {baseline.key: baseline.title for baseline in BASELINES}
+    networks: dict[str, NetworkOf] = {}
+    maps: dict[tuple[str, str], MapOf] = {}
+    shares: dict[str, float] = {}
+    known = {*FILM, "lesion_share", "network", "probability", "map"}
+    with table.open(newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            name, key, row = line["network"], line["map"], row_of[line["path"]]
+            if name == CENTRE.key:  # the same on every film
+                continue
+            network = networks.setdefault(
+                name, NetworkOf(names.get(name, name), [None] * len(films), [])
+            )
+            if (name, key) not in maps:
+                maps[name, key] = MapOf(titles.get(key, key), tiles.get((name, key)), {})
+                network.maps.append(maps[name, key])
+            network.probability[row] = _number(line["probability"])
+            if line["lesion_share"]:
+                shares[line["path"]] = float(line["lesion_share"])
+            for column in (column for column in line if column not in known):
+                values: Column = maps[name, key].columns.setdefault(
+                    _TITLES.get(column, column.replace("_", " ")), [None] * len(films)
+                )
+                values[row] = _number(line[column])
+    for one in maps.values():  # what was measured of no film is no column
+        kept = {name: c for name, c in one.columns.items() if any(v is not None for v in c)}
+        one.columns.clear()
+        one.columns.update(kept)
+    return list(networks.values()), shares
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None

@@ -1,0 +1,98 @@
+"""`pcamx marks suggest --to TOOL`: the films worth marking, as a folder that the tool imports.
+
+FOLDER/README.txt                      what to do with it, in three lines
+FOLDER/to_mark.csv, to_mark.png        the list and its contact sheet, as without --to
+FOLDER/...                             what `pcamx.marking.tool_files` writes for the tool
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from pcamx.catalogue import best_map, trainable
+from pcamx.data.files.film import read_film
+from pcamx.data.files.image import UnfitError
+from pcamx.data.store import Store
+from pcamx.errors import PcamxError
+from pcamx.explain.inputs import FilmPath
+from pcamx.explain.job import Job
+from pcamx.explain.maps import answer
+from pcamx.explain.reading import Reading, read
+from pcamx.marking.suggest import Suggestion, opened, suggest
+from pcamx.marking.tool_files import TOOLS, ToMark
+from pcamx.output import replacing_folder
+from pcamx.progress import Track, silent
+from pcamx.report.viewer.pictures import eight_bits
+from pcamx.run.pretrained import Pretrained
+
+LIST = "to_mark.csv"
+_POINTS = 40
+"""Of an outline, at most: each is one to drag."""
+
+
+def suggest_to(
+    tool: str,
+    run: Path,
+    count: int,
+    out: Path,
+    *,
+    data: Path | None = None,
+    track: Track = silent,
+) -> list[Suggestion]:
+    """Write the new folder ``out`` for ``tool``, a key of `TOOLS`; return what is to be marked.
+
+    The candidates of the model's best map, whose peaks reach its level, are drawn in. Raises
+    PcamxError as `pcamx.marking.suggest.suggest` does, where ``out`` is not empty, and where a
+    film cannot be read or two films differ by their suffixes alone.
+    """
+    with replacing_folder(out, _only_new) as draft:
+        chosen = suggest(run, count, draft / LIST, data=data, track=track)
+        model, store = opened(run, data)
+        films = list(track(_to_mark(model, store, chosen), "drawing films", len(chosen)))
+        TOOLS[tool](films, draft)
+    return chosen
+
+
+def _only_new(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise PcamxError(f"{folder}: there is something already; name a new folder with --out")
+
+
+def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> Iterator[ToMark]:
+    threshold = model.thresholds[best_map(trainable(model.stage)).key]
+    known = {film.path for film in store.films}
+    for one in chosen:
+        name = PurePosixPath(one.film.path).with_suffix(".png").as_posix()
+        if name != one.film.path and name in known:
+            raise PcamxError(f"{one.film.path} and {name} would have one name; rename one of them")
+        reading = read(FilmPath(store.root / one.film.path, one.film.path, ""))
+        if not isinstance(reading, Reading):
+            raise PcamxError(f"{store.root / one.film.path}: {reading}; bring the film back")
+        (found,) = answer(model, [reading], best_map(trainable(model.stage)))
+        candidates = Job(reading, *found).candidates(threshold.value, threshold.level)
+        yield ToMark(
+            name,
+            reading.width,
+            reading.height,
+            _png(reading.path),
+            [_thinned(candidate.outline.tolist()) for candidate in candidates],
+            {"part": one.film.part, "reason": one.reason},
+        )
+
+
+def _png(path: Path) -> bytes:
+    try:
+        film = read_film(path)
+    except UnfitError as reason:
+        raise PcamxError(f"{path}: {reason}; bring the film back") from None
+    buffer = io.BytesIO()
+    Image.fromarray(eight_bits(film.grey_HW, film.white)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _thinned(closed: list[list[float]]) -> list[tuple[float, float]]:
+    """A closed outline without its last point, and with few enough to be moved by hand."""
+    step = -(-(len(closed) - 1) // _POINTS)
+    return [(round(x, 2), round(y, 2)) for x, y in closed[:-1:step]]

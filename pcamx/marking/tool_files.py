@@ -1,0 +1,210 @@
+"""Films with candidates as files that a marking tool imports as they are: one function a tool.
+
+Each takes what is to be marked and an empty folder. What a tool exports afterwards is read by the
+films' names (`pcamx.data.marks`); the files as written here are refused or passed by there, since
+nobody has looked at them yet. Points are x, y in pixels of the upright film, 0 0 its corner.
+"""
+
+import base64
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from pcamx.data.marks.formats.predictions import LABELME_VERSION, SUGGESTED, SUGGESTED_TAG
+
+LABEL = "lesion"
+COLOUR = "#56b4e9"
+FILMS = "films"
+
+
+class ToMark(NamedTuple):
+    """A film that is to be marked."""
+
+    name: str
+    """Of its PNG below films/: the film's path in the store."""
+    width: int
+    height: int
+    png: bytes
+    """8 bits, upright, as a reader sees it."""
+    outlines: list[list[tuple[float, float]]]
+    """Of the candidates, not closed."""
+    about: dict[str, str]
+    """What a person may want to know of it, by name."""
+
+
+def label_studio(films: Sequence[ToMark], folder: Path) -> None:
+    """Write tasks.json, which holds the films, and label_config.xml (labelstud.io)."""
+    tasks = [
+        {
+            "data": film.about
+            | {
+                "image": f"data:image/png;base64,{base64.b64encode(film.png).decode()}",
+                "film": film.name,
+            },
+            "predictions": [
+                {
+                    "model_version": "pcamx",
+                    "result": [_region(n, one, film) for n, one in enumerate(film.outlines, 1)],
+                }
+            ],
+        }
+        for film in films
+    ]
+    _json(folder / "tasks.json", tasks)
+    (folder / "label_config.xml").write_text(
+        '<View>\n<Header value="$film"/>\n'
+        '<Image name="image" value="$image" zoom="true" zoomControl="true" '
+        'brightnessControl="true" contrastControl="true"/>\n'
+        f'<PolygonLabels name="outline" toName="image"><Label value="{LABEL}" '
+        f'background="{COLOUR}"/></PolygonLabels>\n'
+        f'<BrushLabels name="brush" toName="image"><Label value="{LABEL}" '
+        f'background="{COLOUR}"/></BrushLabels>\n</View>\n',
+        encoding="utf-8",
+    )
+    _readme(
+        folder,
+        "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
+        "Import tasks.json. The candidates appear as predictions: correct, delete or draw; Submit.",
+        "Export as JSON, and pcamx prepare ... --marks EXPORT.json (or pcamx marks check).",
+    )
+
+
+def _region(number: int, outline: list[tuple[float, float]], film: ToMark) -> dict[str, Any]:
+    points = [[100 * x / film.width, 100 * y / film.height] for x, y in outline]
+    return {
+        "id": f"candidate{number}",
+        "from_name": "outline",
+        "to_name": "image",
+        "type": "polygonlabels",
+        "original_width": film.width,
+        "original_height": film.height,
+        "image_rotation": 0,
+        "value": {"points": points, "closed": True, "polygonlabels": [LABEL]},
+    }
+
+
+def cvat(films: Sequence[ToMark], folder: Path) -> None:
+    """Write films.zip, labels.json and annotations.xml, CVAT for images 1.1 (cvat.ai)."""
+    with zipfile.ZipFile(folder / "films.zip", "w") as file:
+        for film in films:
+            file.writestr(film.name, film.png)
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    meta = ElementTree.SubElement(root, "meta")
+    ElementTree.SubElement(meta, SUGGESTED_TAG).text = SUGGESTED
+    for number, film in enumerate(films):
+        facts = {"id": str(number), "name": film.name}
+        facts |= {"width": str(film.width), "height": str(film.height)}
+        image = ElementTree.SubElement(root, "image", facts)
+        for outline in film.outlines:
+            points = ";".join(f"{x:.2f},{y:.2f}" for x, y in outline)
+            drawn = {"label": LABEL, "source": "auto", "occluded": "0", "points": points}
+            ElementTree.SubElement(image, "polygon", drawn | {"z_order": "0"})
+    text = ElementTree.tostring(root, encoding="unicode")
+    (folder / "annotations.xml").write_text(
+        f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n', encoding="utf-8"
+    )
+    _json(folder / "labels.json", [{"name": LABEL, "color": COLOUR, "attributes": []}])
+    _readme(
+        folder,
+        "New task in CVAT: paste labels.json into Raw labels, upload films.zip as its files.",
+        "Actions, Upload annotations, CVAT 1.1: annotations.xml. Correct, delete or draw; save.",
+        "Export as CVAT for images 1.1, and pcamx prepare ... --marks annotations.xml.",
+    )
+
+
+def labelme(films: Sequence[ToMark], folder: Path) -> None:
+    """Write each film with its json beside it (github.com/wkentaro/labelme)."""
+    for film in films:
+        path = _png(folder, film)
+        tree: dict[str, Any] = {
+            "version": LABELME_VERSION,
+            "flags": {},
+            "shapes": [
+                {
+                    "label": LABEL,
+                    "points": [list(point) for point in outline],
+                    "group_id": None,
+                    "shape_type": "polygon",
+                    "flags": {},
+                }
+                for outline in film.outlines
+            ],
+            "imagePath": path.name,
+            "imageData": None,
+            "imageHeight": film.height,
+            "imageWidth": film.width,
+        }
+        _json(path.with_suffix(".json"), tree)
+    _readme(
+        folder,
+        f"Open the folder {FILMS} in LabelMe (Open Dir lists its subfolders too).",
+        "Correct, delete or draw, and save every film, one that needs no change as well.",
+        f"pcamx prepare ... --marks {FILMS}: of films that were not saved nothing is taken.",
+    )
+
+
+def coco(films: Sequence[ToMark], folder: Path) -> None:
+    """Write the films and annotations.json, which most tools import (cocodataset.org)."""
+    for film in films:
+        _png(folder, film)
+    pairs = [(i, outline) for i, film in enumerate(films, 1) for outline in film.outlines]
+    tree = {
+        "info": {"description": SUGGESTED},
+        "images": [
+            {"id": i, "file_name": film.name, "width": film.width, "height": film.height}
+            for i, film in enumerate(films, 1)
+        ],
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": 1, "iscrowd": 0} | _polygon(outline)
+            for n, (i, outline) in enumerate(pairs, 1)
+        ],
+        "categories": [{"id": 1, "name": LABEL, "supercategory": ""}],
+    }
+    _json(folder / "annotations.json", tree)
+    _readme(
+        folder,
+        f"Import {FILMS} and annotations.json into a tool that reads COCO.",
+        "Correct, delete or draw.",
+        "Export from there, and pcamx prepare ... --marks EXPORT.json.",
+    )
+
+
+def _polygon(outline: list[tuple[float, float]]) -> dict[str, Any]:
+    xs, ys = zip(*outline, strict=True)
+    area = sum(
+        x0 * y1 - x1 * y0
+        for (x0, y0), (x1, y1) in zip(outline, [*outline[1:], outline[0]], strict=True)
+    )
+    return {
+        "segmentation": [[value for point in outline for value in point]],
+        "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
+        "area": abs(area) / 2,
+    }
+
+
+def _png(folder: Path, film: ToMark) -> Path:
+    path = folder / FILMS / film.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(film.png)
+    return path
+
+
+def _json(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _readme(folder: Path, *lines: str) -> None:
+    numbered = (f"{number}. {line}\n" for number, line in enumerate(lines, 1))
+    (folder / "README.txt").write_text("".join(numbered), encoding="utf-8")
+
+
+TOOLS: dict[str, Callable[[Sequence[ToMark], Path], None]] = {
+    "label-studio": label_studio,
+    "cvat": cvat,
+    "labelme": labelme,
+    "coco": coco,
+}

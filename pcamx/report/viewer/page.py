@@ -1,0 +1,120 @@
+"""Writes the page of all films: what is known of them as JSON in the file, pictures beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+
+from pcamx.report import html
+from pcamx.report.figures.film_figure import COLORMAP, OPACITY
+from pcamx.report.viewer.pictures import FILM, MAPS, SCALE, THUMB, Ring
+
+_SAMPLES = 33  # of the colour map, between which a browser draws straight lines
+
+Column = list[float | None]
+"""A number a film, None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    """One map of a network."""
+
+    title: str
+    tile: int | None
+    """Its place in each film's strip, from above; None where it was not drawn."""
+    columns: dict[str, Column]
+    """What was measured of it, by title."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOf:
+    """One network that was measured."""
+
+    title: str
+    probability: Column
+    """Of abnormal."""
+    maps: list[MapOf]
+
+
+@dataclass(frozen=True, slots=True)
+class AllFilms:
+    """Holds everything that the page says of N films; every list below has N entries."""
+
+    subject: str
+    """What was measured, in words."""
+    folder: str
+    """Of the pictures, from the page."""
+    paths: Sequence[str]
+    stems: Sequence[str]
+    """Of each film's pictures, in the folder (`pcamx.report.viewer.pictures`)."""
+    facts: Mapping[str, Sequence[str]]
+    """Text by name; of few different values, films are chosen by it. "label", if it is there, is
+    normal or abnormal."""
+    networks: Sequence[NetworkOf]
+    start: tuple[int, int] = (0, 0)
+    """The network, and of its maps the one, that are shown first."""
+    called_from: float = 0.5
+    """Probability from which a film is called abnormal."""
+    marks: Sequence[Sequence[Ring]] = ()
+    candidates: Sequence[Sequence[Ring]] = ()
+    endings: dict[str, str] = field(
+        default_factory=lambda: {"film": FILM, "small": THUMB, "maps": MAPS}
+    )
+
+
+def render(found: AllFilms, title: str, back: str = "") -> str:
+    """Return the page as text; ``back`` is the address of the page that it belongs to."""
+    colours = matplotlib.colormaps[COLORMAP]([i / (_SAMPLES - 1) for i in range(_SAMPLES)])
+    channels = {
+        name: " ".join(f"{value:.4f}" for value in colours[:, i])
+        for i, name in enumerate(("R", "G", "B"))
+    }
+    stops = ", ".join(matplotlib.colors.to_hex(colour) for colour in colours[::4])
+    values = {
+        "title": title,
+        "subject": found.subject,
+        "back": back,
+        "channels": channels,
+        "stops": stops,
+        "opacity": OPACITY,
+        "data": _json(found),
+    }
+    return html.render("viewer.html", values)
+
+
+def _json(found: AllFilms) -> str:
+    tree: dict[str, Any] = {
+        "folder": found.folder,
+        "endings": found.endings,
+        "scale": SCALE,
+        "start": list(found.start),
+        "calledFrom": found.called_from,
+        "paths": list(found.paths),
+        "stems": list(found.stems),
+        "facts": {name: list(values) for name, values in found.facts.items()},
+        "marks": list(found.marks),
+        "candidates": list(found.candidates),
+        "networks": [
+            {
+                "title": network.title,
+                "probability": network.probability,
+                "maps": [
+                    {
+                        "title": one.title,
+                        "tile": one.tile,
+                        "columns": {name: _rounded(c) for name, c in one.columns.items()},
+                    }
+                    for one in network.maps
+                ],
+            }
+            for network in found.networks
+        ],
+    }
+    return json.dumps(tree, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _rounded(column: Column) -> Column:
+    """To four digits; not the probability, which may lie close to where a film is called normal."""
+    return [None if value is None else float(f"{value:.4g}") for value in column]

@@ -1,0 +1,171 @@
+"""`pcamx marks suggest --to`: what each tool gets, and what comes back after a person was there."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import random_runs
+from PIL import Image, ImageDraw
+
+from pcamx.data.marks import read_marks
+from pcamx.data.store import Store, read_store
+from pcamx.errors import PcamxError
+from pcamx.marking import package
+from pcamx.marking.package import suggest_to
+from pcamx.marking.tool_files import TOOLS, ToMark
+from pcamx.output import write_bytes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
+    """A run of three stages with random weights."""
+    folder = tmp_path_factory.mktemp("tools")
+    return random_runs.random_run(folder / "run", write_config(folder))
+
+
+@pytest.fixture(scope="module")
+def store(store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The drawn films without any mark."""
+    import shutil
+
+    import stores
+
+    folder = Path(shutil.copytree(store_folder, tmp_path_factory.mktemp("bare") / "store"))
+    stores.change(folder, lambda row: row | {"mark": ""})
+    return read_store(folder)
+
+
+def made(tool: str, run: Path, store: Store, out: Path) -> list[ToMark]:
+    """What ``tool`` was given, as its own folder was written from it."""
+    seen: list[ToMark] = []
+
+    def write(films: Any, folder: Path) -> None:
+        seen.extend(films)
+        TOOLS[tool](films, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(package.TOOLS, "seen", write)
+        suggest_to("seen", run, 4, out, data=store.folder)
+    return seen
+
+
+def of_label_studio(folder: Path) -> Path:
+    """As its JSON export: each prediction accepted, its first region submitted unchanged."""
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for number, task in enumerate(tasks, 1):
+        (prediction,) = task.pop("predictions")
+        task |= {"id": number, "annotations": [{"id": number, "result": prediction["result"]}]}
+    return written(folder / "export.json", json.dumps(tasks))
+
+
+def of_cvat(folder: Path) -> Path:
+    """As CVAT dumps a task: meta of its own."""
+    tree = ElementTree.parse(folder / "annotations.xml")
+    meta = tree.getroot().find("meta")
+    assert meta is not None
+    meta.clear()
+    ElementTree.SubElement(meta, "task")
+    return written(folder / "export.xml", ElementTree.tostring(tree.getroot(), encoding="unicode"))
+
+
+def of_labelme(folder: Path) -> Path:
+    """Saved: LabelMe writes its own version, all else as it was."""
+    for path in (folder / "films").rglob("*.json"):
+        tree = json.loads(path.read_text()) | {"version": "5.5.0"}
+        written(path, json.dumps(tree))
+    return folder / "films"
+
+
+def of_coco(folder: Path) -> Path:
+    """With an info of the tool's own."""
+    tree = json.loads((folder / "annotations.json").read_text()) | {"info": {"description": ""}}
+    return written(folder / "export.json", json.dumps(tree))
+
+
+def written(path: Path, text: str) -> Path:
+    write_bytes(path, text.encode())
+    return path
+
+
+EXPORTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "label-studio": ("tasks.json", of_label_studio),
+    "cvat": ("annotations.xml", of_cvat),
+    "labelme": ("films", of_labelme),
+    "coco": ("annotations.json", of_coco),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_there_and_back(tool: str, run: Path, store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    films = made(tool, run, store, out)
+    by_path = {film.path: film for film in store.films}
+    sizes = {film.path: (film.width, film.height) for film in store.films}
+    assert len(films) == 4 and all(film.outlines for film in films)
+    for film in films:
+        assert by_path[film.name].label == 1 and by_path[film.name].split == "train"
+        with Image.open(io.BytesIO(film.png)) as image, Image.open(store.root / film.name) as own:
+            assert image.mode == "L" and np.array_equal(np.asarray(image), np.asarray(own))
+    readme = (out / "README.txt").read_text().splitlines()
+    assert [line[:2] for line in readme] == ["1.", "2.", "3."]
+    assert len((out / "to_mark.csv").read_text().splitlines()) == 5
+    untouched, export = EXPORTS[tool]
+    with pytest.raises(PcamxError):  # nobody has looked at them
+        read_marks(out / untouched, sizes)
+    marks = read_marks(export(out), sizes)
+    assert marks.problems == () and set(marks.of) == {film.name for film in films}
+    assert set(marks.labels()) == {"lesion"}
+    for film in films:
+        make = marks.masks[film.name]
+        assert make is not None
+        drawn = Image.new("L", (film.width, film.height))
+        for outline in film.outlines:
+            ImageDraw.Draw(drawn).polygon([(x - 0.5, y - 0.5) for x, y in outline], fill=255)
+        ours, theirs = make() > 0, np.asarray(drawn) > 0
+        assert (ours & theirs).sum() / (ours | theirs).sum() > 0.7  # Pillow draws the edge thicker
+
+
+def test_films_for_the_tools(run: Path, store: Store, tmp_path: Path) -> None:
+    """Label Studio has them in the tasks, CVAT in a zip under their paths."""
+    films = made("label-studio", run, store, tmp_path / "ls")
+    for task, film in zip(json.loads((tmp_path / "ls/tasks.json").read_text()), films, strict=True):
+        assert task["data"]["image"].startswith("data:image/png;base64,")
+        assert task["data"]["film"] == film.name and task["data"]["reason"]
+    config = ElementTree.parse(tmp_path / "ls/label_config.xml").getroot()
+    names = {one.get("name") for one in config.iter() if one.get("toName") == "image"}
+    region = json.loads((tmp_path / "ls/tasks.json").read_text())[0]["predictions"][0]["result"][0]
+    assert region["from_name"] in names and region["to_name"] == "image"
+    films = made("cvat", run, store, tmp_path / "cvat")
+    with zipfile.ZipFile(tmp_path / "cvat/films.zip") as file:
+        assert file.namelist() == [film.name for film in films]
+        assert file.read(films[0].name) == films[0].png
+
+
+def test_refusals(run: Path, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    for out in (tmp_path / "mine", tmp_path / "mine/thesis.txt"):
+        with pytest.raises(PcamxError, match="there is something already; name a new folder"):
+            suggest_to("coco", run, 2, out, data=store.folder)
+    out = tmp_path / "unsaved"
+    made("labelme", run, store, out)
+    with pytest.raises(PcamxError, match="LabelMe, but nothing is marked in it"):
+        read_marks(out / "films", {film.path: (film.width, film.height) for film in store.films})
+
+
+def test_the_command(
+    run: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from pcamx import cli
+
+    words = ("marks", "suggest", run, "--count", 2, "--data", store.folder, "--to", "labelme")
+    monkeypatch.setattr("sys.argv", ["pcamx", *map(str, words), "--out", str(tmp_path / "out")])
+    assert cli.main() == 0
+    assert f"{tmp_path / 'out'} is for labelme; " in capsys.readouterr().out
+    assert len(list((tmp_path / "out/films").rglob("*.json"))) == 2
