@@ -25,7 +25,7 @@ COLOURS = ("#D55E00", "#0072B2", "#000000", "#009E73", "#CC79A7", "#E69F00", "#5
 
 
 def draw(record: Record) -> "Figure":
-    """A panel an operation: median time by size with the middle 60 %, a line an impl.
+    """Draw a panel an operation: median time by size with the middle 60 %, a line an impl.
 
     The dashed line is the counted bytes at the copy's bandwidth. Raises ImportError without
     matplotlib, PcamxError where the record has no times.

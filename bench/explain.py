@@ -39,7 +39,7 @@ pictures drawn; memory is the median of all its processes together, shared pages
 
 
 def measure_maps(device: torch.device, canvas: int, batch: int) -> tuple[list[Row], list[str]]:
-    """Images a second of each rival, and a line for each that cannot run, or not as installed."""
+    """Measure images a second of each rival; a line for each that cannot run as installed."""
     generator = torch.Generator().manual_seed(1)
     image_B1HW = torch.randn(batch, 1, canvas, canvas, generator=generator).to(device)
     calls, missing = map_calls(network(device, decoder=False), image_B1HW)
@@ -62,7 +62,7 @@ def measure_maps(device: torch.device, canvas: int, batch: int) -> tuple[list[Ro
 
 
 def measure_folder(films: Path, device: torch.device, canvas: int, folder: Path) -> list[Row]:
-    """Films a second of the command over ``films``, and its memory early and late.
+    """Measure films a second of the command over ``films``, and its memory early and late.
 
     Works in ``folder``. Raises PcamxError where a film could not be explained.
     """

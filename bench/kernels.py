@@ -51,7 +51,7 @@ its inputs.
 
 
 def size(text: str) -> Size:
-    """A size of the command line: 256, or 16@1024."""
+    """Parse a size of the command line: 256, or 16@1024."""
     found = re.fullmatch(r"(\d+)(?:@(\d+))?", text)
     batch, pixels = (int(found[1]), int(found[2] or 320)) if found else (0, 0)
     if batch < 1 or pixels < 32 or pixels % 16:
@@ -62,7 +62,7 @@ def size(text: str) -> Size:
 
 
 def cases(sizes: Sequence[Size], device: torch.device) -> Iterator[Case]:
-    """All operations at all sizes, each made when it is its turn."""
+    """Yield all operations at all sizes, each made when it is its turn."""
     for size in sizes:
         for positive in (False, True):
             yield class_activation_case(size, device, positive=positive)
@@ -72,7 +72,7 @@ def cases(sizes: Sequence[Size], device: torch.device) -> Iterator[Case]:
 
 
 def measure(case: Case, device: torch.device, copy: float) -> list[Row]:
-    """All figures of a case; ``copy`` is the device's bandwidth in GB/s.
+    """Measure all figures of a case; ``copy`` is the device's bandwidth in GB/s.
 
     Raises PcamxError where an impl is not right.
     """
@@ -87,7 +87,7 @@ def measure(case: Case, device: torch.device, copy: float) -> list[Row]:
 
 
 def measure_graphs(case: Case, copy: float) -> tuple[list[Row], list[str]]:
-    """The same calls within CUDA graphs, and a line for each that cannot be captured.
+    """Measure the same calls within CUDA graphs; a line for each that cannot be captured.
 
     No bandwidth is given where L2, which is not cleared here, could hold a good part.
     """

@@ -59,7 +59,7 @@ the disk, mapped, and on a GPU copied there. opened again is a later run's start
 
 
 def config_of(store: Store, folder: Path, canvas: int, batch: int, threads: int) -> Config:
-    """A run of stage 1 on ``store`` whose cache is in ``folder``; it is not trained."""
+    """Return a run of stage 1 on ``store`` whose cache is in ``folder``; it is not trained."""
     stage = Stage(epochs=1)
     return Config(
         run=Run(folder=str(folder)),
@@ -89,7 +89,7 @@ def first_decode(
 
 
 def check(case: str, loader: Loader, truth_N1HW: Tensor, order: Sequence[IntArray]) -> list[Row]:
-    """How far a loader's canvases lie from DALI's, grey levels; PcamxError if too far."""
+    """Return how far a loader's canvases lie from DALI's, grey levels; PcamxError if too far."""
     total = worst = 0
     count = 0
     for batch_B, given in zip(order, loader.canvases(order), strict=True):
@@ -112,7 +112,7 @@ def check(case: str, loader: Loader, truth_N1HW: Tensor, order: Sequence[IntArra
 
 
 def measure(case: str, loaders: Sequence[Loader], feed: Feed, device: torch.device) -> list[Row]:
-    """Times of canvases and of batches, epoch by epoch in turn, and how resident compares."""
+    """Time canvases and batches, epoch by epoch in turn, and how resident compares."""
     samples: dict[str, dict[str, list[float]]] = {"canvases": {}, "batches": {}}
     batch, seed = feed.config.runtime.batch_size, feed.config.run.seed
     feeds = {loader.name: replace(feed, canvases=loader.canvases) for loader in loaders}
@@ -181,7 +181,7 @@ def run(options: argparse.Namespace) -> None:
 def bench(
     stores: Stores, scratch: Path, canvas: int, batch: int, device: torch.device
 ) -> tuple[list[Row], list[str]]:
-    """All figures on these stores, and a line for each loader that could not run."""
+    """Measure all figures on these stores; a line for each loader that could not run."""
     workers = len(os.sched_getaffinity(0))
     store = stores.found[PNG]
     films = store.split("train")

@@ -108,14 +108,14 @@ class Folder:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that ``work`` takes."""
+    """Measure the seconds that ``work`` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def config_of(options: argparse.Namespace, folder: Folder, kind: str, threads: int) -> Config:
-    """configs/mura.yaml at the sizes asked for; ``kind`` of device is cuda or cpu."""
+    """Return configs/mura.yaml at the sizes asked for; ``kind`` of device is cuda or cpu."""
     base = configs.load(BASE)
     batch = options.batch or BATCH[kind]
     stages: dict[str, configs.Stage | None] = {
@@ -188,7 +188,7 @@ def run(options: argparse.Namespace) -> None:
 def take_steps(
     folder: Folder, config: Config, device: torch.device, ranks: int
 ) -> dict[str, float]:
-    """Seconds of each step behind the drawing; the last leaves the run's report.json."""
+    """Time each step behind the drawing, in seconds; the last leaves the run's report.json."""
     root, marks = folder.films / "MURA-v1.1", folder.films / "marks"
     pcamx = [sys.executable, "-m", "pcamx"]
     prepare = [*pcamx, "prepare", root, "--marks", marks, "--out", folder.store]

@@ -48,7 +48,7 @@ backward; convolutions are not among the kernels.
 
 
 def size(text: str) -> Size:
-    """A size of the command line: 256, or 8@128; the films of one rank."""
+    """Parse a size of the command line: 256, or 8@128; the films of one rank."""
     found = re.fullmatch(r"(\d+)(?:@(\d+))?", text)
     batch, pixels = (int(found[1]), int(found[2] or 320)) if found else (0, 0)
     if batch < 2 or pixels < 32 or pixels % 16:
@@ -60,7 +60,7 @@ def size(text: str) -> Size:
 
 
 def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable[[], Step]]:
-    """All loops, made when called; plain PyTorch first."""
+    """Return all loops, made when called; plain PyTorch first."""
     found: dict[str, Callable[[], Step]] = {
         PLAIN: partial(loops.plain, work),
         f"{PLAIN}, channels first": partial(loops.plain, work, channels_last=False),
@@ -87,7 +87,7 @@ def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable
 def open_loops(
     case: str, work: Work, made: Mapping[str, Callable[[], Step]], notes: list[str]
 ) -> tuple[dict[str, Step], list[Row]]:
-    """Every loop after its first steps, and what torch.compile made of those.
+    """Open every loop by its first steps; return what torch.compile made of those, too.
 
     What the compiler cannot do here is left out and noted. Raises PcamxError where a loop's losses
     are not plain PyTorch's.
@@ -132,7 +132,7 @@ def _count_anew() -> None:
 def measure(
     work: Work, zero: list[int], copy: float, notes: list[str], *, compiled: bool
 ) -> list[Row]:
-    """All figures of a stage; ``copy`` is the device's bandwidth in GB/s."""
+    """Measure all figures of a stage; ``copy`` is the device's bandwidth in GB/s."""
     case = f"{trainable(work.stage).title}, B {work.batch}, {work.pixels} px, {work.precision}"
     case += f", {work.ranks.world} ranks" if work.ranks.world > 1 else ""
     steps, counted = open_loops(case, work, rivals(work, zero, compiled=compiled), notes)

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def kind_of(number: int, kinds: Sequence[str]) -> str:
-    """What trial ``number`` does: files, and every now and then a training."""
+    """Say what trial ``number`` does: files, and every now and then a training."""
     files, runs = ([k for k in kinds if (k in RUNS) is long] for long in (False, True))
     if runs and (number % _RARE == 0 or not files):
         return runs[(number // _RARE if files else number) % len(runs)]

@@ -190,7 +190,7 @@ def attend(
     omega: float,
     sigma: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference.attend`, in two launches, and two backward."""
+    """Attend as `reference.attend`, in two launches, and two backward."""
     run: Callable[..., tuple[Tensor, ...]] = (
         operator if torch.compiler.is_compiling() else _Attend.apply
     )

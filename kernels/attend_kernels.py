@@ -20,7 +20,7 @@ from pcamx.kernels.strips import (
 
 @triton.jit
 def divide(x, y, ACC: tl.constexpr):
-    """Rounded to nearest, so that the maximum of a map becomes 1 (Triton's / is approximate)."""
+    """Divide, rounded to nearest, so that a map's maximum becomes 1 (Triton's / is approximate)."""
     if ACC == tl.float32:
         return tl.div_rn(x, y)
     else:
@@ -44,7 +44,7 @@ def attend_map_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program: the map of one image. The raw map waits in ``cam`` for its min and max."""
+    """Make one image's map in each program. The raw map waits in ``cam`` for its min and max."""
     ACC: tl.constexpr = cam_ptr.dtype.element_ty
     b = tl.program_id(0).to(tl.int64)
     c = tl.load(class_ptr + b)
@@ -97,7 +97,7 @@ def attend_mask_kernel(
     SIGMA: tl.constexpr,
     BLOCK_PARTS: tl.constexpr,
 ):
-    """One program: a strip of COLS columns; an image's last program adds up its area."""
+    """Mask a strip of COLS columns in each program; an image's last one adds up its area."""
     ACC: tl.constexpr = cam_ptr.dtype.element_ty
     blocks: tl.constexpr = (W + COLS - 1) // COLS
     parts: tl.constexpr = (h + 1) * blocks
@@ -158,7 +158,7 @@ def attend_bwd_kernel(
     COUNTERS: tl.constexpr,
     BLOCK_COUNTERS: tl.constexpr,
 ):
-    """One program: a strip of COLS columns, and its part of Wy^T G Wx for the cells around it."""
+    """Go back over a strip of COLS columns in each program: Wy^T G Wx for the cells around it."""
     ACC: tl.constexpr = cam_ptr.dtype.element_ty
     if tl.program_id(0) == 0:
         n = tl.arange(0, BLOCK_COUNTERS)

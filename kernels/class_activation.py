@@ -31,7 +31,7 @@ BLOCK_K, BLOCK_N = 32, 128  # 32 values a thread at 4 warps: no spills; 64 bytes
 def map_arguments(
     features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, int]]:
-    """The first six arguments of every kernel that reads feature maps, and its constants."""
+    """Return the first six arguments of every kernel that reads feature maps, and its constants."""
     features_BKN = flatten_map(features_BKhw)
     C, K = weight_CK.shape
     given = features_BKN, weight_CK.contiguous(), class_index_B.contiguous(), *features_BKN.stride()
@@ -40,12 +40,12 @@ def map_arguments(
 
 
 def empty_gradients(features_BKhw: Tensor, weight_CK: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the gradients to features and weight."""
+    """Make room for the gradients to features and weight."""
     return empty_like_map(features_BKhw), weight_CK.new_empty(weight_CK.shape)
 
 
 def counters(weight_CK: Tensor) -> int:
-    """How many zeros `launch_backward` counts on."""
+    """Count the zeros that `launch_backward` counts on."""
     return -(-weight_CK.shape[1] // BLOCK_K)
 
 
@@ -60,7 +60,7 @@ def launch_backward(
     span_B: Tensor | None = None,
     **tiling: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients to features and weight in one launch; ``counter`` holds `counters` zeros."""
+    """Launch the gradients to features and weight at once; ``counter`` holds `counters` zeros."""
     grads = empty_gradients(features_BKhw, weight_CK)
     B, K = len(features_BKhw), weight_CK.shape[1]
     if B == 0:
@@ -159,7 +159,7 @@ operator.register_autograd(_operator_backward, setup_context=_save)
 def class_activation(
     features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool
 ) -> Tensor:
-    """As `reference.class_activation`, in one launch; two backward with the counter's zeros."""
+    """Reduce as `reference.class_activation`, one launch; two backward with the counter's zeros."""
     run: Callable[..., Tensor] = (
         operator if torch.compiler.is_compiling() else _ClassActivation.apply
     )

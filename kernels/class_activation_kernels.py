@@ -14,7 +14,7 @@ from pcamx.kernels.strips import add_windows
 def class_weight(
     weight_ptr, c, k, C: tl.constexpr, K: tl.constexpr, POSITIVE: tl.constexpr, ACC: tl.constexpr
 ):
-    """Row ``c`` of the weight [C, K] at channels ``k``; zeros for a class that is none."""
+    """Load row ``c`` of the weight [C, K] at channels ``k``; zeros for a class that is none."""
     w_k = tl.load(weight_ptr + c * K + k, mask=(k < K) & (c >= 0) & (c < C), other=0.0).to(ACC)
     if POSITIVE:
         w_k = tl.where(w_k < 0, 0.0, w_k)
@@ -37,7 +37,7 @@ def map_tile(
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """The map at cells ``n``."""
+    """Return the map at cells ``n``."""
     sum_kn = tl.zeros([BLOCK_K, BLOCK_N], ACC)
     for k0 in range(0, K, BLOCK_K):
         k = k0 + tl.arange(0, BLOCK_K)
@@ -67,7 +67,7 @@ def class_activation_fwd_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program: BLOCK_N cells of one image."""
+    """Make BLOCK_N cells of one image in each program."""
     ACC: tl.constexpr = cam_ptr.dtype.element_ty
     tiles: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     b = tl.program_id(0).to(tl.int64) // tiles
@@ -111,7 +111,7 @@ def class_activation_bwd_kernel(
     COLS: tl.constexpr = 0,
     CELLS: tl.constexpr = 0,
 ):
-    """One program: BLOCK_K channels of one image; the last of these channels adds the images."""
+    """Go back over BLOCK_K channels of an image in each program; the last one adds the images."""
     ACC: tl.constexpr = partial_ptr.dtype.element_ty
     blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     b = tl.program_id(0).to(tl.int64) // blocks

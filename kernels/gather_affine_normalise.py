@@ -87,7 +87,7 @@ def gather_affine_normalise_kernel(
     BLOCK_W: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """One tile of one film: B * ceil(H / (STEPS BLOCK_H)) * ceil(W / BLOCK_W) programs."""
+    """Make a film's tile in each of B * ceil(H / (STEPS BLOCK_H)) * ceil(W / BLOCK_W) programs."""
     across: tl.constexpr = (W + BLOCK_W - 1) // BLOCK_W
     tiles: tl.constexpr = across * ((H + STEPS * BLOCK_H - 1) // (STEPS * BLOCK_H))
     b, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
@@ -216,6 +216,6 @@ def gather_affine_normalise(
     lesion_M1HW: Tensor | None,
     lesion_row_B: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """As `reference.gather_affine_normalise`, in one launch; no such row gives NaN."""
+    """Gather as `reference.gather_affine_normalise`, in one launch; no such row gives NaN."""
     run = operator if torch.compiler.is_compiling() else _forward
     return run(canvas_N1HW, row_B, theta_B23, gain_B, mean, std, lesion_M1HW, lesion_row_B)

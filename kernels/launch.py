@@ -12,12 +12,12 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
 def runs_on(device: torch.device) -> bool:
-    """Whether the kernels can run on tensors of ``device``."""
+    """Tell whether the kernels can run on tensors of ``device``."""
     return device.type == "cuda" or (device.type == "cpu" and INTERPRETED)
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device; this makes it the tensor's."""
+    """Make the tensor's device the current one, on which Triton launches."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
@@ -27,30 +27,30 @@ def power_of_two(number: int) -> int:
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:
-    """None stays None: a kernel is built without it."""
+    """Make it contiguous; None stays None: a kernel is built without it."""
     return None if tensor is None else tensor.contiguous()
 
 
 def map_dtype(features_BKhw: Tensor) -> torch.dtype:
-    """Dtype of maps and of every sum: float32, or float64 for float64 features."""
+    """Return the dtype of maps and of every sum: float32, or float64 for float64 features."""
     return torch.promote_types(features_BKhw.dtype, torch.float32)
 
 
 def empty_map(features_BKhw: Tensor) -> Tensor:
-    """Uninitialised map [B, h, w] of the features."""
+    """Return an uninitialised map [B, h, w] of the features."""
     B, _, h, w = features_BKhw.shape
     return features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
 
 
 def flatten_map(features_BKhw: Tensor) -> Tensor:
-    """[B, K, h w], a view of contiguous and of channels_last features, a copy of any other."""
+    """Return [B, K, h w], a view of contiguous and channels_last features, a copy of any other."""
     if features_BKhw.is_contiguous(memory_format=torch.channels_last):
         return features_BKhw.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
     return features_BKhw.contiguous().flatten(2)
 
 
 def empty_like_map(features_BKhw: Tensor) -> Tensor:
-    """Uninitialised, in the layout that `flatten_map` can view: the features' where it can."""
+    """Return memory in a layout that `flatten_map` can view: the features' where it can."""
     if features_BKhw.is_contiguous(memory_format=torch.channels_last):
         return torch.empty_like(features_BKhw, memory_format=torch.channels_last)
     return torch.empty_like(features_BKhw, memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ from torch import Tensor
 def class_activation(
     features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool
 ) -> Tensor:
-    """Class activation map of each image's class, without bias.
+    """Return the class activation map of each image's class, without bias.
 
     Eq. (2), H'_c = sum_k max(0, w_ck) h_k, or eq. (1), the plain map, where ``positive`` is
     false. Accumulated in float32 whatever the features' dtype.
@@ -29,7 +29,7 @@ def class_activation(
 
 
 def normalise(map_Bhw: Tensor) -> tuple[Tensor, Tensor]:
-    """Min-max of each map to [0, 1] without gradient through min and max, and which are flat.
+    """Scale each map to [0, 1] without gradient through min and max; say which are flat.
 
     A flat map becomes all ones. Returns the maps [B, h, w] and the flags [B].
     """
@@ -48,7 +48,7 @@ def attend(
     omega: float,
     sigma: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Positive CAM > min-max > bilinear upsampling > M = sigmoid(omega (A - sigma)) > x * M.
+    """Apply positive CAM > min-max > bilinear upsampling > M = sigmoid(omega (A - sigma)) > x * M.
 
     A flat map gives an all-ones mask. Returns the masked image in the image's dtype, the
     normalised map and the mask's mean [B] (exactly 1 only for a flat map).
@@ -60,7 +60,7 @@ def attend(
 def mask_image(
     map_Bhw: Tensor, image_B1HW: Tensor, omega: float, sigma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `attend`, from a map on; the map as it is, not normalised."""
+    """Mask as `attend`, from a map on; the map as it is, not normalised."""
     map_Bhw, flat_B = normalise(map_Bhw)
     up_B1HW = F.interpolate(
         map_Bhw[:, None], size=image_B1HW.shape[-2:], mode="bilinear", align_corners=False

@@ -19,7 +19,7 @@ _COMPILED = tl.constexpr(not INTERPRETED)
 
 
 def tiling(h: int, w: int, H: int, W: int) -> dict[str, int]:
-    """Constants of the kernels that go by strips: sizes, and rows at once and how often."""
+    """Return constants of the kernels that go by strips: sizes, rows at once and how often."""
     most = H // h + (H % h > 0)  # rows of a strip
     rows = min(ROWS, power_of_two(most))
     return {
@@ -29,18 +29,18 @@ def tiling(h: int, w: int, H: int, W: int) -> dict[str, int]:
 
 
 def strips(h: int, W: int) -> int:
-    """Programs that an image takes."""
+    """Count the programs that an image takes."""
     return (h + 1) * -(-W // COLS)
 
 
 def window(w: int, W: int) -> int:
-    """Cells, a power of two, that the columns of any program lie between."""
+    """Return the cells, a power of two, that the columns of any program lie between."""
     return power_of_two(min((COLS - 1) * w // W + 3, w))
 
 
 @triton.jit
 def columns(x, w: tl.constexpr, W: tl.constexpr, ACC: tl.constexpr):
-    """Left and right cell of columns ``x`` and the right one's share; whole numbers, so exact."""
+    """Return left and right cell of columns ``x`` and the right one's share; whole, so exact."""
     place = tl.minimum(tl.maximum((2 * x + 1) * w - W, 0), (w - 1) * 2 * W)
     left = tl.minimum(place // (2 * W), max(w - 2, 0))
     share = (place - left * (2 * W)).to(ACC) * (1 / (2 * W))
@@ -49,13 +49,13 @@ def columns(x, w: tl.constexpr, W: tl.constexpr, ACC: tl.constexpr):
 
 @triton.jit
 def first_row(s, h: tl.constexpr, H: tl.constexpr):
-    """First row of pixels of strip ``s``; H for s = h + 1."""
+    """Return the first row of pixels of strip ``s``; H for s = h + 1."""
     return tl.where(s > h, H, tl.maximum((H * (2 * s - 1) + h - 1) // (2 * h), 0))
 
 
 @triton.jit
 def first_share(s, h: tl.constexpr, H: tl.constexpr, ACC: tl.constexpr):
-    """Share f of cell row ``s`` in the first row of pixels of strip s; h / H more in each next."""
+    """Return the share f of cell row ``s`` in the first pixel row of strip s; then h / H more."""
     place = (2 * first_row(s, h, H) + 1) * h - H - (s - 1) * (2 * H)
     return place.to(ACC) * (1 / (2 * H))
 
@@ -72,7 +72,7 @@ def exponents(
     SLOPE: tl.constexpr,
     SIGMA: tl.constexpr,
 ):
-    """(sigma - A(y, x)) omega log2(e) in the first row y of strip ``s``, and what f adds to it."""
+    """Return (sigma - A(y, x)) omega log2(e) in strip ``s``'s first row y; what f adds to it."""
     ACC: tl.constexpr = cam_ptr.dtype.element_ty
     left, right, share = columns(x, w, W, ACC)
     upper_ptr = cam_ptr + tl.maximum(s - 1, 0) * w
@@ -85,7 +85,7 @@ def exponents(
 
 @triton.jit
 def sigmoid(exponent):
-    """1 / (1 + 2^exponent), in three instructions of a GPU, each within an ulp or two."""
+    """Return 1 / (1 + 2^exponent), in three instructions of a GPU, each within an ulp or two."""
     if _COMPILED and exponent.dtype == tl.float32:
         return tl.inline_asm_elementwise(
             """{
@@ -106,7 +106,7 @@ def sigmoid(exponent):
 
 @triton.jit
 def window_start(block, w: tl.constexpr, W: tl.constexpr, COLS: tl.constexpr):
-    """Left cell of the first column of a block of COLS columns."""
+    """Return the left cell of the first column of a block of COLS columns."""
     return tl.maximum((2 * block * COLS + 1) * w - W, 0) // (2 * W)
 
 
@@ -120,7 +120,7 @@ def add_windows(
     COLS: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    """Sums over the strips' windows at cells ``n``, each in the same order every time."""
+    """Sum over the strips' windows at cells ``n``, each in the same order every time."""
     blocks: tl.constexpr = (W + COLS - 1) // COLS
     i, j = n // w, n % w
     # Columns that reach cell j lie less than W / w from its own place.

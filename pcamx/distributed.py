@@ -70,7 +70,7 @@ class HostRanks:
         return self.rank == self.leader
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's ``value``, by rank."""
+        """Return everybody's ``value``, by rank."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -78,7 +78,7 @@ class HostRanks:
         return values
 
     def share(self, size: int) -> range:
-        """This rank's part of ``size`` rows that the ranks of the host divide."""
+        """Return this rank's part of ``size`` rows that the ranks of the host divide."""
         return range(size * self.place // self.count, size * (self.place + 1) // self.count)
 
     def raise_together(self, failure: str) -> None:

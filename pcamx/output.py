@@ -16,7 +16,7 @@ from pcamx.errors import PcamxError
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there at the end takes ``path``'s place.
+    """Yield a name beside ``path`` to write to; what is there at the end takes ``path``'s place.
 
     It is on the disk when it does. What a killed process left of an earlier try is removed.
     Raises PcamxError that names ``path`` where the disk refuses; nothing is left behind.
@@ -39,7 +39,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_files(folder: Path) -> Iterator[Path]:
-    """An empty folder inside ``folder``; at the end its files take the place of those outside.
+    """Yield an empty folder inside ``folder``, whose files at the end replace those outside.
 
     All are written before the first is moved, so a full disk leaves the earlier ones.
     """
@@ -139,7 +139,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refused(error: Exception) -> bool:
-    """Whether the system did not let a file be written, in torch's RuntimeErrors as well."""
+    """Tell whether the system did not let a file be written, in torch's RuntimeErrors as well."""
     return isinstance(error, OSError) or any(sign in str(error) for sign in _TORCH_WRITER)
 
 
@@ -148,7 +148,7 @@ _TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "Parent directory
 
 
 def refusal(error: Exception) -> str:
-    """Why a write failed; torch's RuntimeError is about its file format, not about the disk."""
+    """Say why a write failed; torch's RuntimeError is about its file format, not about the disk."""
     return getattr(error, "strerror", None) or "the disk is full or refused the write"
 
 
@@ -185,7 +185,7 @@ def _clear_up(folder: Path) -> None:
 
 
 def lives(process: int) -> bool:
-    """Whether another process of this number runs."""
+    """Tell whether another process of this number runs."""
     if process == os.getpid():
         return False
     try:

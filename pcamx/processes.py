@@ -24,7 +24,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 def in_processes(
     work: Callable[[T], R], items: Sequence[T], films: Sequence[Path], workers: int | None
 ) -> Iterator[R]:
-    """``work`` of every item, in order, by ``workers`` processes, all cores by default.
+    """Yield ``work`` of every item, in order, by ``workers`` processes, all cores by default.
 
     ``films`` are the files that the items are about. Raises PcamxError near the film on which a
     process died, and what ``work`` raises.
@@ -46,7 +46,7 @@ def in_processes(
 
 
 def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecutor:
-    """A pool whose processes are all launched; ``initializer`` calls `begin`.
+    """Start a pool whose processes are all launched; ``initializer`` calls `begin`.
 
     Ctrl-C and SIGTERM wait for that: a process launched by half complains with a traceback.
     """
@@ -65,7 +65,7 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
 
 
 def begin() -> None:
-    """What a process does first: send its stderr nowhere, bound its memory, end with its parent.
+    """Begin a process: send its stderr nowhere, bound its memory, have it end with its parent.
 
     Codecs complain on stderr without a file name; a killed parent's processes would wait for ever.
     """

@@ -13,7 +13,7 @@ class Track(Protocol):
 
 
 def silent(work: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The Track that shows nothing."""
+    """Track without showing anything."""
     del what, total
     yield from work
 
@@ -23,5 +23,5 @@ Say = Callable[[str], None]
 
 
 def mute(text: str) -> None:
-    """The Say that shows nothing."""
+    """Say nothing."""
     del text

@@ -20,7 +20,7 @@ PACKAGES = {
 
 
 def versions(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Versions of pcamx, Python and `PACKAGES`, or "not installed"; nothing is imported.
+    """Return the versions of pcamx, Python and `PACKAGES`, or "not installed"; imports nothing.
 
     ``extra`` adds to the packages: short name to distribution.
     """
@@ -34,7 +34,9 @@ def versions(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The project's commit, with "+changes" where the working tree differs; None outside git."""
+    """Return the project's commit, with "+changes" where the working tree differs; None outside
+    git.
+    """
     project = Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str:
@@ -50,12 +52,12 @@ def commit() -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the GPU, or model and cores of the processor."""
+    """Return the name of the GPU, or model and cores of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
 
 
 def driver() -> str | None:
-    """Version of the NVIDIA driver, None where nvidia-smi does not tell."""
+    """Return the version of the NVIDIA driver, None where nvidia-smi does not tell."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)  # noqa: S603

@@ -1,12 +1,16 @@
 """A tiny drawn data set, prepared once a session, and configs of runs on it."""
 
+import fcntl
+import inspect
 import os
 import shutil
+import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import processes
@@ -16,8 +20,9 @@ import yaml
 
 torch.set_num_threads(1)
 
+TESTS = Path(__file__).parent
 WriteConfig = Callable[..., Path]
-# Files whose tests train, start processes or compile, the longest first, and what they share.
+# Files whose tests train, compile or run on Triton's interpreter, the longest first.
 SLOW = (
     *("test_launch", "test_evaluate", "test_kernels", "test_checkpoint", "test_compile"),
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
@@ -25,7 +30,8 @@ SLOW = (
     *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
     *("test_readme", "test_heap", "test_watch", "test_zero_parity"),
 )
-SLOW_FIXTURES = {"finished_run", "evaluated_run"}
+STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
+"""What of `processes` and `subprocess` starts a process."""
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
 
 
@@ -45,6 +51,26 @@ def asks_for_gpu(expression: str) -> bool:
     return "gpu" in expression.replace("not gpu", "").split()
 
 
+def starts_processes(function: Any, seen: set[Any] | None = None) -> bool:
+    """Tell whether a test, a fixture or what they call in tests/ starts a process."""
+    seen = set() if seen is None else seen
+    if not isinstance(function, FunctionType) or function in seen:
+        return False
+    seen.add(function)
+    names, codes = set[str](), [function.__code__]
+    for code in codes:
+        names |= set(code.co_names)
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    known = [function.__globals__[name] for name in names if name in function.__globals__]
+    if not STARTS.isdisjoint(names) and any(it is processes or it is subprocess for it in known):
+        return True
+    return any(starts_processes(inner, seen) for inner in known if _is_ours(inner))
+
+
+def _is_ours(found: Any) -> bool:
+    return isinstance(found, FunctionType) and Path(found.__code__.co_filename).parent == TESTS
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what ``make quick`` leaves out, and begin with the longest files.
@@ -52,9 +78,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The workers of ``make test`` take whole files in turn: one that began last would run alone.
     """
     for item in items:
-        if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(item.fixturenames):  # type: ignore[attr-defined]
+        fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+        made = [fixture.func for found in fixtures for fixture in found]
+        functions = (item.function, *map(inspect.unwrap, made))  # type: ignore[attr-defined]
+        if item.path.stem in SLOW or any(map(starts_processes, functions)):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder that ``make(folder)`` fills, once for all of pytest's workers.
+
+    A worker that comes while another makes it waits. What tests may change they copy.
+    """
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -63,19 +110,23 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pcamx.data.phantom import draw_phantoms
     from pcamx.progress import silent
 
-    out = tmp_path_factory.mktemp("data") / "phantoms"
-    draw_phantoms(out, train=32, valid=14, size=48, seed=3, workers=1, track=silent)
-    return out
+    def make(folder: Path) -> None:
+        out = folder / "phantoms"
+        draw_phantoms(out, train=32, valid=14, size=48, seed=3, workers=1, track=silent)
+
+    return once(tmp_path_factory, "data", make) / "phantoms"
 
 
 @pytest.fixture(scope="session")
-def store_folder(phantoms: Path) -> Path:
+def store_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared store of ``phantoms``."""
     from pcamx.data.prepare.store_builder import prepare
 
-    out = phantoms.parent / "store"
-    prepare(phantoms / "MURA-v1.1", out, table=None, marks=phantoms / "marks")
-    return out
+    def make(folder: Path) -> None:
+        films, marks = phantoms / "MURA-v1.1", phantoms / "marks"
+        prepare(films, folder / "store", table=None, marks=marks, workers=1)
+
+    return once(tmp_path_factory, "prepared", make) / "store"
 
 
 @pytest.fixture(scope="session")
@@ -112,9 +163,11 @@ def write_config(store_folder: Path) -> WriteConfig:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
     """Folder of a run of all stages and the segmenter; copy it before changing it."""
-    config = write_config(tmp_path_factory.mktemp("finished"), ONE_EPOCH)
-    processes.train(2, config, "all").ok()
-    return config.parent / "run"
+
+    def make(folder: Path) -> None:
+        processes.train(2, write_config(folder, ONE_EPOCH), "all").ok()
+
+    return once(tmp_path_factory, "finished", make) / "run"
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +175,14 @@ def evaluated_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A copy of that run, evaluated."""
     from pcamx.evaluation.evaluate import evaluate
 
-    copy = tmp_path_factory.mktemp("evaluated") / "run"
-    shutil.copytree(finished_run, copy)
-    evaluate(copy)
-    return copy
+    def make(folder: Path) -> None:
+        shutil.copytree(finished_run, folder / "run")
+        evaluate(folder / "run")
+
+    return once(tmp_path_factory, "evaluated", make) / "run"
+
+
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw two films a report, not a dozen, which take most of an evaluation's time."""
+    monkeypatch.setattr("pcamx.evaluation.example_films._FILMS", 2)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def test_new_entries_appear_everywhere(tmp_path: Path, write_config: Any) -> Non
     config = write_config(tmp_path, {"stages.toy": {"epochs": 1}})
 
     def toys(*words: object) -> str:
-        return processes.command(sys.executable, TOYS, *words, cwd=tmp_path).ok().text
+        return processes.python(TOYS, *words, cwd=tmp_path).ok().text
 
     toys("train", "--stage", "toy", "--config", config)
     run = tmp_path / "run"

@@ -273,7 +273,8 @@ def own_films(phantoms: Path, tmp_path: Path) -> Path:
     from pcamx.data.prepare.store_builder import prepare
 
     shutil.copytree(phantoms / "MURA-v1.1", tmp_path / "films")
-    prepare(tmp_path / "films", tmp_path / "store", table=None, marks=phantoms / "marks")
+    marks = phantoms / "marks"
+    prepare(tmp_path / "films", tmp_path / "store", table=None, marks=marks, workers=1)
     return tmp_path / "store"
 
 

@@ -166,7 +166,8 @@ def test_prepare_as_a_user_does(release: Path, tmp_path: Path, pcamx: Pcamx) -> 
 
 def test_other_marks_take_the_place_of_its_own(release: Path, tmp_path: Path) -> None:
     write_marks(tmp_path / "mine.json", [21, 23])
-    assert prepare(release, tmp_path / "store", marks=tmp_path / "mine.json").marks.used == 2
+    marks = tmp_path / "mine.json"
+    assert prepare(release, tmp_path / "store", marks=marks, workers=1).marks.used == 2
 
 
 def test_test_films_kept_elsewhere(copy: Path, tmp_path: Path, pcamx: Pcamx) -> None:

@@ -14,7 +14,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from test_stages import films, make, settings
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from pcamx import config as configs
 from pcamx import engine
@@ -166,7 +165,7 @@ def one_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_gradient_is_that_of_one(tmp_path: Path) -> None:
-    spawn(one_rank, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    processes.on_ranks(one_rank, str(tmp_path))
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for name, expected in gradients(slice(0, 8)).items():
         averaged = (shares[0][name] + shares[1][name]) / 2
@@ -218,7 +217,7 @@ def worker(rank: int, path: str, port: int) -> None:
 def test_every_zero_stage_trains_alike(tmp_path: Path, write_config: Any) -> None:
     """One rank of two has no marked film; input gradients go twice backward under 0, 1 and 2."""
     path = write_config(tmp_path)
-    spawn(worker, (str(path), processes.free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    processes.on_ranks(worker, str(path), processes.free_port())
     found = torch.load(tmp_path / "0.pt", weights_only=False)
     assert found.keys() == {(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)}
     for (count, _), losses in found.items():

@@ -107,7 +107,7 @@ def test_plain_python_alone_resumes_and_ends(tmp_path: Path, write_config: Any) 
     write_config(tmp_path)
     words = ("--stage", 1, "--config", "run.yaml")
     env = {"PCAMX_TEST_STOP": "0 0 3 SIGINT"}
-    stopped = processes.command(sys.executable, processes.DRIVE, *words, cwd=tmp_path, **env)
+    stopped = processes.python(processes.DRIVE, *words, cwd=tmp_path, **env)
     assert stopped.code == 130
     assert f"continue with: python {processes.TRAIN} --stage 1 --config" in stopped.text
     assert "stage 1, epoch 1, after validation; checkpoint saved" in stopped.text

@@ -180,6 +180,7 @@ def test_a_section_left_out_is_written_and_read_as_null(tmp_path: Path, write_co
     assert configs.load(tmp_path / "again.yaml") == config and config.stages["segmenter"] is None
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_where_it_is_not_finished_or_not_there(evaluated_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(evaluated_run, copy)

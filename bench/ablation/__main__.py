@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """0, 1 where a run failed, 2 with one line for a mistake, 130 after Ctrl-C or SIGTERM."""
+    """Return 0, 1 where a run failed, 2 and one line for a mistake, 130 after Ctrl-C, SIGTERM."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Train and evaluate every cell of a grid with every seed, and table them.",

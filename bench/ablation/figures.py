@@ -56,7 +56,7 @@ class Gain:
 
 
 def level(runs: Sequence[Measured], keys: Sequence[str]) -> Level | None:
-    """Of where ``keys`` lead in report.json; None where it is undefined for any of the seeds."""
+    """Return what ``keys`` lead to in report.json; None where it is undefined for a seed."""
     values = []
     for run in runs:
         found: Any = run.report
@@ -75,7 +75,8 @@ def gain(
     key: str,
     minus: tuple[str, str] | None = None,
 ) -> Gain | None:
-    """Column ``key`` of ``place``, network and map, in ``ones`` minus ``firsts``; see `difference`.
+    """Compare column ``key`` of ``place``, network and map, in ``ones`` minus ``firsts``; see
+    `difference`.
 
     None where it is undefined for any of the seeds.
     """
@@ -124,7 +125,7 @@ def correct(groups: Iterable[dict[str, Any]]) -> None:
 
 
 def level_rows(group: str, name: str, levels: Mapping[str, Level]) -> Iterator[Row]:
-    """The rows of a record that say what ``levels`` are."""
+    """Return the rows of a record that say what ``levels`` are."""
     for metric, found in levels.items():
         yield Row(group, name, metric, found.mean, "")
         yield Row(group, name, f"{metric}, smallest seed", found.low, "")
@@ -132,7 +133,7 @@ def level_rows(group: str, name: str, levels: Mapping[str, Level]) -> Iterator[R
 
 
 def gain_rows(group: str, name: str, gains: Mapping[str, Gain]) -> Iterator[Row]:
-    """The rows of a record that say what ``gains`` are."""
+    """Return the rows of a record that say what ``gains`` are."""
     for metric, found in gains.items():
         values = {"": found.value}
         if found.interval:

@@ -76,7 +76,7 @@ class Job:
         return f"{self.cell.name}, seed {self.seed}"
 
     def beside(self, suffix: str) -> Path:
-        """The runner's own file next to the run's folder."""
+        """Return the runner's own file next to the run's folder."""
         return self.folder.with_name(self.folder.name + suffix)
 
 
@@ -175,7 +175,8 @@ def _check(grid: Grid) -> None:
 
 
 def jobs(grid: Grid, out: Path) -> list[Job]:
-    """Every run, seeds outermost and the base first, so that a stopped ablation has whole seeds.
+    """Return every run, seeds outermost and the base first, so that a stopped ablation has whole
+    seeds.
 
     ``out`` and the config's paths are taken from the working directory.
     """
@@ -212,7 +213,7 @@ def _job(grid: Grid, cell: Cell, seed: int, out: Path) -> Job:
 
 
 def absolute(config: Config) -> Config:
-    """The config with its folders as absolute paths."""
+    """Return the config with its folders as absolute paths."""
     paths = {
         "run.folder": config.run.folder,
         "data.store": config.data.store,
@@ -238,7 +239,7 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
 
 
 def starts_missing(job: Job) -> list[Path]:
-    """Weights that the job starts from and that are not there yet."""
+    """Return weights that the job starts from and that are not there yet."""
     found = [start_weights(job.config, entry.key) for entry in job.cell.stages]
     own = [RunFolder(job.folder).weights(entry.key) for entry in job.cell.stages]
     return [path for path in found if path and path not in own and not path.is_file()]

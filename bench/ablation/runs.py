@@ -34,7 +34,7 @@ _WAIT = 2.0  # seconds between two looks at runs in work elsewhere
 
 
 def finished(job: Job) -> bool:
-    """Whether everything is trained and report.json measures it, on twins where there are any."""
+    """Tell whether everything is trained and report.json measures it, on twins where asked."""
     trained = all(_weights(job, stage).is_file() for stage in job.cell.train)
     run = RunFolder(job.folder)
     try:

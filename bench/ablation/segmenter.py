@@ -10,7 +10,7 @@ from pcamx.compare.measured import Measured
 
 
 def against_segmenter(cell: Cell, runs: Sequence[Measured]) -> dict[str, Level | Gain]:
-    """Both decoders' figures and their paired difference; empty unless the cell trains both."""
+    """Return both decoders' figures and paired difference; empty unless the cell trains both."""
     if not runs or not {STAGE_3.key, SEGMENTER.key} <= set(cell.train):
         return {}
     found: dict[str, Level | Gain | None] = {}
@@ -28,7 +28,7 @@ def against_segmenter(cell: Cell, runs: Sequence[Measured]) -> dict[str, Level |
 
 
 def rival_rows(cell: Cell, found: Mapping[str, Level | Gain]) -> Iterator[Row]:
-    """The rows of a record that say what `against_segmenter` found."""
+    """Return the rows of a record that say what `against_segmenter` found."""
     case = f"{STAGE_3.title} against the {SEGMENTER.title}"
     levels = {name: figure for name, figure in found.items() if isinstance(figure, Level)}
     gains = {name: figure for name, figure in found.items() if isinstance(figure, Gain)}

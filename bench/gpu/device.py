@@ -20,9 +20,10 @@ def run(options: argparse.Namespace) -> None:
     if device.type == "cuda":
         shown = torch.cuda.get_device_properties(device)
         found.rows.append(Row("device", "memory", "size", shown.total_memory / 1e9, "GB"))
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         notes = [
             f"compute capability {shown.major}.{shown.minor}",
-            f"cuDNN {torch.backends.cudnn.version()}",
+            f"cuDNN {cudnn}",
         ]
     if options.json:
         record.write_json(found, options.json)

@@ -50,7 +50,7 @@ def _tests(name: str, *words: str) -> Job:
 
 
 def on_gpu(out: Path) -> Iterator[Job]:
-    """Jobs for a GPU; ``out`` is where benches leave their tables."""
+    """Return jobs for a GPU; ``out`` is where benches leave their tables."""
     yield _bench(out, "A-device", "gpu.device")
     yield from (_tests(f"A-{Path(f).stem}", "-m", "gpu", f) for f in KERNEL_TESTS)
     for name, sizes in (("256", [256]), ("16-64", [16, 64]), ("others", [1, 1024, "16@1024"])):
@@ -61,8 +61,7 @@ def on_gpu(out: Path) -> Iterator[Job]:
             yield _bench(out, f"C-stage-{entry.key}-films-{films}", "step", *words)
     yield _tests("D-tests", "-m", "gpu", *(f"--ignore={file}" for file in KERNEL_TESTS))
     yield _bench(out, "D-loader", "loader")
-    words = ("--folder", out / "mura", "--share", 0.1, "--epochs", 2)
-    yield _bench(out, "E-mura", "mura", *words)
+    yield _bench(out, "E-mura", "mura", "--folder", out / "mura", "--share", 0.1, "--epochs", 2)
     for entry in classifiers():
         name = f"F-profile-stage-{entry.key}"
         yield _bench(out, name, "gpu.profile", "--stage", entry.key, "--films", 256)
@@ -79,14 +78,14 @@ def _sanitized(tool: str) -> Job:
 
 
 def on_cpu(out: Path) -> Iterator[Job]:
-    """The same commands at toy size."""
+    """Return the same commands at toy size."""
     yield _bench(out, "A-device", "gpu.device")
     yield _tests("A-test_kernels", KERNEL_TESTS[0], "-k", "flat")
     yield _bench(out, "B-films-2", "kernels", "--sizes", "2@32")
     words = ("--stages", 1, "--sizes", "2@32", "--zero", 1, "--eager")
     yield _bench(out, "C-stage-1-films-2", "step", *words)
     yield _tests("D-tests", "tests/test_order.py")
-    words = ("--folder", out / "mura", "--share", 0.001, "--size", 64, "--canvas", 32)
-    yield _bench(out, "E-mura", "mura", *words, "--epochs", 1, "--batch", 8)
-    words = ("--stage", 1, "--films", 2, "--pixels", 32)
-    yield _bench(out, "F-profile-stage-1", "gpu.profile", *words)
+    toy = ("--share", 0.001, "--size", 64, "--canvas", 32, "--epochs", 1, "--batch", 8)
+    yield _bench(out, "E-mura", "mura", "--folder", out / "mura", *toy)
+    small = ("--stage", 1, "--films", 2, "--pixels", 32)
+    yield _bench(out, "F-profile-stage-1", "gpu.profile", *small)

@@ -44,7 +44,7 @@ echo "in the checkout: PYTHONPATH=. $(pwd)/.venv/bin/python -m bench.gpu"
 
 
 def requirements() -> list[str]:
-    """What pyproject.toml asks for, the dev extra and all that it names included."""
+    """Return what pyproject.toml asks for, the dev extra and all that it names included."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
 

@@ -11,7 +11,7 @@ from bench.gpu.work import Result
 
 
 def page(jobs: Sequence[Job], out: Path, where: str) -> str:
-    """What became of each job, then each part's tables, or the ends of its logs."""
+    """Return what became of each job, then each part's tables, or the ends of its logs."""
     results = {job.name: work.read(job.name, out) for job in jobs}
     lines = ["# An hour of a GPU", "", where, "", "| job | result | seconds |", "|---|---|---|"]
     lines += [

@@ -19,7 +19,7 @@ WARM, STEPS, SHOWN = 3, 3, 40
 
 
 def measure(work: Work, trace: Path) -> list[Row]:
-    """Milliseconds a step of what takes most, on the device, or on a CPU without one."""
+    """Measure the milliseconds a step of what takes most, on the GPU or without one on the CPU."""
     step = loops.ours(work, 1)
     for _ in range(WARM):
         step()

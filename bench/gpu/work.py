@@ -33,13 +33,13 @@ class Result:
 
 
 def done(job: Job, out: Path) -> Result | None:
-    """What an earlier call left of the job, if it passed with this very command."""
+    """Return what an earlier call left of the job, if it passed with this very command."""
     found = read(job.name, out)
     return found if found and found.passed and found.command == job.command else None
 
 
 def read(name: str, out: Path) -> Result | None:
-    """A job's result; None where there is none that can be read."""
+    """Return a job's result; None where there is none that can be read."""
     try:
         return Result(**json.loads((out / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

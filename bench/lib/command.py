@@ -13,7 +13,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def parser(bench: str, text: str, example: str) -> argparse.ArgumentParser:
-    """Parser of `python -m bench.<bench>` with the options --json and --markdown."""
+    """Return the parser of `python -m bench.<bench>` with the options --json and --markdown."""
     made = argparse.ArgumentParser(
         prog=f"python -m bench.{bench}", description=text, epilog=f"example: {example}"
     )
@@ -28,12 +28,12 @@ def parser(bench: str, text: str, example: str) -> argparse.ArgumentParser:
 
 
 def command_line(bench: str) -> str:
-    """The command as the user gave it, without the interpreter's path."""
+    """Return the command as the user gave it, without the interpreter's path."""
     return shlex.join(["python", "-m", f"bench.{bench}", *sys.argv[1:]])
 
 
 def free_port() -> int:
-    """A TCP port of this host that nothing listens on."""
+    """Return a TCP port of this host that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

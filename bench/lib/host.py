@@ -26,7 +26,7 @@ class NoKernel:
 
 
 def without_kernels() -> ExitStack:
-    """No kernel of attention runs until the stack is closed."""
+    """Keep every kernel of attention from running until the stack is closed."""
     stack = ExitStack()
     for module in (attend, class_activation):
         for name in [name for name in dir(module) if name.endswith("_kernel")]:
@@ -35,7 +35,7 @@ def without_kernels() -> ExitStack:
 
 
 def microseconds(call: Callable[[], object]) -> float:
-    """Median over rounds of the mean of a call, after one round that does not count."""
+    """Return the median over rounds of the mean of a call, after one round that does not count."""
     times = []
     for _ in range(ROUNDS + 1):
         start = time.process_time()
@@ -46,7 +46,7 @@ def microseconds(call: Callable[[], object]) -> float:
 
 
 def costs() -> dict[str, float]:
-    """Microseconds of the process for a forward and backward pass, by the way taken."""
+    """Measure microseconds of the process for a forward and backward pass, by the way taken."""
     features_BKhw = torch.zeros(2, 8, 4, 4, requires_grad=True)
     weight_CK = torch.zeros(2, 8, requires_grad=True)
     given = features_BKhw, weight_CK, torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1, 64, 64)

@@ -43,7 +43,8 @@ class Loader:
 
 
 def uint8_batch(canvas_N1HW: Tensor, row_B: Tensor) -> Tensor:
-    """What a loader gave as one batch [B, 1, H, W]: gathered where it gave all of its canvases.
+    """Return what a loader gave as a batch [B, 1, H, W]: gathered where it gave all of its
+    canvases.
 
     Batches are smaller than the films are many.
     """
@@ -52,7 +53,7 @@ def uint8_batch(canvas_N1HW: Tensor, row_B: Tensor) -> Tensor:
 
 
 def read_pillow(path: Path, width: int, height: int) -> Grey:
-    """Pillow's triangle filter is antialiased, as DALI's resize is."""
+    """Read by Pillow, whose triangle filter is antialiased, as DALI's resize is."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -61,7 +62,7 @@ def read_pillow(path: Path, width: int, height: int) -> Grey:
 
 
 def read_opencv(path: Path, width: int, height: int) -> Grey:
-    """OpenCV has one antialiased filter, the mean over a pixel's area.
+    """Read by OpenCV, whose one antialiased filter is the mean over a pixel's area.
 
     Raises PcamxError where it cannot read the file.
     """
@@ -91,7 +92,7 @@ class FilmSet(Dataset[Tensor]):
 def torch_dataloader(
     store: Store, side: int, read: Read, *, workers: int, device: torch.device
 ) -> Canvases:
-    """A DataLoader as a careful user writes it.
+    """Return a DataLoader as a careful user writes it.
 
     Whole batches of bytes collated by ``workers`` processes, which live from epoch to epoch, two
     batches ahead each; pinned and copied without waiting where there is a GPU.
@@ -126,7 +127,7 @@ def _one_thread(read: Read, worker: int) -> None:
 
 
 def raw_memmap(path: Path, films: int, side: int, device: torch.device) -> Canvases:
-    """Decoded canvases in a plain file, mapped, each batch gathered out of it by NumPy.
+    """Return decoded canvases in a plain file, mapped, each batch gathered out of it by NumPy.
 
     What FFCV's raw mode does, without its compiled threads. ``path`` is the feed's own cache file.
     """
@@ -143,7 +144,7 @@ def raw_memmap(path: Path, films: int, side: int, device: torch.device) -> Canva
 def loaders_of(
     stores: Stores, config: Config, feed: Feed, workers: int, device: torch.device
 ) -> tuple[list[Loader], list[str]]:
-    """Every loader that can run here, resident first, and a line for each that cannot."""
+    """Return every loader that can run here, resident first, and a line for each that cannot."""
     side, films = config.data.canvas, feed.images
     (file,) = Path(config.data.cache).glob(f"*{CANVASES}")
     made = [

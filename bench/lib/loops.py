@@ -45,7 +45,7 @@ class Work(NamedTuple):
     ranks: engine.Ranks
 
     def config(self, **runtime: Any) -> Config:
-        """That of a run, ``runtime`` beside batch and precision."""
+        """Return the config of a run, ``runtime`` beside batch and precision."""
         stage = configs.Stage(epochs=1)
         size = self.batch * self.ranks.world
         chosen: dict[str, Any] = {"batch_size": size, "precision": self.precision} | runtime
@@ -58,7 +58,7 @@ class Work(NamedTuple):
         )
 
     def build(self, config: Config) -> ClassifierStage:
-        """The stage on its device, with the same weights each time."""
+        """Build the stage on its device, with the same weights each time."""
         torch.manual_seed(0)
         stage = build_stage(self.stage, config, images=40 * config.runtime.batch_size)
         assert isinstance(stage, ClassifierStage)
@@ -107,7 +107,7 @@ def _warp(batch: int, step: int) -> Warp:
 
 
 def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
-    """The training loop's own step; ``compile`` as runtime.compile."""
+    """Return the training loop's own step; ``compile`` as runtime.compile."""
     config = work.config(zero_stage=zero_stage, compile=compile)
     made = engine.initialize(
         work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
@@ -117,7 +117,7 @@ def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
 
 
 def by_default(work: Work, zero_stage: int) -> Step:
-    """Ours, but all that DeepSpeed has a default for left at it."""
+    """Return our step with all that DeepSpeed has a default for left at it."""
     config = work.config(zero_stage=zero_stage)
     settings: dict[str, Any] = {
         "train_batch_size": config.runtime.batch_size,
@@ -159,7 +159,7 @@ def plain(
     fused: bool = True,
     phases: bool = True,
 ) -> Step:
-    """PyTorch alone: channels_last, autocast, fused AdamW, clipping, DDP on several ranks."""
+    """Return PyTorch's step: channels_last, autocast, fused AdamW, clipping, DDP on many ranks."""
     config = work.config()
     runtime = dataclasses.replace(config.runtime, impl="reference")
     config = dataclasses.replace(config, runtime=runtime)

@@ -62,13 +62,13 @@ class _Last(nn.Module):
 
 
 def network(device: torch.device, *, decoder: bool) -> Network:
-    """Random weights; the same encoder and head with and without the decoder."""
+    """Build a network of random weights; the same encoder and head with and without the decoder."""
     torch.manual_seed(0)
     return Network(Architecture(), decoder=decoder).to(device).eval()
 
 
 def map_calls(net: Network, image_B1HW: Tensor) -> tuple[dict[str, Call], dict[str, str]]:
-    """The rivals' calls, each checked, and why others cannot run.
+    """Return the rivals' calls, each checked, and why others cannot run.
 
     Raises PcamxError where a map differs from the reference.
     """
@@ -102,7 +102,7 @@ def map_calls(net: Network, image_B1HW: Tensor) -> tuple[dict[str, Call], dict[s
 
 
 def upsampled(map_Bhw: Tensor, size: Iterable[int]) -> Tensor:
-    """To the images' size, as `pcamx.model.maps` does."""
+    """Upsample to the images' size, as `pcamx.model.maps` does."""
     shape = tuple(size)
     return F.interpolate(map_Bhw[:, None], size=shape, mode="bilinear", align_corners=False)[:, 0]
 

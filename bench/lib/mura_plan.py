@@ -51,7 +51,7 @@ class _Study(NamedTuple):
 
 
 def plan_mura(share: float, seed: int = 0) -> list[FilmPlan]:
-    """The films of ``share`` in (0, 1] of MURA, at least one of each part, label and split."""
+    """Plan the films of ``share`` in (0, 1] of MURA, at least one of each part, label and split."""
     plans = []
     for index, split in enumerate(SPLITS):
         rng = np.random.default_rng((seed, index))

@@ -20,7 +20,7 @@ from pcamx.data.feed.order import marked_per_batch, steps_per_epoch
 
 
 def time_rows(case: str, seconds: Mapping[str, float], films: int) -> Iterator[Row]:
-    """A row a step, and films a second where a step goes through all of them."""
+    """Return a row a step, and films a second where a step goes through all of them."""
     for step, value in seconds.items():
         yield Row(case, step, "time", value, "s")
         if step in ("draw", "prepare", "first decode"):
@@ -41,7 +41,7 @@ def stage_rows(case: str, report: Mapping[str, Any], config: Config) -> Iterator
 
 
 def learning_rows(case: str, report: Mapping[str, Any]) -> Iterator[Row]:
-    """AUROC of each stage, pointing and mIoU of each map; what is undefined is left out.
+    """Return AUROC of each stage, pointing and mIoU of each map; what is undefined is left out.
 
     Of the untrained network positive CAM alone; the centre's map is the same under every name.
     """

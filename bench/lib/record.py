@@ -49,7 +49,7 @@ class Record:
     rows: list[Row] = field(default_factory=list)
 
     def find(self, case: str, impl: str, metric: str) -> float:
-        """The figure itself, not a ratio. Raises KeyError where it was not measured."""
+        """Return the figure itself, not a ratio. Raises KeyError where it was not measured."""
         for row in self.rows:
             if (row.case, row.impl, row.metric, row.ratio_to) == (case, impl, metric, None):
                 return row.value
@@ -57,7 +57,7 @@ class Record:
 
 
 def begin(bench: str, device: torch.device, extra: dict[str, str] | None = None) -> Record:
-    """An empty record of this run; ``extra`` adds packages (short name: distribution) to versions.
+    """Begin a record of this run; ``extra`` adds packages (short name: distribution) to versions.
 
     To be called before anything is written: a new file in the tree counts as a change.
     """
@@ -70,7 +70,8 @@ def begin(bench: str, device: torch.device, extra: dict[str, str] | None = None)
 
 
 def outputs(bench: str, record: Record, markdown: Path | None, json_file: Path | None) -> Path:
-    """Where the tables go; to be asked before the work, so that no result is lost at its end.
+    """Return where the tables go; to be asked before the work, so that no result is lost at its
+    end.
 
     The default is bench/results/<device>_<yyyy-mm>_<bench>.md. Raises PcamxError where a folder is
     missing or not writable, or the file holds the results of another command.
@@ -109,7 +110,7 @@ def write_markdown(record: Record, path: Path, title: str, notes: Sequence[str] 
 
 
 def markdown(record: Record, title: str, notes: Sequence[str] = ()) -> str:
-    """The record as a page: where it comes from, the notes, then a table a case.
+    """Return the record as a page: where it comes from, the notes, then a table a case.
 
     Impls are its rows, metrics its columns, in the order in which they were measured; three
     metrics "x p50", "x p20", "x p80" share the column "x p50 (p20-p80)".
@@ -130,7 +131,7 @@ def markdown(record: Record, title: str, notes: Sequence[str] = ()) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, all digits of whole numbers; 12,345, 1.23, 0.00123, 1.2e-07."""
+    """Return three significant digits, all of whole numbers; 12,345, 1.23, 0.00123, 1.2e-07."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:#.3g}"

@@ -30,8 +30,9 @@ class Paces:
         return quantiles(self.samples[name])
 
     def ratio(self, name: str, rival: str) -> float:
-        """How many times as long as ``rival``: the median over the rounds, in each of which the
-        machine was as busy for the one as for the other."""
+        """Return how many times as long as ``rival``: the median over the rounds, in each of which
+        the machine was as busy for the one as for the other.
+        """
         return float(np.median(np.divide(self.samples[name], self.samples[rival])))
 
 

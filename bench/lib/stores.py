@@ -23,7 +23,7 @@ class Stores(NamedTuple):
 
 
 def open_stores(folder: Path, films: int, size: int) -> Stores:
-    """The stores below ``folder``, made where they are not there yet.
+    """Open the stores below ``folder``, made where they are not there yet.
 
     ``films`` training films whose long side is ``size`` pixels. Raises PcamxError where the folder
     holds others.

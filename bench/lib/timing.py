@@ -29,12 +29,12 @@ class Timing(NamedTuple):
     p80: float
 
     def rows(self, case: str, impl: str, metric: str = "time") -> list[Row]:
-        """As rows of a record, "time p50" and so on."""
+        """Return rows of a record, "time p50" and so on."""
         return [Row(case, impl, f"{metric} {q}", ms, "ms") for q, ms in self._asdict().items()]
 
 
 def quantiles(samples_ms: list[float]) -> Timing:
-    """Median and the borders of the middle 60 %, linear between samples."""
+    """Return median and the borders of the middle 60 %, linear between samples."""
     p20, p50, p80 = np.quantile(samples_ms, (0.2, 0.5, 0.8)).tolist()
     return Timing(p50, p20, p80)
 
@@ -70,7 +70,7 @@ def time_graph(call: Call) -> Timing:
 
 
 def peak_bytes(call: Call, device: torch.device) -> int | None:
-    """What a call allocates at its peak beyond what was there, its results included.
+    """Measure what a call allocates at its peak beyond what was there, its results included.
 
     None on a CPU, where PyTorch does not count.
     """
@@ -86,7 +86,7 @@ def peak_bytes(call: Call, device: torch.device) -> int | None:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes read and written a second by a plain copy of a tensor, at the median; GB/s."""
+    """Measure bytes read and written a second by a plain copy of a tensor, at the median; GB/s."""
     source = torch.zeros(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     timing = time_calls({"copy": lambda: target.copy_(source)}, device)["copy"]

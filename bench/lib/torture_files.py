@@ -146,7 +146,7 @@ _ODD = (b"1e999", b"-1", b"0", b"9" * 400, b"\xff\xfe", b"null", b"[" * 2000, b"
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
-    """A few random edits: bits, slices cut, doubled or zeroed, numbers made extreme."""
+    """Make a few random edits: bits, slices cut, doubled or zeroed, numbers made extreme."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5))):
         start = rng.randrange(len(data) or 1)

@@ -156,7 +156,7 @@ def _to_the_end(folder: Path, place: tuple[Path, Path, Path], what: str) -> dict
 
 
 def kill(folder: Path, seed: str) -> dict[str, str]:
-    """One rank, or both, killed at a random moment, up to twice; then gone on with."""
+    """Kill one rank, or both, at a random moment, up to twice; then go on."""
     rng, place = random.Random(seed), _fresh(folder)
     whole = float((folder / "sound/seconds").read_text())
     what = []
@@ -183,7 +183,7 @@ def kill(folder: Path, seed: str) -> dict[str, str]:
 
 
 def stop(folder: Path, seed: str) -> dict[str, str]:
-    """A rank stopped (SIGSTOP) once training has begun: named, and all end, in time."""
+    """Stop a rank (SIGSTOP) once training has begun: it is named, and all end, in time."""
     rng, place = random.Random(seed), _fresh(folder)
     victim, wait = rng.randrange(WORLD), rng.uniform(0, 3)
     stopped = [0.0]
@@ -209,7 +209,7 @@ def stop(folder: Path, seed: str) -> dict[str, str]:
 
 
 def disk(folder: Path, seed: str) -> dict[str, str]:
-    """A file system that fills up: one line; with room, the same bits."""
+    """Fill a file system up: one line; with room, the same bits."""
     rng, place = random.Random(seed), _fresh(folder)
     kilobytes = rng.randrange(16, 30_000)
     place[1].mkdir()

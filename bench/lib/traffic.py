@@ -21,7 +21,8 @@ from pcamx.types import Batch
 
 
 def step_bytes(stage: Stage, pixels: int, size: int) -> int:
-    """Bytes of one film's step at ``size`` bytes an element, all passes and the decoder included.
+    """Count bytes of one film's step at ``size`` bytes an element, all passes and the decoder
+    included.
 
     Weights, the head, the mask and the films themselves are left out: under 5 %.
     """

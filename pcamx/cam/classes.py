@@ -12,7 +12,7 @@ ClassOf = int | str | Sequence[int | str] | Tensor | None
 
 
 def known_names(model: nn.Module, given: Sequence[str] | None) -> list[str]:
-    """The classes' names in the order of the logits: as given, else Hugging Face's; none is [].
+    """Return the classes' names in the logits' order: as given, else Hugging Face's; none is [].
 
     Raises ValueError where a name is given twice.
     """
@@ -30,7 +30,7 @@ def class_of_each(
     classes: int,
     names: Sequence[str],
 ) -> Tensor:
-    """Class of each image, int64 [B], checked; a tensor on a GPU is waited for."""
+    """Return the class of each image, int64 [B], checked; a tensor on a GPU is waited for."""
     if names and len(names) != classes:
         raise ValueError(f"classes: {len(names)} names for the {classes} classes of fc_layer")
     if isinstance(class_idx, str):
@@ -60,7 +60,7 @@ def _number(name: str, names: Sequence[str]) -> int:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in a model's output: itself, its ``logits``, or the first of a tuple."""
+    """Return the logits in a model's output: itself, its ``logits``, or the first of a tuple."""
     if isinstance(output, Mapping):
         output = output.get("logits")
     elif isinstance(output, tuple) and output:

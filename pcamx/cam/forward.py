@@ -25,7 +25,9 @@ class Run(NamedTuple):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no compiled layer, which would pass by the hooks; afterwards as it was.
+    """Hold the model in eval mode, without a compiled layer, which would pass by the hooks.
+
+    Afterwards all is as it was.
 
     Another thread that enters waits, whatever its model.
     """

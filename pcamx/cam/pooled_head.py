@@ -28,7 +28,7 @@ class PooledHead(NamedTuple):
 
 
 def named_layer(model: nn.Module, layer: nn.Module | str, argument: str) -> nn.Module:
-    """The module of ``model`` that ``layer`` is or names; ValueError where there is none."""
+    """Return the module of ``model`` that ``layer`` is or names; ValueError where there is none."""
     layers: dict[str, nn.Module] = dict(model.named_modules())
     if isinstance(layer, nn.Module):
         if all(layer is not other for other in layers.values()):
@@ -41,7 +41,9 @@ def named_layer(model: nn.Module, layer: nn.Module | str, argument: str) -> nn.M
 
 
 def weight_matrix(fc: nn.Module) -> Tensor:
-    """Weight [C, K] of a linear layer or a 1x1 convolution; ValueError for anything else."""
+    """Return the weight [C, K] of a linear layer or a 1x1 convolution; ValueError for anything
+    else.
+    """
     weight = getattr(fc, "weight", None)
     if isinstance(weight, Tensor) and weight.numel() == 0:
         raise ValueError("fc_layer's weight is not here (ZeRO-3?); gather it around the call")
@@ -51,7 +53,9 @@ def weight_matrix(fc: nn.Module) -> Tensor:
 
 
 def channels_first(maps: Tensor, channels: int) -> Tensor | None:
-    """``maps`` as [B, K, h, w] with K ``channels``, also out of [B, h, w, K]; None if neither."""
+    """Return ``maps`` as [B, K, h, w] with K ``channels``, also out of [B, h, w, K]; None if
+    neither.
+    """
     if maps.ndim != 4:
         return None
     if maps.shape[1] == channels:

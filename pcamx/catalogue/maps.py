@@ -24,7 +24,7 @@ class MapKind:
     """Whether it needs the class score's gradient: then only `pcamx evaluate` makes it."""
 
     def of(self, entry: Trainable) -> bool:
-        """Whether the network of ``entry`` gives this map."""
+        """Tell whether the network of ``entry`` gives this map."""
         have = {"classifier": entry.classifies, "decoder": entry.decoder}
         return all(have[need] for need in self.needs)
 

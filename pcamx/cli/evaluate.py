@@ -80,6 +80,6 @@ def run(options: argparse.Namespace) -> None:
         here = report["stages"][number]["classification"][AUROC.key]["value"]
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
-            print(f"stage {number}: AUROC {change}")
+            print(f"stage {number}: {AUROC.title} {change}")
     page = out_folder(options.run, options.store, options.split) / "report.html"
     print(f"{page} is the report for people, report.json for programs")

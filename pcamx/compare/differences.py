@@ -20,7 +20,7 @@ the number of comparisons."""
 
 
 def other_films(one: FilmTable, first: FilmTable) -> str:
-    """Why two runs' films are not the same, empty where they are.
+    """Say why two runs' films are not the same, empty where they are.
 
     They are where names and labels agree; patients then do, being part of the same set.
     """
@@ -44,7 +44,8 @@ def difference(
     minus: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> Difference | None:
-    """Mean over films of column ``key`` in ``ones`` minus ``firsts``, its interval and a test of 0.
+    """Compare column ``key`` of two runs: mean over films in ``ones`` minus ``firsts``, and a test
+    of 0.
 
     Of ``network`` ("stage 2") and the map ``name`` ("positive_cam"), in ``firsts`` of those of
     ``minus`` where it is given. Runs of several seeds are
@@ -112,7 +113,7 @@ def _basis_columns(table: FilmTable, network: str, measure: Measure) -> dict[str
 def auroc_difference(
     one: FilmTable, first: FilmTable, network: str, *, seed: int = 0
 ) -> Difference | None:
-    """AUROC of ``network`` in ``one`` minus that in ``first``; None as in `difference`."""
+    """Return the AUROC of ``network`` in ``one`` minus in ``first``; None as in `difference`."""
     values = [table.values(network, POSITIVE_CAM.key, "probability") for table in (one, first)]
     films = list(first.label)
     if not films or any(v.keys() != first.label.keys() for v in values):

@@ -52,7 +52,7 @@ def read_runs(folders: Sequence[Path]) -> list[Measured]:
 
 
 def names(places: Sequence[Path]) -> list[str]:
-    """The shortest ends of the different absolute paths that differ from each other."""
+    """Return the shortest ends of the different absolute paths that differ from each other."""
     for parts in range(1, max(len(place.parts) for place in places)):
         found = ["/".join(place.parts[-parts:]) for place in places]
         if len(set(found)) == len(found):

@@ -45,7 +45,8 @@ _BATCH, _LETTERS = 32, 22
 
 
 def choose(runs: Sequence[Measured], *, seed: int = 0) -> list[str]:
-    """Names of films that all runs have marked, half of them missed by the last map of a run.
+    """Choose the names of films that all runs have marked, half of them missed by the last map of a
+    run.
 
     Drawn by the seed; fewer missed, or fewer hit, leave room for the others.
     """
@@ -65,7 +66,7 @@ def _last_map(run: Measured) -> dict[str, float]:
 
 
 def draw(runs: Sequence[Measured], films: Sequence[str]) -> tuple[list[Panel], list[str]]:
-    """A panel for each of ``films`` with the maps of all runs, and what could not be drawn."""
+    """Return a panel for each of ``films`` with all runs' maps, and what could not be drawn."""
     drawn: dict[str, list[Panel]] = {}
     remarks: list[str] = []
     for run in runs if films else ():

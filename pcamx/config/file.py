@@ -176,7 +176,7 @@ def _at_home(tree: Any) -> Any:
 
 
 def read_yaml(path: str | Path, expected: str) -> Any:
-    """What a YAML file holds, in Python's own types; a key given twice is refused.
+    """Read a YAML file into Python's own types; a key given twice is refused.
 
     Raises ConfigError with the file's name, and with ``expected`` where it cannot be read.
     """
@@ -195,7 +195,7 @@ def read_yaml(path: str | Path, expected: str) -> Any:
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """``config`` with other values at some dotted keys, for example ``{"run.seed": 1}``.
+    """Return ``config`` with other values at some dotted keys, for example ``{"run.seed": 1}``.
 
     Checked as a file is: raises ConfigError that names the key.
     """
@@ -224,17 +224,17 @@ def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def as_tree(config: Config) -> dict[str, Any]:
-    """The resolved config as nested plain dicts."""
+    """Return the resolved config as nested plain dicts."""
     return dataclasses.asdict(config)
 
 
 def dump(config: Config) -> str:
-    """The resolved config as YAML, every default written out; `load` reads it back."""
+    """Return the resolved config as YAML, every default written out; `load` reads it back."""
     return yaml.safe_dump(as_tree(config), sort_keys=False)
 
 
 def differences(ours: Config, theirs: Config) -> list[str]:
-    """Dotted keys in which two configs differ, with both values."""
+    """Return dotted keys in which two configs differ, with both values."""
 
     def walk(a: Any, b: Any, prefix: str) -> list[str]:
         if isinstance(a, dict) and isinstance(b, dict):

@@ -37,7 +37,7 @@ def content_of(path: Path) -> Content:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises OSError, also for a pipe, which would wait."""
+    """Return a file's SHA-256, in hexadecimal; raises OSError, also for a pipe."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a file", str(path))
     with path.open("rb") as file:
@@ -45,7 +45,7 @@ def sha256_of(path: Path) -> str:
 
 
 def parse(rows: Sequence[Sequence[str]]) -> dict[str, Content]:
-    """Contents by the film's path, from the rows of content.csv; raises ValueError."""
+    """Return contents by the film's path, from the rows of content.csv; raises ValueError."""
     header, *films = rows
     if tuple(header) != COLUMNS:
         raise ValueError
@@ -88,5 +88,5 @@ def check_mark(path: Path, known: Content | None) -> None:
 
 
 def rows(contents: Mapping[str, Content]) -> list[tuple[object, ...]]:
-    """The rows of content.csv behind its header."""
+    """Return the rows of content.csv behind its header."""
     return [(path, *content) for path, content in contents.items()]

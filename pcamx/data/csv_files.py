@@ -10,7 +10,7 @@ from pcamx.output import safe_cell
 
 
 def relative(text: str) -> str:
-    """A path from a data file, normalised to forward slashes.
+    """Return a path from a data file, normalised to forward slashes.
 
     Raises PcamxError, without a location, if it is empty, absolute or climbs with `..`. Links
     are another matter: `pcamx.data.prepare.store_builder` looks at those.
@@ -24,7 +24,7 @@ def relative(text: str) -> str:
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each row that is not blank; UTF-8 with or without a BOM.
+    """Yield line number and fields of each row that is not blank; UTF-8 with or without a BOM.
 
     Raises PcamxError that names the file and the line.
     """
@@ -45,7 +45,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The text of a csv file with these fields, quoted where they, or a spreadsheet, need it."""
+    """Return the text of a csv file, its fields quoted where they, or a spreadsheet, need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

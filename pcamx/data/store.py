@@ -72,7 +72,7 @@ class Store:
         check_mark(self.folder / film.mark, self.contents.get(film.path))
 
     def split(self, name: str) -> tuple[Film, ...]:
-        """The films of one split, in the manifest's order."""
+        """Return the films of one split, in the manifest's order."""
         return tuple(film for film in self.films if film.split == name)
 
 
@@ -105,7 +105,7 @@ def write_store(
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of all of a store that training depends on.
+    """Return the SHA-256 of all of a store that training depends on.
 
     The manifest's films, labels, splits and marks, the contents of their files and masks, mean
     and std. Raises PcamxError if it is gone or damaged.
@@ -115,7 +115,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def manifest_digest(folder: Path) -> str:
-    """SHA-256 of the manifest, which is what runs of an earlier pcamx know their store by."""
+    """Return the SHA-256 of the manifest, which is what runs of an earlier pcamx know their store
+    by.
+    """
     return hashlib.sha256(_bytes(folder / MANIFEST)).hexdigest()
 
 

@@ -88,14 +88,14 @@ def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tenso
 
 
 def compiler_failure(error: RuntimeError) -> str | None:
-    """What stopped torch.compile, in a line; None where ``error`` is something else."""
+    """Say in a line what stopped torch.compile; None where ``error`` is something else."""
     if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
         return None
     return str(error).strip().splitlines()[0]
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
-    """A tenth of the steps up to each group's ``lr``, the others down to almost nothing."""
+    """Schedule a tenth of the steps up to each group's ``lr``, then down to almost nothing."""
     # OneCycleLR divides by zero where either way has fewer than two steps.
     steps = max(steps, 3)
     up = max(0.1, 2 / steps)
@@ -113,7 +113,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
 def parameter_groups(
     stage: nn.Module, decay: float, lr: float, backbone_lr: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Weight decay on convolutions and the classifier, none on batch norm and biases.
+    """Return groups: weight decay on convolutions and the classifier, none on norms and biases.
 
     Where ``backbone_lr`` is not 1, the backbone's have groups of their own, the last two, with
     that share of the step size ``lr``. What is frozen is in none.
@@ -144,7 +144,7 @@ def average_buffers(module: nn.Module) -> None:
 
 
 def whole_state(engine: Any) -> dict[str, Tensor]:
-    """State dict of the stage on the CPU, gathered from the ranks under ZeRO-3.
+    """Return the state dict of the stage on the CPU, gathered from the ranks under ZeRO-3.
 
     Every rank must call it.
     """

@@ -91,7 +91,7 @@ _ALONE = {
 
 
 def import_deepspeed() -> Any:
-    """DeepSpeed, made quiet and kept from compiling what training does not use."""
+    """Import DeepSpeed, made quiet and kept from compiling what training does not use."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
     import deepspeed
@@ -106,17 +106,17 @@ def import_deepspeed() -> Any:
 
 
 def is_first() -> bool:
-    """Whether this process is rank 0, known before the ranks have met."""
+    """Tell whether this process is rank 0, known before the ranks have met."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:
-    """How many ranks were launched, known before they have met."""
+    """Count how many ranks were launched, known before they have met."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def lost_rank(error: RuntimeError) -> bool:
-    """Whether ``error`` says that another rank has gone in the midst of working together."""
+    """Tell whether ``error`` says that another rank has gone in the midst of working together."""
     # Gloo has no exception of its own, only its source file's path in the message.
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 

@@ -14,7 +14,7 @@ _SHARD_ABOVE = 10_000
 
 
 def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
-    """The runtime section as DeepSpeed takes it: what is sharded, at the least cost.
+    """Return the runtime section as DeepSpeed takes it: what is sharded, at the least cost.
 
     Raises PcamxError where the batch cannot be split over the ranks.
     """
@@ -67,7 +67,7 @@ def _zero(stage: int) -> dict[str, Any]:
 
 
 def instruments(config: Config, folder: Path) -> dict[str, Any]:
-    """The deepspeed section as DeepSpeed takes it; what it writes goes below ``folder``."""
+    """Return the deepspeed section as DeepSpeed takes it; what it writes goes below ``folder``."""
     chosen = config.deepspeed
     profiler = chosen.flops_profiler
     return {

@@ -49,7 +49,7 @@ class Pulse:
 
 
 def fault(pulses: dict[int, Pulse], own: int, now: float, timeout: float) -> tuple[str, set[int]]:
-    """Why training cannot go on, "" if it can, and the ranks silent for ``timeout`` seconds.
+    """Say why training cannot go on, "" if it can, and the ranks silent for ``timeout`` seconds.
 
     A rank that was never heard is not judged: datagrams may be blocked where training works.
     """

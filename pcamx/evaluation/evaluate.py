@@ -138,7 +138,7 @@ def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
 
 
 def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
-    """Where the report goes: into the run, or for another store into a folder named after it.
+    """Return where the report goes: into the run, or a folder named after another store.
 
     The test split's goes to on_test in there, so no other report is overwritten. Raises
     PcamxError if a store is called test.

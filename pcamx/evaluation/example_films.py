@@ -36,7 +36,7 @@ def _columns() -> dict[str, tuple[Trainable, MapKind]]:
 
 
 def choose_films(films: Sequence[Film], scores: Scores, *, seed: int) -> list[Film]:
-    """A dozen marked films drawn by the seed, half of them missed by the last stage's best map."""
+    """Choose a dozen marked films by the seed, half of them missed by the last stage's best map."""
     marked = [film for film in films if film.mark]
     best = scores.maps.get(DECODER.key, scores.maps[POSITIVE_CAM.key]).of(POINTING)
     shuffled = np.random.default_rng(seed).permutation(len(marked))

@@ -65,7 +65,7 @@ class FilmTable:
     """By network, map and column: value by film, of the films that have one."""
 
     def values(self, network: str, name: str, column: str) -> dict[str, float]:
-        """Value by film of a column for the map ``name``; empty where nothing was measured."""
+        """Return a column's value by film for map ``name``; empty where nothing was measured."""
         return self.cells.get((network, name, column), {})
 
 

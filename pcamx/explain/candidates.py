@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 def find_candidates(
     scaled_HW: NDArray[np.float64], threshold: float, place: Fit, width: int, height: int
 ) -> list[Candidate]:
-    """The candidates on a film of ``width`` x ``height`` pixels that lies at ``place``.
+    """Find the candidates on a film of ``width`` x ``height`` pixels that lies at ``place``.
 
     The outline is the map's own level line, linear between the centres of canvas pixels. What
     lies on the padding around the film is none. Highest first; of equals the uppermost, leftmost.
@@ -63,7 +63,7 @@ def _centres_and_ends(side: int) -> NDArray[np.float64]:
 
 
 def cover(rings: Sequence[Points], width: int, height: int) -> NDArray[np.bool_]:
-    """Pixels [height, width] whose centre an odd number of the closed rings encloses."""
+    """Return the pixels [height, width] whose centre an odd number of the closed rings encloses."""
     covered = np.zeros((height, width), bool)
     (x0, y0), (x1, y1) = (
         np.concatenate(parts).T
@@ -95,7 +95,7 @@ def _area(ring: Points) -> float:
 
 
 def as_stored(points_P2: Points, turn: int, width: int, height: int) -> Points:
-    """Points of an upright film of ``width`` x ``height`` in the frame of the file's own pixels.
+    """Return points of an upright film of ``width`` x ``height`` in the frame of the file's pixels.
 
     ``turn`` is the EXIF orientation by which the file's pixels were turned upright.
     """

@@ -29,7 +29,7 @@ def check_installed() -> None:
 
 
 def label_map(candidates: Sequence[Candidate], width: int, height: int) -> NDArray[np.uint8]:
-    """[H, W]: 0, or the number of the candidate, from 1 on, that covers the pixel's centre.
+    """Return [H, W]: 0, or the number of the candidate, from 1 on, that covers the pixel's centre.
 
     One so small that it covers none has the pixel of its peak.
     """

@@ -16,7 +16,7 @@ from pcamx.report.figures.explained_film import Outline, Picture
 
 
 def picture(settings: Settings, job: Job, candidates: Sequence[Candidate]) -> Picture:
-    """The film, its map, its candidates, and the words around them."""
+    """Return the film, its map, its candidates, and the words around them."""
     shown_HW = job.film.shown_HW
     height, width = shown_HW.shape
     scale = width / job.film.width

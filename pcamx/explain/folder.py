@@ -48,7 +48,7 @@ class Explained(NamedTuple):
     """What a candidate's peak reaches, in the map's own unit; None where that is unknown."""
 
     def skipped(self) -> list[Row]:
-        """The films that are missing something, or everything."""
+        """Return the films that are missing something, or everything."""
         return [row for row in self.rows if row.reason]
 
 

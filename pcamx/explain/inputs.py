@@ -24,7 +24,7 @@ class FilmPath(NamedTuple):
 
 
 def find_films(given: Sequence[Path]) -> list[FilmPath]:
-    """The files of ``given`` and, folder by folder and all the way down, those that are films.
+    """Find the files of ``given`` and, folder by folder and all the way down, those that are films.
 
     In a folder a film is known by its suffix, or as DICOM by its first bytes; hidden files and
     what else lies there is left alone. A file that is named itself is always taken. Twice named is

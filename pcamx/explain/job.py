@@ -41,19 +41,19 @@ class Job(NamedTuple):
     scaled_HW: NDArray[np.float64]
 
     def called(self) -> str:
-        """normal or abnormal."""
+        """Return normal or abnormal."""
         return "abnormal" if self.probability >= CALLED else "normal"
 
     def flat(self) -> bool:
-        """Whether the map says nothing about where: scaled, it is all ones."""
+        """Tell whether the map says nothing about where: scaled, it is all ones."""
         return bool(self.scaled_HW.min() == 1)
 
     def ends(self) -> tuple[float, float]:
-        """The map's own values that 0 and 1 of the scaled map stand for."""
+        """Return the map's own values that 0 and 1 of the scaled map stand for."""
         return float(self.map_HW.min()), float(self.map_HW.max())
 
     def place(self) -> Fit:
-        """Where the film lies on the map."""
+        """Return where the film lies on the map."""
         return fit(self.film.width, self.film.height, len(self.map_HW))
 
     def on_film(self) -> NDArray[np.float64]:
@@ -80,7 +80,7 @@ class Job(NamedTuple):
         return [one for one in found if one.value >= least]
 
     def score(self, candidate: Candidate) -> float:
-        """Probability of abnormal times the scaled map's height there."""
+        """Return the probability of abnormal times the scaled map's height there."""
         return self.probability * candidate.value
 
 

@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def identity(model: Pretrained) -> str:
-    """SHA-256 of the weights, the same for a run and for its export."""
+    """Return the SHA-256 of the weights, the same for a run and for its export."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -48,7 +48,7 @@ def identity(model: Pretrained) -> str:
 
 @torch.inference_mode()
 def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[Answer]:
-    """Probability and map of each film, as `pcamx evaluate` measures them.
+    """Return probability and map of each film, as `pcamx evaluate` measures them.
 
     Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
     """
@@ -66,7 +66,7 @@ def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[A
 
 
 def canvases(model: Pretrained, films: Sequence[Reading]) -> Tensor:
-    """uint8 [B, 1, H, W] on the model's device, by the graph that training uses."""
+    """Return uint8 [B, 1, H, W] on the model's device, by the graph that training uses."""
     kinds: dict[tuple[bool, bool], list[int]] = {}
     for row, film in enumerate(films):
         kinds.setdefault((film.grey_HW is not None, film.white != 255), []).append(row)

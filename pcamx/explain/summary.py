@@ -47,7 +47,8 @@ def _line(row: Row) -> list[object]:
 
 
 def coco(rows: Sequence[Row], head: dict[str, Any]) -> dict[str, Any]:
-    """The candidates as a COCO data set, whose annotations `COCO.loadRes` also takes as results.
+    """Return the candidates as a COCO data set; `COCO.loadRes` takes its annotations as results,
+    too.
 
     Frame and files are those of the upright film. A hole, which a COCO polygon cannot have, counts
     as filled.

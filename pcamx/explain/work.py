@@ -21,7 +21,7 @@ class Here(Executor):
     """Runs each call at once, in this process."""
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """The call's result, as a future that is done."""
+        """Return the call's result, as a future that is done."""
         done: Future[object] = Future()
         done.set_result(fn(*args, **kwargs))
         return done
@@ -29,7 +29,7 @@ class Here(Executor):
 
 @contextmanager
 def executor(films: int, workers: int | None = None) -> Iterator[Executor]:
-    """Processes for so many ``films``, at most one a core; none for a few films.
+    """Return processes for so many ``films``, at most one a core; none for a few films.
 
     Raises PcamxError where one of them dies. Leaving the block waits for what they have begun.
     """
@@ -55,7 +55,7 @@ def _begin() -> None:
 
 
 def ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
-    """``work`` of every item, in order, with at most ``depth`` under way or waiting."""
+    """Yield ``work`` of every item, in order, with at most ``depth`` under way or waiting."""
     waiting: deque[Future[R]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))

@@ -88,7 +88,7 @@ _LIMITS = """\
 def model_card(
     model: Pretrained, weights: Weights, report: Report | None, onnx: Mapping[str, Any]
 ) -> str:
-    """The card of an exported stage as Markdown.
+    """Return the card of an exported stage as Markdown.
 
     ``report`` is the run's report.json, None where it was not measured; ``onnx`` the parity.
     """

@@ -36,7 +36,7 @@ class Graph(nn.Module):
         self.outputs = ["probability", "map", *decoder]
 
     def forward(self, image_B1HW: Tensor) -> tuple[Tensor, ...]:
-        """Grey levels 0..255, float32, to probability [B], map [B, h, w] and lesion [B, H, W].
+        """Turn grey levels 0..255, float32, into probability [B], map [B, h, w], lesion [B, H, W].
 
         Map is the raw positive CAM of the abnormal class; lesion, from stage 3 on, the decoder's.
         """

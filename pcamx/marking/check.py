@@ -160,7 +160,7 @@ def _draw(found: Checked, store: Store, films: Sequence[Film], sheet: Path, trac
 
 
 def choose(films: Sequence[Film], first: set[str], count: int) -> list[Film]:
-    """Up to ``count`` films: those named ``first``, then evenly from all parts."""
+    """Choose up to ``count`` films: those named ``first``, then evenly from all parts."""
     ahead = [film for film in films if film.path in first][:count]
     rest = sorted((f for f in films if f.path not in first), key=lambda f: (f.part, f.path))
     room = min(count - len(ahead), len(rest))

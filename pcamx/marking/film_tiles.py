@@ -16,7 +16,7 @@ BATCH = 32
 def batches(
     store: Store, films: Sequence[Film], canvas: int, device: torch.device, track: Track, what: str
 ) -> Iterator[tuple[Sequence[Film], Tensor]]:
-    """The films in order with their uint8 canvases [B, 1, H, W], a batch at a time."""
+    """Yield the films in order with their uint8 canvases [B, 1, H, W], a batch at a time."""
     index = [range(i, min(i + BATCH, len(films))) for i in range(0, len(films), BATCH)]
     decoded = decode_batches(
         store.root, films, index, canvas, device=device, threads=2, contents=store.contents
@@ -27,7 +27,7 @@ def batches(
 
 
 def on_film(canvas_HW: Tensor, film: Film) -> Tensor:
-    """The part of a canvas that the film covers, without the padding; a view."""
+    """Return the part of a canvas that the film covers, without the padding; a view."""
     place = fit(film.width, film.height, canvas_HW.shape[-1])
     rows = slice(place.top, place.top + place.height)
     columns = slice(place.left, place.left + place.width)

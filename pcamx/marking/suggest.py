@@ -87,7 +87,7 @@ def _store(run: Path) -> Path:
 
 
 def in_turn(films: Sequence[Film], score: Sequence[float]) -> list[int]:
-    """Indices of the films: body parts take turns, each with its highest score first."""
+    """Return the indices of the films: parts take turns, each with its highest score first."""
     order = sorted(range(len(films)), key=lambda i: (-score[i], films[i].path))
     turn: dict[str, int] = {}
     turns = []

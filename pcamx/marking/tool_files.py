@@ -54,22 +54,28 @@ def label_studio(films: Sequence[ToMark], folder: Path) -> None:
         for film in films
     ]
     _json(folder / "tasks.json", tasks)
-    (folder / "label_config.xml").write_text(
-        '<View>\n<Header value="$film"/>\n'
-        '<Image name="image" value="$image" zoom="true" zoomControl="true" '
-        'brightnessControl="true" contrastControl="true"/>\n'
-        f'<PolygonLabels name="outline" toName="image"><Label value="{LABEL}" '
-        f'background="{COLOUR}"/></PolygonLabels>\n'
-        f'<BrushLabels name="brush" toName="image"><Label value="{LABEL}" '
-        f'background="{COLOUR}"/></BrushLabels>\n</View>\n',
-        encoding="utf-8",
-    )
+    (folder / "label_config.xml").write_bytes(_label_config())
     _readme(
         folder,
         "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
         "Import tasks.json. The candidates appear as predictions: correct, delete or draw; Submit.",
         "Export as JSON, and pcamx prepare ... --marks EXPORT.json (or pcamx marks check).",
     )
+
+
+def _label_config() -> bytes:
+    """What a person sees in Label Studio: the film's name, the film, outline and brush."""
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Header", value="$film")
+    controls = ("zoom", "zoomControl", "brightnessControl", "contrastControl")
+    ElementTree.SubElement(
+        view, "Image", {"name": "image", "value": "$image", **dict.fromkeys(controls, "true")}
+    )
+    for tag, name in (("PolygonLabels", "outline"), ("BrushLabels", "brush")):
+        labels = ElementTree.SubElement(view, tag, name=name, toName="image")
+        ElementTree.SubElement(labels, "Label", value=LABEL, background=COLOUR)
+    ElementTree.indent(view)
+    return ElementTree.tostring(view)
 
 
 def _region(number: int, outline: list[tuple[float, float]], film: ToMark) -> dict[str, Any]:

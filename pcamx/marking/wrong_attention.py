@@ -43,19 +43,19 @@ class Signs:
     """Share of the attended area that lies on the film's dark background."""
 
     def doubt(self) -> float:
-        """1 where the film is called normal, 0 where it is certainly abnormal."""
+        """Return 1 where the film is called normal, 0 where it is certainly abnormal."""
         return min(1.0, 2 * (1 - self.probability))
 
     def change(self) -> float:
-        """How far the probability moves when only the attended area is shown."""
+        """Return how far the probability moves when only the attended area is shown."""
         return abs(self.probability - self.attended)
 
     def score(self) -> float:
-        """How much the film is worth marking, in [0, 1]."""
+        """Return how much the film is worth marking, in [0, 1]."""
         return (2 * self.doubt() + self.background + self.change()) / 4
 
     def reason(self) -> str:
-        """The signs that stand out, in words."""
+        """Return the signs that stand out, in words."""
         said = []
         if self.doubt() >= 1:
             said.append(f"called normal ({self.probability:.2f})")
@@ -72,7 +72,7 @@ class Signs:
 def measure(
     model: Pretrained, store: Store, films: Sequence[Film], track: Track = silent
 ) -> list[Signs]:
-    """The signs of each film, in order."""
+    """Measure the signs of each film, in order."""
     found: list[Signs] = []
     network, canvas = model.network, model.canvas
     for batch, canvas_B1HW in film_tiles.batches(
@@ -109,7 +109,7 @@ def _background(canvas_B1HW: Tensor, films: Sequence[Film]) -> Tensor:
 
 
 def background_limit(grey_HW: NDArray[np.uint8]) -> int:
-    """The brightest grey level of a film's background, -1 where it seems to have none.
+    """Return the brightest grey level of a film's background, -1 where it seems to have none.
 
     The triangle method (Zack, Rogers and Latt 1977): where the histogram is farthest below the
     line from its peak, the background, to the bright end. A peak in the brighter half is no

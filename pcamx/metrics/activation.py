@@ -16,19 +16,19 @@ SENSITIVITY = 0.8
 
 
 def peak(map_BHW: Tensor) -> Tensor:
-    """Each map's maximum, in its own unit: float64 [B]."""
+    """Return each map's maximum, in its own unit: float64 [B]."""
     return value_range(map_BHW).high_B11[:, 0, 0].double()
 
 
 def lesion_peak(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
-    """Each map's maximum inside the marked lesion, in its own unit: float64 [B]."""
+    """Return each map's maximum inside the marked lesion, in its own unit: float64 [B]."""
     value_range(map_BHW)
     outside_BHW = ~lesion_pixels(lesion_BHW, map_BHW)
     return map_BHW.masked_fill(outside_BHW, -torch.inf).amax(dim=(1, 2)).double()
 
 
 def activation_threshold(lesion_peak_M: Tensor) -> float:
-    """The level that 80 % of the lesions reach: the 0.2 quantile of `lesion_peak`.
+    """Return the level that 80 % of the lesions reach: the 0.2 quantile of `lesion_peak`.
 
     Over marked training films, between two of them linearly. Raises ValueError without a film.
     """
@@ -38,7 +38,7 @@ def activation_threshold(lesion_peak_M: Tensor) -> float:
 
 
 def false_activation(peak_N: Tensor, threshold: float) -> Tensor:
-    """Whether the `peak` of a normal film's map exceeds the threshold: float64 [N] of 0 and 1.
+    """Tell whether a normal film's `peak` exceeds the threshold: float64 [N] of 0 and 1.
 
     Its mean over normal films is the false activation rate: the share of them whose map of the
     abnormal class, not normalised, is somewhere hotter than the level that it reaches on 80 % of

@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     n: int
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """``{"value", "low", "high", "n"}``."""
+        """Return ``{"value", "low", "high", "n"}``."""
         return self._asdict()
 
 
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
     n: int
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """``{"value", "low", "high", "p", "n"}``."""
+        """Return ``{"value", "low", "high", "p", "n"}``."""
         return self._asdict()
 
 
@@ -60,7 +60,7 @@ class Statistic(NamedTuple):
 
 
 def to_floats(values: Values) -> Floats:
-    """A float64 array on the CPU from a tensor of any device and dtype, an array or a list.
+    """Return a float64 array on the CPU of a tensor of any device and dtype, an array or a list.
 
     Raises ValueError unless it is one-dimensional and finite.
     """
@@ -73,7 +73,7 @@ def to_floats(values: Values) -> Floats:
 
 
 def mean(values: Values) -> Statistic:
-    """The mean of one value per film; of nothing but zeros and ones, a share."""
+    """Return the mean of one value per film; of nothing but zeros and ones, a share."""
     values_N = to_floats(values)
     share = bool(np.isin(values_N, (0, 1)).all())
 
@@ -85,7 +85,7 @@ def mean(values: Values) -> Statistic:
 
 
 def mean_known(value_N: Floats) -> Statistic:
-    """The mean of the values that are not NaN; undefined without one.
+    """Return the mean of the values that are not NaN; undefined without one.
 
     Another draw of films has another number of them.
     """
@@ -101,7 +101,7 @@ def mean_known(value_N: Floats) -> Statistic:
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
-    """The mean of several statistics of the same films; undefined where one of them is."""
+    """Return the mean of several statistics of the same films; undefined where one of them is."""
     values = [one.value for one in statistics if one.value is not None]
     value = float(np.mean(values)) if len(values) == len(statistics) else None
     return Statistic(
@@ -112,7 +112,7 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
 
 
 def weighted_sums(weight_RN: Floats, table_NK: NDArray[Any]) -> Floats:
-    """Rows of a table of small numbers, summed with weights: float64 [R, K].
+    """Sum the rows of a table of small numbers with weights: float64 [R, K].
 
     The table is made float64 a block at a time.
     """
@@ -125,7 +125,7 @@ def weighted_sums(weight_RN: Floats, table_NK: NDArray[Any]) -> Floats:
 
 
 def draw_patients(patients: int, replicates: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """How often each patient was drawn, in blocks [R, P]; a pure function of its arguments.
+    """Draw how often each patient counts, in blocks [R, P]; a pure function of its arguments.
 
     The blocks bound the memory: together they have ``replicates`` rows, each summing to P.
     """
@@ -142,7 +142,7 @@ def draw_patients(patients: int, replicates: int, seed: int) -> Iterator[NDArray
 def figure(
     values: Values | Statistic, patients: Sequence[Any], *, replicates: int = 1000, seed: int
 ) -> Figure:
-    """A statistic, or the mean of one value per film, with its patient-level 95 % interval.
+    """Return a statistic, or the mean of one value a film, with its patient-level 95 % interval.
 
     The interval is the 2.5 and 97.5 percentiles of the replicates, those left out in which the
     statistic is undefined. A share of none or of all, which has the same value in every replicate,
@@ -173,7 +173,8 @@ def paired(
     replicates: int = 1000,
     seed: int,
 ) -> Difference:
-    """Two runs on the same films: ``first`` minus ``second``, its 95 % interval and a test of 0.
+    """Compare two runs on the same films: ``first`` minus ``second``, its 95 % interval, a test of
+    0.
 
     Both runs get the same draws of patients, so what makes films hard for both cancels out. The
     two-sided p is twice the smaller share of replicates on either side of 0 (those at 0 on both),

@@ -33,7 +33,8 @@ _THRESHOLDS = 255
 
 
 def box_iou_curve(map_BHW: Tensor, lesion_BHW: Tensor, *, largest: bool = False) -> Tensor:
-    """IoU of the best pair of a map's and a lesion's box at every threshold: float64 [B, T].
+    """Return the IoU of the best pair of a map's and a lesion's box at every threshold: float64 [B,
+    T].
 
     ``largest`` takes the box of the largest component alone (MaxBoxAcc) instead of every box
     (MaxBoxAccV2). The levels go to the CPU, one byte a pixel, and the answer back.
@@ -123,7 +124,7 @@ def _area(low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def box_hits(iou_BT: Tensor, iou_levels: Sequence[float] = IOU_LEVELS) -> Tensor:
-    """Whether each film's IoU reaches each level: bool [B, D, T]."""
+    """Tell whether each film's IoU reaches each level: bool [B, D, T]."""
     level_D1 = torch.tensor(iou_levels, dtype=torch.float64, device=iou_BT.device)[:, None]
     return iou_BT[:, None] >= level_D1
 
@@ -134,7 +135,7 @@ def box_hits_of(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
 
 
 def max_box_acc(hit_NDT: Tensor) -> Tensor:
-    """MaxBoxAccV2 of `box_hits` over a whole set, film by film: float64 [N], its mean the figure.
+    """Return MaxBoxAccV2 of `box_hits` over a set, film by film: float64 [N], its mean the figure.
 
     Every film's share of IoU levels that it reaches, each at the threshold that most of these
     very films reach it at (the lowest of several), as published: so compare only maps measured on

@@ -14,13 +14,14 @@ BINS = 15
 
 
 def brier(score_N: Values, label_N: Values) -> Statistic:
-    """Mean squared difference between probability and label (Brier, 1950); 0 is best."""
+    """Return the mean squared difference of probability and label (Brier, 1950); 0 is best."""
     score, label = checked(score_N, label_N)
     return mean((score - label) ** 2)
 
 
 def calibration_error(score_N: Values, label_N: Values) -> Statistic:
-    """Expected calibration error (Guo et al., ICML 2017): torchmetrics' with 15 equal bins.
+    """Return the expected calibration error (Guo et al., ICML 2017), torchmetrics' with 15 equal
+    bins.
 
     The mean over films of |share of abnormal - mean probability| of the film's bin. It has no
     interval: resampling adds noise to every bin, and absolute values add that up, so replicates

@@ -24,7 +24,7 @@ class Studies(NamedTuple):
 
 
 def checked(score_N: Values, label_N: Values) -> tuple[Floats, Floats]:
-    """Scores and labels as float64 arrays, or ValueError."""
+    """Return scores and labels as float64 arrays, or raise ValueError."""
     score, label = to_floats(score_N), to_floats(label_N)
     if len(score) != len(label):
         raise ValueError(f"{len(score)} scores for {len(label)} labels")
@@ -42,7 +42,9 @@ def _ratio(part_R: Floats, whole_R: Floats) -> Floats:
 
 
 def auroc(score_N: Values, label_N: Values) -> Statistic:
-    """Area under the ROC curve; equal scores count a half. Undefined with one class only."""
+    """Return the area under the ROC curve; equal scores count a half. Undefined with one class
+    only.
+    """
     score, label = checked(score_N, label_N)
     value = None
     if 0 < label.sum() < len(label):  # torchmetrics would warn and answer 0
@@ -52,7 +54,7 @@ def auroc(score_N: Values, label_N: Values) -> Statistic:
 
 
 def auroc_within(score_N: Values, label_N: Values, group_N: Sequence[str]) -> Statistic:
-    """Share of the abnormal-normal pairs of one group that are in the right order.
+    """Return the share of the abnormal-normal pairs of one group that are in the right order.
 
     The AUROC of each group, weighted by its pairs: what remains once the group, such as the body
     part, says nothing (stratified Mann-Whitney). Undefined where no group has both classes.
@@ -92,7 +94,7 @@ def _ordered_pairs(score: Floats, label: Floats) -> Callable[[Floats], tuple[Flo
 
 
 def sensitivity_at(score_N: Values, label_N: Values, specificity: float) -> Statistic:
-    """Sensitivity at the lowest threshold that keeps at least ``specificity`` of the normal films.
+    """Return the sensitivity at the lowest threshold of at least this ``specificity``.
 
     A film is called abnormal at or above the threshold, which is one of the scores; 0 where even
     the highest calls too many. Undefined with one class only.
@@ -117,13 +119,13 @@ def sensitivity_at(score_N: Values, label_N: Values, specificity: float) -> Stat
 
 
 def accuracy(score_N: Values, label_N: Values) -> Statistic:
-    """Share of films on the right side: abnormal if the score is above 0.5."""
+    """Return the share of films on the right side: abnormal if the score is above 0.5."""
     score, label = checked(score_N, label_N)
     return mean((score > 0.5) == label)
 
 
 def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
-    """Cohen's kappa between the label and the decision (abnormal if the score is above 0.5).
+    """Return Cohen's kappa between the label and the decision (abnormal if the score is above 0.5).
 
     Undefined (0 / 0) where label and decision are one and the same class throughout: then chance
     alone agrees always. If only one of the two is constant, kappa is 0.
@@ -147,7 +149,8 @@ def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
 
 
 def share_called(score_S: Values, label_S: Values, label: int) -> Statistic:
-    """Of the studies labelled ``label``, the share called so (abnormal above a score of 0.5).
+    """Return, of the studies labelled ``label``, the share called so (abnormal above a score of
+    0.5).
 
     Sensitivity for label 1, specificity for label 0. It counts the studies of that label alone.
     """
@@ -158,7 +161,7 @@ def share_called(score_S: Values, label_S: Values, label: int) -> Statistic:
 def gather_studies(
     score_N: Values, label_N: Values, patients: Sequence[Any], studies: Sequence[Any]
 ) -> Studies:
-    """One score a study: the arithmetic mean of its films' probabilities, the rule of MURA.
+    """Return a score a study: the arithmetic mean of its films' probabilities, the rule of MURA.
 
     A study is abnormal if any of its films is labelled so (in MURA all films of a study share one
     label). A study belongs to one patient: the same name under two patients is two studies.

@@ -43,7 +43,7 @@ class Components(NamedTuple):
 
 
 def components(level_HW: NDArray[np.uint8], *, diagonal: bool) -> Components:
-    """All components at all levels; ``diagonal`` joins pixels that touch at a corner only."""
+    """Find all components at all levels; ``diagonal`` joins pixels that touch at a corner only."""
     basin_HW, peak_M = _basins(level_HW, diagonal)
     passes = _passes(level_HW, basin_HW, diagonal)
     basin_HW, peak_M, passes = _join_plateaus(basin_HW, peak_M, passes)

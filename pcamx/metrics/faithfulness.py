@@ -28,7 +28,8 @@ _SUREST = 1e-7
 def deletion(
     probability: Callable[[Tensor], Tensor], image_B1HW: Tensor, map_BHW: Tensor, steps: int = STEPS
 ) -> Tensor:
-    """Area under the probability while the hottest pixels become 0: float64 [B], lower is better.
+    """Return the area under the probability while the hottest pixels become 0: float64 [B], lower
+    is better.
 
     ``probability`` takes images [B, 1, H, W] to [B]; it is called ``steps`` + 1 times with all
     films, so memory does not grow with the steps. 0 is the mean grey of standardised films. RISE
@@ -42,8 +43,8 @@ def deletion(
 def insertion(
     probability: Callable[[Tensor], Tensor], image_B1HW: Tensor, map_BHW: Tensor, steps: int = STEPS
 ) -> Tensor:
-    """Area under the probability while the hottest pixels appear on the blurred film: higher is
-    better; float64 [B], otherwise as `deletion`.
+    """Return the area under the probability while the hottest pixels appear on the blurred film:
+    higher is better; float64 [B], otherwise as `deletion`.
 
     The blur is RISE's, 5 pixels of standard deviation at 224, scaled to the image.
     """
@@ -56,7 +57,7 @@ def patch_correlation(
     map_BHW: Tensor,
     patches: int = PATCHES,
 ) -> Tensor:
-    """Spearman's correlation of the map's sum in a patch and the logit's fall without it: [B].
+    """Return Spearman's correlation of the map's sum in a patch and the logit's fall without: [B].
 
     A grid of ``patches`` x ``patches`` is blurred one by one, each by a box of its own size, so
     ``probability`` is called so often and once more. Patches brighter on average than the film
@@ -107,7 +108,7 @@ def _spearman(one_BP: Tensor, other_BP: Tensor, taken_BP: Tensor) -> Tensor:
 
 
 def blurred(image_B1HW: Tensor) -> Tensor:
-    """The image under a Gaussian of 5/224 of its width, cut off at 3 standard deviations."""
+    """Blur the image by a Gaussian of 5/224 of its width, cut off at 3 standard deviations."""
     sigma = 5 / 224 * image_B1HW.shape[-1]
     reach = min(int(3 * sigma + 0.5), min(image_B1HW.shape[-2:]) - 1)
     offset = torch.arange(-reach, reach + 1, dtype=image_B1HW.dtype, device=image_B1HW.device)

@@ -13,7 +13,7 @@ SIZES = {"small": (0.0, 0.003), "medium": (0.003, 0.01), "large": (0.01, 1.1)}
 
 
 def pointing(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
-    """Pointing game: does the map's maximum lie in the lesion? [B] in [0, 1].
+    """Play the pointing game: does the map's maximum lie in the lesion? [B] in [0, 1].
 
     Without tolerance around the lesion, as CheXlocalize's hit rate (Zhang et al., IJCV 2018, allow
     15 px). Of several equal maxima, the share that lies in the lesion: the hit rate of a random
@@ -25,7 +25,7 @@ def pointing(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
 
 
 def energy(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
-    """Share of the min-max normalised map's sum that lies in the lesion: [B] in [0, 1].
+    """Return the share of the min-max normalised map's sum that lies in the lesion: [B] in [0, 1].
 
     The energy-based pointing game (Score-CAM) or relevance mass accuracy (Arras et al., 2022).
     Subtracting the minimum favours maps that are even outside the lesion, so compare only figures
@@ -35,7 +35,7 @@ def energy(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
 
 
 def relevance_rank(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
-    """Relevance rank accuracy (Arras et al., 2022): [B] in [0, 1].
+    """Return the relevance rank accuracy (Arras et al., 2022): [B] in [0, 1].
 
     Of a map's K highest pixels, the share in the lesion, where K is the lesion's own number of
     pixels. Pixels that tie for the last of the K places count by their share in the lesion.
@@ -53,18 +53,18 @@ def relevance_rank(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
 
 
 def lesion_share(lesion_BHW: Tensor) -> Tensor:
-    """The lesion's share of the canvas: float64 [B]."""
+    """Return the lesion's share of the canvas: float64 [B]."""
     return (lesion_BHW >= 0.5).double().mean(dim=(1, 2))
 
 
 def in_slice(share_B: Tensor, size: str) -> Tensor:
-    """Which lesions are of that size, a key of `SIZES`: bool [B]."""
+    """Tell which lesions are of that size, a key of `SIZES`: bool [B]."""
     low, high = SIZES[size]
     return (share_B >= low) & (share_B < high)
 
 
 def centre_gaussian(size: int, sigma_share: float = 0.25) -> Tensor:
-    """The baseline that looks at the middle of every film: float32 [H, W], H = W = ``size``.
+    """Return the map that looks at the middle of every film: float32 [H, W], H = W = ``size``.
 
     An isotropic Gaussian about the canvas's centre with a standard deviation of ``sigma_share``
     of its side; its maximum is 1 on an odd canvas.

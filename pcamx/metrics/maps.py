@@ -41,7 +41,7 @@ def value_range(map_BHW: Tensor) -> Range:
 
 
 def lesion_pixels(lesion_BHW: Tensor, map_BHW: Tensor) -> Tensor:
-    """Bool [B, H, W] of the lesions that belong to ``map_BHW``."""
+    """Return bool [B, H, W] of the lesions that belong to ``map_BHW``."""
     if lesion_BHW.shape != map_BHW.shape:  # else [B, 1, H, W] would broadcast to B x B films
         raise ValueError(
             f"lesions {list(lesion_BHW.shape)} do not match maps {list(map_BHW.shape)}"
@@ -53,13 +53,13 @@ def lesion_pixels(lesion_BHW: Tensor, map_BHW: Tensor) -> Tensor:
 
 
 def share_inside(weight_BHW: Tensor, inside_BHW: Tensor) -> Tensor:
-    """Share of each film's weights that lies inside: [B]."""
+    """Return the share of each film's weights that lies inside: [B]."""
     total_B = weight_BHW.sum(dim=(1, 2), dtype=torch.float64)
     return (weight_BHW * inside_BHW).sum(dim=(1, 2), dtype=torch.float64) / total_B
 
 
 def minmax(map_BHW: Tensor) -> Tensor:
-    """Each map scaled to [0, 1] by its own minimum and maximum; a flat map becomes all ones.
+    """Scale each map to [0, 1] by its own minimum and maximum; a flat map becomes all ones.
 
     Returns float64 [B, H, W], so that a level such as 7/10 meets the threshold 0.7 exactly.
     """
@@ -70,7 +70,7 @@ def minmax(map_BHW: Tensor) -> Tensor:
 
 
 def count_pixels(bin_BHW: Tensor, inside_BHW: Tensor, bins: int) -> Tensor:
-    """How many pixels outside and inside the lesion are in each of the bins 0 ... ``bins`` - 1.
+    """Count the pixels outside and inside the lesion in each of the bins 0 ... ``bins`` - 1.
 
     ``bin_BHW`` holds integers of any dtype; int64 [B, 2, bins], outside first.
     """
@@ -81,5 +81,5 @@ def count_pixels(bin_BHW: Tensor, inside_BHW: Tensor, bins: int) -> Tensor:
 
 
 def reaching(count_BX: Tensor) -> Tensor:
-    """From pixels in each bin to pixels in it and all above it."""
+    """Turn pixels in each bin into pixels in it and all above it."""
     return count_BX.flip(-1).cumsum(-1).flip(-1)

@@ -17,7 +17,7 @@ THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 def iou_curve(
     map_BHW: Tensor, lesion_BHW: Tensor, thresholds_T: Sequence[float] = THRESHOLDS
 ) -> Tensor:
-    """Intersection over union of {normalised map >= threshold} and the lesion: [B, T].
+    """Return intersection over union of {normalised map >= threshold} and the lesion: [B, T].
 
     Pixels are counted by level once per film, inside and outside the lesion, so memory does not
     grow with B x T x H x W.
@@ -38,12 +38,14 @@ def _iou(count_B2T: Tensor) -> Tensor:
 
 
 def dice(iou: Tensor) -> Tensor:
-    """Dice coefficient 2 |A and G| / (|A| + |G|) of the same two sets as ``iou``, same shape."""
+    """Return the Dice coefficient 2 |A and G| / (|A| + |G|) of the same sets as ``iou``, same
+    shape.
+    """
     return 2 * iou / (1 + iou)
 
 
 def iou_otsu(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
-    """IoU of the lesion and the map cut at Otsu's own threshold, film by film: [B].
+    """Return the IoU of the lesion and the map cut at Otsu's own threshold, film by film: [B].
 
     As CheXlocalize: the map is normalised, truncated to 256 grey levels and kept where above the
     level that separates two classes best. Of equally good levels the lowest, which keeps all of a
@@ -69,7 +71,7 @@ def _otsu(count_BL: Tensor) -> Tensor:
 
 
 def tune_threshold(iou_BT: Tensor, thresholds_T: Sequence[float] = THRESHOLDS) -> float:
-    """The threshold with the highest mean IoU, the lowest of several equal ones.
+    """Return the threshold with the highest mean IoU, the lowest of several equal ones.
 
     ``iou_BT`` must come from training films: a threshold tuned on the films it is judged on
     flatters the map (Choe et al., CVPR 2020). ValueError if there is no film or a NaN.

@@ -17,7 +17,8 @@ LEVELS = 1001
 
 
 def pixel_counts(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:
-    """A film's pixels outside and inside the lesion, by level: int32 [B, 2, L], outside first.
+    """Count a film's pixels outside and inside the lesion, by level: int32 [B, 2, L], outside
+    first.
 
     8 kB a film, whatever the canvas.
     """
@@ -40,7 +41,7 @@ def average_precision(count_R2L: Floats) -> Floats:
 
 
 def pixel_average_precision(count_N2L: Tensor) -> Statistic:
-    """PxAP of the films whose `pixel_counts` these are."""
+    """Return the PxAP of the films whose `pixel_counts` these are."""
     count = count_N2L.cpu().numpy()
 
     def replicate(weight_RN: Floats) -> Floats:

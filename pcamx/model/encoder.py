@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         return source_BKhw
 
     def shallow(self, image_B1HW: Tensor) -> list[Tensor]:
-        """The feature maps before the last, at strides 4 and 8."""
+        """Return the feature maps before the last, at strides 4 and 8."""
         # ZeRO flattens the weights and loses their layout, so the activations carry it: from the
         # image on, a view whose strides say channels_last, which is moot with one channel.
         B, _, H, W = image_B1HW.shape
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
         return features
 
     def deepest(self, features_BKhw: Tensor) -> Tensor:
-        """The last feature maps, from those at stride 8."""
+        """Return the last feature maps, from those at stride 8."""
         return self._group(len(self.groups) - 1, features_BKhw)
 
     def _group(self, i: int, x_BKhw: Tensor) -> Tensor:

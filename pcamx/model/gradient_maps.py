@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def gradcam(features_BKhw: Tensor, grad_BKhw: Tensor) -> Tensor:
-    """relu(sum_k mean_ij(g_kij) A_kij) of maps A and the class score's gradient g: [B, h, w].
+    """Return relu(sum_k mean_ij(g_kij) A_kij) of maps A, the class score's gradient g: [B, h, w].
 
     Selvaraju et al. 2017.
     """
@@ -16,12 +16,12 @@ def gradcam(features_BKhw: Tensor, grad_BKhw: Tensor) -> Tensor:
 
 
 def layercam(features_BKhw: Tensor, grad_BKhw: Tensor) -> Tensor:
-    """relu(sum_k relu(g_kij) A_kij): [B, h, w]. Jiang et al. 2021."""
+    """Return relu(sum_k relu(g_kij) A_kij): [B, h, w]. Jiang et al. 2021."""
     return (grad_BKhw.relu() * features_BKhw).sum(1).relu()
 
 
 def to_image(map_Bhw: Tensor, side: int, centred: bool) -> Tensor:
-    """Bilinear, to [B, H, W] with H = W = ``side``, each cell around the pixels it sees.
+    """Upsample bilinearly to [B, H, W], H = W = ``side``, each cell around the pixels it sees.
 
     Where `Encoder` has not ``centred`` them, cell i of stride s lies at pixel s i.
     """

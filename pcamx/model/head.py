@@ -35,7 +35,8 @@ class Head(nn.Module):
     def forward(
         self, features_BKhw: Tensor, image_B1HW: Tensor | None = None, label_B: Tensor | None = None
     ) -> tuple[Tensor, ops.Attended | None]:
-        """Logits [B, C]; with an image also its attended form, by the class ``mask_class`` names.
+        """Return logits [B, C]; with an image also its attended form, by the class ``mask_class``
+        names.
 
         ``label_B`` is read only where ``mask_class`` is label.
         """

@@ -43,12 +43,13 @@ class Network(nn.Module):
         self.decoder = Decoder(self.encoder.channels) if decoder else None
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
-        """Logits [B, C] of the full image."""
+        """Return the logits [B, C] of the full image."""
         logits_BC: Tensor = self.head(self.encoder(image_B1HW)[-1])[0]
         return logits_BC
 
     def class_map(self, features_BKhw: Tensor) -> Tensor:
-        """d = sum_k (w_1k - w_0k) h_k of the last features, [B, h, w], float32, differentiable.
+        """Return d = sum_k (w_1k - w_0k) h_k of the last features, [B, h, w], float32,
+        differentiable.
 
         Each cell passes the head as a film of one cell, less what no feature gives, the biases:
         under ZeRO-3 the weight is whole only there. Autocast does not reach inside.
@@ -72,7 +73,7 @@ class Segmenter(nn.Module):
         self.decoder = Decoder(self.encoder.channels)
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
-        """Logit of a lesion [B, 1, H, W], float32."""
+        """Return the logit of a lesion [B, 1, H, W], float32."""
         size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
         logit_B1HW: Tensor = self.decoder(self.encoder(image_B1HW), size)
         return logit_B1HW
@@ -97,7 +98,7 @@ def build_network(entry: Trainable, config: Architecture) -> Network | Segmenter
 def batch_norm_by(
     module: nn.Module, statistics: Literal["batch", "running", "updated"]
 ) -> Iterator[None]:
-    """How batch norm inside normalises; masked images have other statistics than whole ones.
+    """Choose how batch norm inside normalises; masked images have other statistics than whole ones.
 
     ``batch``: by the batch, the running statistics stay as they are. ``running``: by those, which
     stay too. ``updated``: as a module in its present mode does.

@@ -45,7 +45,8 @@ def class_activation(
     positive: bool = True,
     impl: Impl = "auto",
 ) -> Tensor:
-    """Positive CAM, eq. (2) of Lu & Tong, or the plain CAM, eq. (1), where ``positive`` is false.
+    """Return the positive CAM, eq. (2) of Lu & Tong, or without ``positive`` the plain CAM, eq.
+    (1).
 
     Features in any floating dtype and layout; class_index int32 or int64, a class without a row in
     the weight gives zeros. Returns the maps [B, h, w] in float32 (float64 for
@@ -126,7 +127,8 @@ def gather_affine_normalise(
     lesion_row_B: Tensor | None = None,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Films ``row_B`` of the canvases, warped by theta, times gain, standardised; lesions alike.
+    """Gather films ``row_B`` of the canvases, warped by theta, times gain, standardised; lesions
+    alike.
 
     ``theta_B23`` takes a point of the output to the point of the canvas that it shows, in the
     coordinates of `torch.nn.functional.affine_grid`, align_corners=False; bilinear, black outside.

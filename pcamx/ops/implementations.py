@@ -20,7 +20,7 @@ class Operations(Protocol):
     def class_activation(
         self, features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool
     ) -> Tensor:
-        """See `reference.class_activation`."""
+        """Reduce as `reference.class_activation`."""
         ...
 
     def attend(
@@ -32,7 +32,7 @@ class Operations(Protocol):
         omega: float,
         sigma: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `reference.attend`."""
+        """Attend as `reference.attend`."""
         ...
 
     def gather_affine_normalise(
@@ -46,7 +46,7 @@ class Operations(Protocol):
         lesion_M1HW: Tensor | None,
         lesion_row_B: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """See `reference.gather_affine_normalise`."""
+        """Gather as `reference.gather_affine_normalise`."""
         ...
 
 

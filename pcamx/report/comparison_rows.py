@@ -39,11 +39,11 @@ class Gap:
         return self.p_of_all is not None and self.p_of_all <= SURE
 
     def text(self, digits: int = 3) -> str:
-        """The value with its sign."""
+        """Return the value with its sign."""
         return rows.DASH if self.value is None else f"{self.value:+.{digits}f}"
 
     def interval(self, digits: int = 3) -> str:
-        """The interval with signs, empty where there is none."""
+        """Return the interval with signs, empty where there is none."""
         if self.low is None or self.high is None:
             return ""
         return f"[{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
@@ -75,7 +75,7 @@ def differences(found: Comparison) -> dict[str, str]:
 
 
 def localization(found: Comparison) -> tuple[Group, ...]:
-    """Where the maps lie: a group per stage or baseline and map, a row per run."""
+    """Return where the maps lie: a group per stage or baseline and map, a row per run."""
     by_run = {
         name: {f"{g.title}, {row.name}": row for g in rows.localization(report) for row in g.rows}
         for name, report in found.reports.items()
@@ -84,7 +84,7 @@ def localization(found: Comparison) -> tuple[Group, ...]:
 
 
 def basis(found: Comparison) -> tuple[Group, ...]:
-    """What their decisions rest on: a group per stage or baseline, a row per run."""
+    """Return what their decisions rest on: a group per stage or baseline, a row per run."""
     by_run = {
         name: {row.name: row for row in rows.basis(report)}
         for name, report in found.reports.items()
@@ -93,7 +93,7 @@ def basis(found: Comparison) -> tuple[Group, ...]:
 
 
 def classification(found: Comparison) -> tuple[Group, ...]:
-    """How well they classify: a group per stage or baseline, a row per run."""
+    """Return how well they classify: a group per stage or baseline, a row per run."""
     by_run = {
         name: {row.name: row for row in rows.classification(report)}
         for name, report in found.reports.items()
@@ -122,7 +122,7 @@ def _baseline(title: str) -> tuple[bool, str]:
 
 
 def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
-    """Title, then by run and figure what exceeds the first run's; a dash's Gap where unknown."""
+    """Yield a title, then by run and figure what exceeds the first run's."""
     shown = differences(found)
     for title in dict.fromkeys(t for gaps in found.gaps.values() for t in gaps):
         yield (

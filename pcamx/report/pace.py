@@ -37,11 +37,11 @@ class Pace:
         self._last = time.monotonic()
 
     def seconds(self) -> float:
-        """Of this epoch so far, validation and all."""
+        """Return the seconds of this epoch so far, validation and all."""
         return time.monotonic() - self._epoch_begun
 
     def images_per_second(self) -> str:
-        """Of this epoch's steps alone."""
+        """Return the speed of this epoch's steps alone."""
         seconds = self._last - self._epoch_begun
         return f"{self._images / seconds:,.0f} images/s" if seconds > 0 else "– images/s"
 

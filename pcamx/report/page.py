@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcamx.catalogue import TRAINABLES
+from pcamx.catalogue import POINTING, TRAINABLES
 from pcamx.output import write_text
 from pcamx.report import html, rows, sentences
 from pcamx.report.figures import film_figure, gallery
@@ -93,7 +93,10 @@ def _more(report: Mapping[str, Any]) -> list[_Table]:
     more = rows.localization(report, titles)
     found = {
         "More figures of the same maps": (titles, more),
-        "Pointing by size of the lesion": (rows.SIZES, rows.pointing_by_size(report)),
+        f"{POINTING.title.capitalize()} by size of the lesion": (
+            rows.SIZES,
+            rows.pointing_by_size(report),
+        ),
     }
     tables = []
     for name, (names, groups) in found.items():

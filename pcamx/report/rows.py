@@ -51,11 +51,11 @@ class Estimate:
     n: int | None = None
 
     def text(self, digits: int = 3) -> str:
-        """The value as ``0.563``."""
+        """Return the value as ``0.563``."""
         return number(self.value, digits)
 
     def interval(self, digits: int = 3) -> str:
-        """The interval as ``[0.481, 0.640]``, empty where there is none."""
+        """Return the interval as ``[0.481, 0.640]``, empty where there is none."""
         if self.low is None or self.high is None:
             return ""
         return f"[{number(self.low, digits)}, {number(self.high, digits)}]"
@@ -90,13 +90,13 @@ def is_baseline(title: str) -> bool:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """``value`` with ``digits`` decimals, a dash where there is no finite number."""
+    """Return ``value`` with ``digits`` decimals, a dash where there is no finite number."""
     found = _finite(value)
     return DASH if found is None else f"{found:.{digits}f}"
 
 
 def duration(seconds: Any) -> str:
-    """Seconds as ``48 s``, ``12 min 05 s`` or ``2 h 03 min``."""
+    """Return seconds as ``48 s``, ``12 min 05 s`` or ``2 h 03 min``."""
     found = _finite(seconds)
     if found is None or found < 0:
         return DASH
@@ -112,7 +112,7 @@ def duration(seconds: Any) -> str:
 
 
 def counts(figures: Mapping[str, Estimate]) -> str:
-    """The n of a row; ``512/207`` where its figures rest on different numbers."""
+    """Return the n of a row; ``512/207`` where its figures rest on different numbers."""
     seen = dict.fromkeys(DASH if f.n is None else str(f.n) for f in figures.values())
     return "/".join(seen) or DASH
 
@@ -167,7 +167,7 @@ def basis_columns(found: Iterable[Row], *shown: Shown) -> tuple[dict[str, str], 
 
 
 def pointing_by_size(report: Mapping[str, Any]) -> tuple[Group, ...]:
-    """As `localization`, with the pointing for each size of lesion under that size's key."""
+    """Return as `localization` the pointing for each size of lesion under that size's key."""
 
     def by_size(part: Mapping[str, Any]) -> dict[str, Any]:
         maps = _mapping(part, "localization")
@@ -185,12 +185,12 @@ def pointing_by_size(report: Mapping[str, Any]) -> tuple[Group, ...]:
 
 
 def measured(rows: Iterable[Row]) -> frozenset[str]:
-    """Keys of the figures that rest on at least one film in at least one row."""
+    """Return the keys of the figures that rest on at least one film in at least one row."""
     return frozenset(key for row in rows for key, figure in row.figures.items() if figure.n)
 
 
 def kappa_by_part(report: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
-    """Stage titles, and a row per body part with kappa under each title."""
+    """Return stage titles, and a row per body part with kappa under each title."""
     found = {
         title: _mapping(_mapping(part, "classification"), "kappa_by_part")
         for _, title, part in _parts(report)
@@ -205,7 +205,7 @@ def kappa_by_part(report: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Row
 
 
 def stages(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The report's stages, by number as text, in order."""
+    """Return the report's stages, by number as text, in order."""
     found = _mapping(report, "stages")
     return {key: _mapping(found, key) for key in sorted(found)}
 
@@ -221,7 +221,7 @@ def trained(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Stage 3's decoder minus the segmenter's, in mIoU; empty where one of them is missing."""
+    """Return stage 3's decoder minus the segmenter's, in mIoU; empty where one is missing."""
     return _mapping(_mapping(report, "stage3_against_segmenter"), MIOU.key)
 
 

@@ -13,6 +13,8 @@ from pcamx.catalogue import (
     MIOU,
     POINTING,
     POSITIVE_CAM,
+    SAME_MARKS,
+    STAGE_3,
     TRAINABLES,
     classifiers,
 )
@@ -53,7 +55,7 @@ _SPLITS = {"valid": "validation"}
 
 
 def measured(report: Mapping[str, Any]) -> str:
-    """What was measured on what."""
+    """Say what was measured on what."""
     classes, groups = rows.classification(report), rows.localization(report)
     names = [e.title for e in TRAINABLES if str(e.key) in rows.stages(report)]
     text = f"The network after {_enumerate(names) or 'no stage'} was measured"
@@ -74,7 +76,7 @@ def _of_split(report: Mapping[str, Any]) -> str:
 
 
 def found(report: Mapping[str, Any]) -> str:
-    """Pointing of every stage, and of the baselines."""
+    """Say the pointing of every stage, and of the baselines."""
     groups = rows.localization(report)
     trained = [g for g in groups if g.title in [entry.title for entry in classifiers()]]
     said = [
@@ -97,20 +99,22 @@ def found(report: Mapping[str, Any]) -> str:
 
 
 def against(report: Mapping[str, Any]) -> str:
-    """Stage 3's decoder beside the segmenter that saw the same marks, empty without one."""
+    """Hold stage 3's decoder beside the segmenter that saw the same marks; empty without one."""
     found = rows.against_segmenter(report)
     if found.get("value") is None:
         return ""
     low, high = (rows.number(found[end]) for end in ("low", "high"))
-    times = f", {rows.number(found['ratio'], 2)} times its mIoU" if found.get("ratio") else ""
+    ratio, iou = found.get("ratio"), MIOU.title
+    times = f", {rows.number(ratio, 2)} times its {iou}" if ratio else ""
+    ours = f"{STAGE_3.title.capitalize()}'s {DECODER.title}"
     return (
-        f"Stage 3's decoder minus the same-marks segmenter, film by film: mIoU "
-        f"{found['value']:+.3f} [{low}, {high}]{times}."
+        f"{ours} minus the {SAME_MARKS.title}, film by film: "
+        f"{iou} {found['value']:+.3f} [{low}, {high}]{times}."
     )
 
 
 def made(report: Mapping[str, Any]) -> str:
-    """Device, commit and time."""
+    """Say device, commit and time."""
     text = f"Evaluated on {report.get('device') or 'an unknown device'}"
     text += f" at commit {report.get('commit') or 'unknown'}"
     timed = {k: s for k, s in rows.trained(report).items() if s.get("seconds") is not None}
@@ -145,7 +149,7 @@ def _count(n: int | None, one: str, many: str = "") -> str:
 
 
 def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names and values of what was run, on what and with what."""
+    """Return names and values of what was run, on what and with what."""
     for key in ("command", "created", "device", "commit"):
         yield key, str(report.get(key) or rows.DASH)
     for key, stage in rows.trained(report).items():
@@ -169,7 +173,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def cost(stage: Mapping[str, Any]) -> str:
-    """Epochs, time and place of a stage's training, empty where unknown."""
+    """Say epochs, time and place of a stage's training, empty where unknown."""
     epochs = stage.get("epochs")
     text = rows.duration(stage["seconds"]) if stage.get("seconds") is not None else ""
     text += _where(stage)

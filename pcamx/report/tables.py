@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcamx.catalogue import FALSE_ACTIVATION, KAPPA, MIOU
 from pcamx.report import rows, sentences
 
 
 def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
-    """An empty table; its first column, at most so many letters wide, may wrap."""
+    """Return an empty table; its first column, at most so many letters wide, may wrap."""
     table = Table(
         title=title,
         title_justify="left",
@@ -28,12 +29,12 @@ def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
 
 
 def cell(figure: rows.Estimate) -> str:
-    """A figure with its interval."""
+    """Return a figure with its interval."""
     return f"{figure.text(2)} {figure.interval(2)}".strip()
 
 
 def classification_table(report: Mapping[str, object]) -> Table:
-    """AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
+    """Tabulate AUROC, accuracy and kappa with their intervals, a row per stage and baseline."""
     table = new_table("Classification", [*rows.titles("decision", "first").values(), "n"])
     for row in rows.classification(report):
         figures = map(cell, row.figures.values())
@@ -52,7 +53,7 @@ def basis_table(report: Mapping[str, object]) -> Table:
 
 
 def results_table(report: Mapping[str, object]) -> Table:
-    """Pointing, energy and mIoU with their intervals, a row per stage or baseline and map."""
+    """Tabulate pointing, energy and mIoU with intervals, a row per stage or baseline and map."""
     head = [*rows.titles("map", "first").values(), "at", "n"]
     table = new_table("Localization of the abnormal map", head)
     for group in rows.localization(report):
@@ -65,7 +66,7 @@ def results_table(report: Mapping[str, object]) -> Table:
 
 
 def more_table(report: Mapping[str, object]) -> Table:
-    """PxAP, MaxBoxAccV2 and false activation, as `results_table`."""
+    """Tabulate PxAP, MaxBoxAccV2 and false activation, as `results_table`."""
     # What 80 columns have room for; the page shows the rest.
     more = rows.titles("map", "console")
     table = new_table("More figures of the same maps", [*more.values(), "n"])
@@ -88,8 +89,10 @@ def print_results(report: Mapping[str, object]) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    console.print("[low, high]: 95 % bootstrap interval over patients. n: films; kappa's: studies,")
-    console.print("false activation's: normal films.")
+    interval = "[low, high]: 95 % bootstrap interval over patients"
+    console.print(f"{interval}. n: films; {KAPPA.title}'s: studies,")
+    console.print(f"{FALSE_ACTIVATION.title}'s: normal films.")
     if compared := sentences.against(report):
         console.print(compared)
-    console.print("at: the map's threshold for mIoU, tuned on training films (* not tuned).")
+    tuned = "tuned on training films (* not tuned)"
+    console.print(f"at: the map's threshold for {MIOU.title}, {tuned}.")

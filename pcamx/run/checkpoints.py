@@ -101,7 +101,7 @@ def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
 
 
 def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
-    """Tag, progress and number of ranks of the newest whole checkpoint, None without one.
+    """Return tag, progress and number of ranks of the newest whole checkpoint, None without one.
 
     Raises PcamxError where a file of it is missing or has changed since it was written, and where
     it is of another stage, run or ``config`` (as for `save`).

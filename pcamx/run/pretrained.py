@@ -76,12 +76,13 @@ class Pretrained:
         return self.network.head.weight.device
 
     def standardise(self, grey_B1HW: Tensor) -> Tensor:
-        """Grey levels 0..255 of any dtype to the network's input, float32."""
+        """Turn grey levels 0..255 of any dtype into the network's input, float32."""
         return (grey_B1HW.float() - self.mean) / self.std
 
     def explain(self, grey_B1HW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Probability of abnormal [B] of canvases of grey levels 0..255 on ``device``, and maps of
-        the abnormal class by key, float32 [B, H, W], not normalised."""
+        """Return the probability of abnormal [B] of canvases of grey levels 0..255 on ``device``,
+        and maps of the abnormal class by key, float32 [B, H, W], not normalised.
+        """
         kinds = maps_of(trainable(self.stage), gradient=False)
         logits_BC, maps = explain(self.network, self.standardise(grey_B1HW), kinds)
         assert logits_BC is not None

@@ -25,7 +25,7 @@ def guidance(
     logits_BC: Tensor,
     lesion_logit_B1HW: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of the terms that the objective asks for, and each of them by name.
+    """Return the weighted sum of the terms that the objective asks for, and each of them by name.
 
     ``image_B1HW`` is what the features and logits were made of, with a gradient where
     objective.reasons_weight asks for it. Marked films that show nothing of their lesion, as
@@ -58,7 +58,7 @@ def guidance(
 
 
 def guides(objective: Objective) -> bool:
-    """Whether the objective asks for any of these terms."""
+    """Tell whether the objective asks for any of these terms."""
     return any(
         (
             objective.map_weight,
@@ -70,7 +70,7 @@ def guides(objective: Objective) -> bool:
 
 
 def erase_loss(network: Network, batch: Batch, shown_B: Tensor, marked_per_batch: int) -> Tensor:
-    """Cross-entropy of marked films: the lesion erased, normal; another patch, abnormal.
+    """Return cross-entropy of marked films: the lesion erased, normal; another patch, abnormal.
 
     Both go in one more pass, normalised by its own batch. It takes as many films on every rank,
     each rank's share of ``marked_per_batch`` rounded up: an index that depended on the marks would

@@ -18,7 +18,7 @@ CHANCE = 0.5
 def confidence(
     accuracy: Tensor, schedule: Literal["rescaled", "paper", "constant", "none"]
 ) -> Tensor:
-    """lambda of the running training accuracy P.
+    """Return lambda of the running training accuracy P.
 
     ``paper``: e^P / e = e^(P-1), already 0.61 at chance. ``rescaled``: (e^q - 1) / (e - 1) with
     q = clip(2P - 1, 0, 1), which is 0 at chance and 1 at P = 1. ``constant``: 1/2; ``none``: 0.
@@ -77,7 +77,7 @@ def lesion_loss(
     share: float,
     marked_total: Tensor,
 ) -> Tensor:
-    """L3: error between the decoder's answer and the marks, over marked images only.
+    """Return L3: error between the decoder's answer and the marks, over marked images only.
 
     The answer is the sigmoid of ``logit_B1HW``, float32.
 
@@ -108,7 +108,8 @@ def lesion_loss(
 
 
 def mean_over_ranks(loss_B: Tensor, taken_B: Tensor, total: Tensor) -> Tensor:
-    """This rank's part of the mean loss of the films ``taken_B``, ``total`` of them on all ranks.
+    """Return this rank's part of the mean loss of the films ``taken_B``, ``total`` of them on all
+    ranks.
 
     Scaled so that averaging gradients over the ranks gives that mean's; 0 where nobody has any.
     """

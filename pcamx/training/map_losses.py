@@ -83,7 +83,8 @@ _KINDS: dict[MapLoss, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def agreement_loss(map_Bhw: Tensor, answer_B1HW: Tensor) -> Tensor:
-    """Jensen-Shannon divergence [B], in nats, between the map's softmax and the decoder's answer.
+    """Return the Jensen-Shannon divergence [B], in nats, of the map's softmax and the decoder's
+    answer.
 
     ``answer_B1HW`` is a probability at the image's size; its mean over each cell, divided by their
     sum, is the other distribution. It carries no gradient: the map follows the decoder.
@@ -104,7 +105,8 @@ def _standardised(map_BN: Tensor) -> Tensor:
 
 
 def reasons_loss(logits_BC: Tensor, image_B1HW: Tensor, outside_B1HW: Tensor) -> Tensor:
-    """Right for the right reasons (Ross et al. 2017): the input gradient outside the marks, [B].
+    """Return the input gradient outside the marks, [B]: right for the right reasons (Ross et al.
+    2017).
 
     The sum over a film's pixels of (outside * d/dx sum_c log p_c)^2. ``image_B1HW`` needs a
     gradient and is what the logits were made of; the loss's own gradient goes through the

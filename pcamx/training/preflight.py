@@ -65,7 +65,7 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
 
 
 def binding_differences(config: Config, other: Config) -> list[str]:
-    """Dotted keys, with both values, in which two configs differ and may not within one run."""
+    """Return dotted keys, with both values, in which configs differ and may not within one run."""
     return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
 
 

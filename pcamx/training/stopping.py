@@ -21,7 +21,7 @@ class StopSignal:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, the two signals are noted and nothing else happens."""
+        """Note the two signals inside, and let nothing else happen."""
         before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -20,7 +20,7 @@ from pcamx.types import ABNORMAL
 def validate(
     network: Network, config: Config, store: Store, canvases: Canvases, ranks: Ranks
 ) -> dict[str, float]:
-    """AUROC and accuracy of the full image, each rank scoring its share of the films.
+    """Score the full image by AUROC and accuracy, each rank scoring its share of the films.
 
     Computed in the precision of the training, which `evaluate` is not.
     ``canvases`` are those of the valid split. AUROC is left out where the split holds one class

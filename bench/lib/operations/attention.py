@@ -33,7 +33,7 @@ from pcamx.kernels import reference
 
 
 def class_activation_case(size: Size, device: torch.device, *, positive: bool) -> Case:
-    """The map alone, forward."""
+    """Return the case of the map alone, forward."""
     x = _inputs(size, device)
     tensors, dtype = (x.features_BKhw, x.weight_CK, x.class_index_B), x.features_BKhw.dtype
     operation = partial(ops.class_activation, positive=positive)
@@ -65,7 +65,7 @@ def class_activation_case(size: Size, device: torch.device, *, positive: bool) -
 
 
 def attend_case(size: Size, device: torch.device, *, learns: bool) -> Case:
-    """The masked image; with ``learns`` also backward from it to features and weight."""
+    """Return the case of the masked image; with ``learns`` also backward to features and weight."""
     x = _inputs(size, device, learns)
     shape, dtype = shape_of(size), x.image_B1HW.dtype
     ups = {

@@ -25,7 +25,7 @@ class Size(NamedTuple):
 
 
 def same(truth: Tensors) -> Tensors:
-    """What an impl returns, of the truth: the truth."""
+    """Return what an impl returns, of the truth: the truth."""
     return truth
 
 
@@ -54,33 +54,33 @@ class Case:
 
 
 def subject(device: torch.device) -> str:
-    """Whom the bench is about: the kernels, or the reference where those are not for speed."""
+    """Name whom the bench is about: the kernels, or the reference where those are not for speed."""
     return OURS if device.type == "cuda" else REFERENCE
 
 
 def working_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, where training uses it."""
+    """Return bfloat16 on a GPU, where training uses it, else float32."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def ours(function: Callable[..., Any], device: torch.device) -> dict[str, Callable[..., Any]]:
-    """One of `pcamx.ops` by the kernels, where the bench is about them, and by the reference."""
+    """Call one of `pcamx.ops` by the kernels, where the bench is about them, else the reference."""
     found = {OURS: partial(function, impl="triton")} if subject(device) == OURS else {}
     return found | {REFERENCE: partial(function, impl="reference")}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile for each size on its own, with no silent way back to eager."""
+    """Compile for each size on its own, with no silent way back to eager."""
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def shape_of(size: Size) -> Shape:
-    """Sizes of the attention path at an image's size."""
+    """Return the sizes of the attention path at an image's size."""
     cells = size.pixels // STRIDE
     return Shape(size.batch, CHANNELS, cells, cells, size.pixels, size.pixels)
 
 
 def name_of(operation: str, size: Size, dtype: torch.dtype) -> str:
-    """Name of a case: operation, batch, pixels, dtype; the chart takes it apart again."""
+    """Name a case: operation, batch, pixels, dtype; the chart takes it apart again."""
     dtype_name = str(dtype).removeprefix("torch.")
     return f"{operation}, B {size.batch}, {size.pixels} px, {dtype_name}"

@@ -21,7 +21,7 @@ TINY = torch.finfo(torch.float64).tiny  # a truth of zeros is not divided by
 
 
 def check(case: Case) -> list[Row]:
-    """The errors of all impls, one row an output.
+    """Check the errors of all impls, one row an output.
 
     Relative to the output's largest value. Raises PcamxError that names what is wrong where an
     impl computes something else, or the case's subject errs more than twice as much as eager,

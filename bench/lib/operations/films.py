@@ -32,7 +32,7 @@ MEAN, STD = 51.3, 47.7  # grey levels
 
 
 def gather_affine_normalise_case(size: Size, device: torch.device) -> Case:
-    """A batch of films and lesion masks out of twice as many uint8 canvases, at least 64."""
+    """Return a batch of films and masks out of twice as many uint8 canvases, at least 64."""
     N = max(64, 2 * size.batch)
     generator = torch.Generator(device).manual_seed(2)
     canvas_N1HW = (255 * _smooth(N, size, generator)).to(torch.uint8)

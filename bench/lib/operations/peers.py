@@ -49,7 +49,7 @@ class Head(nn.Module):
 
 
 def peers(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor) -> Peers:
-    """The calls of the libraries that can be imported; their own errors are not hidden."""
+    """Return the calls of the libraries that can be imported; their own errors are not hidden."""
     found = Peers({}, {})
     rivals = (TORCH_CAM, _torch_cam, _normalised), (GRAD_CAM, _grad_cam, _cut_and_normalised)
     for name, make, of_truth in rivals:
@@ -63,7 +63,7 @@ def peers(features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor) -> Pe
 
 @cache
 def import_grad_cam() -> tuple[Any, Any, list[str]]:
-    """GradCAM, ClassifierOutputTarget, and what had an empty stand-in while they were imported.
+    """Import GradCAM, ClassifierOutputTarget; return what had an empty stand-in meanwhile, too.
 
     The package imports torchvision and scikit-learn as a whole, for what GradCAM does not use; a
     torchvision built for another PyTorch cannot be imported at all.

@@ -17,7 +17,7 @@ OMEGA, SIGMA = Attention().omega, Attention().sigma
 def class_activation(
     features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, *, positive: bool = True
 ) -> Tensor:
-    """Maps [B, h, w] in the features' dtype, by one batched matrix product."""
+    """Return maps [B, h, w] in the features' dtype, by one batched matrix product."""
     weight_CK = weight_CK.relu() if positive else weight_CK
     weight_BK = weight_CK[class_index_B].to(features_BKhw.dtype)
     return torch.einsum("bk,bkhw->bhw", weight_BK, features_BKhw)
@@ -26,7 +26,7 @@ def class_activation(
 def attend(
     features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor, image_B1HW: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Masked image, normalised map, mean of the mask: as `reference.attend`."""
+    """Return masked image, normalised map, mean of the mask: as `reference.attend`."""
     map_Bhw = normalise(class_activation(features_BKhw, weight_CK, class_index_B))
     up_B1HW = F.interpolate(
         map_Bhw[:, None], size=image_B1HW.shape[2:], mode="bilinear", align_corners=False
@@ -44,7 +44,7 @@ def attend_two_matmuls(
     up_Hh: Tensor,
     up_wW: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `attend`, written for torch.compile: no atomics backward, the toughest fair rival.
+    """Attend as `attend`, for torch.compile: no atomics backward, the toughest fair rival.
 
     Upsampling is a product with fixed weights from either side, and so is its gradient. The map
     is a sum, which the compiler fuses, where a batched product of one row would stand alone.
@@ -56,13 +56,15 @@ def attend_two_matmuls(
 
 
 def upsampling(cells: int, pixels: int) -> Tensor:
-    """Weights [pixels, cells] of linear upsampling, align_corners=False; float64, on the CPU."""
+    """Return weights [pixels, cells] of linear upsampling, align_corners=False; float64, on the
+    CPU.
+    """
     eye = torch.eye(cells, dtype=torch.float64)
     return F.interpolate(eye[None], size=pixels, mode="linear", align_corners=False)[0].T
 
 
 def normalise(map_Bhw: Tensor) -> Tensor:
-    """Min-max of each map, without gradient through min and max."""
+    """Scale each map to [0, 1], without gradient through min and max."""
     low_B11 = map_Bhw.detach().amin((1, 2), keepdim=True)
     high_B11 = map_Bhw.detach().amax((1, 2), keepdim=True)
     return (map_Bhw - low_B11) / (high_B11 - low_B11)
@@ -78,7 +80,9 @@ def gather_affine_normalise(
     *,
     lesion_M1HW: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As `ops.gather_affine_normalise` where film and mask share their row; in theta's dtype."""
+    """Gather as `ops.gather_affine_normalise` where film and mask share their row; in theta's
+    dtype.
+    """
     planes_B2HW = torch.cat([canvas_N1HW[row_B], lesion_M1HW[row_B]], 1).to(theta_B23.dtype)
     grid_BHW2 = F.affine_grid(theta_B23, list(planes_B2HW.shape), align_corners=False)
     planes_B2HW = F.grid_sample(planes_B2HW, grid_BHW2, align_corners=False)

@@ -22,22 +22,24 @@ class Shape(NamedTuple):
 
 
 def class_activation_bytes(shape: Shape, s: int) -> int:
-    """Features in, map out."""
+    """Count features in, map out."""
     return shape.B * (s * shape.K + MAP) * shape.h * shape.w
 
 
 def attend_forward_bytes(shape: Shape, s: int, t: int) -> int:
-    """Features and image in, masked image out; the map written, scaled in place, read again."""
+    """Count features and image in, masked image out; the map written, scaled, read again."""
     cells = shape.h * shape.w
     return shape.B * (s * shape.K * cells + 2 * t * shape.H * shape.W + 4 * MAP * cells)
 
 
 def attend_backward_bytes(shape: Shape, s: int, t: int) -> int:
-    """Image, gradient, features and map in; gradients to the map (and again in), features out."""
+    """Count image, gradient, features and map in; gradients to the map (and again in), features
+    out.
+    """
     cells = shape.h * shape.w
     return shape.B * (2 * s * shape.K * cells + 2 * t * shape.H * shape.W + 3 * MAP * cells)
 
 
 def gather_affine_normalise_bytes(shape: Shape) -> int:
-    """uint8 film and lesion mask in, image and lesion out in float32."""
+    """Count uint8 film and lesion mask in, image and lesion out in float32."""
     return shape.B * shape.H * shape.W * (1 + 1 + 4 + 4)

@@ -16,7 +16,7 @@ ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}  # categories of the profiler
 
 
 def kept_bytes(call: Call, inputs: Iterable[Tensor]) -> int:
-    """Bytes that autograd keeps for backward while ``call`` runs, beyond those of ``inputs``.
+    """Count bytes that autograd keeps for backward while ``call`` runs, beyond those of ``inputs``.
 
     Storages are counted, each once and whole, however many tensors view them.
     """
@@ -35,7 +35,7 @@ def kept_bytes(call: Call, inputs: Iterable[Tensor]) -> int:
 
 
 def launches(call: Call, device: torch.device) -> int | None:
-    """Kernels, copies and fills that a call puts on a CUDA device.
+    """Count kernels, copies and fills that a call puts on a CUDA device.
 
     None on a CPU, and where the profiler may not look at the device.
     """
@@ -52,5 +52,5 @@ def launches(call: Call, device: torch.device) -> int | None:
 
 
 def count_launches(trace: dict[str, Any]) -> int:
-    """Events of a profiler's trace that ran on the device."""
+    """Count events of a profiler's trace that ran on the device."""
     return sum(event.get("cat") in ON_DEVICE for event in trace["traceEvents"])

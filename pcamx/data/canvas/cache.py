@@ -57,12 +57,12 @@ class Plan:
 
 
 def size(data: Data, films: int) -> int:
-    """Bytes of a file."""
+    """Return the bytes of a file."""
     return HEAD + films * data.canvas**2
 
 
 def describe(data: Data, store: Store, films: Sequence[Film], device: torch.device) -> str:
-    """All that the canvases depend on, as the file's first line.
+    """Return all that the canvases depend on, as the file's first line.
 
     A film's content is known by its size and time of change: reading gigabytes at each start
     would cost more than it saves. Raises PcamxError that names a film that is gone.
@@ -209,7 +209,7 @@ def publish(file: BinaryIO, plan: Plan, head: str, needed: int) -> str:
 
 
 def mapped(file: BinaryIO, films: int, canvas: int) -> Tensor:
-    """The canvases of an open file, uint8 [N, 1, H, W], not to be written into."""
+    """Return the canvases of an open file, uint8 [N, 1, H, W], not to be written into."""
     view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")

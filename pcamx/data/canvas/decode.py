@@ -119,7 +119,7 @@ def _grey(encoded: Any, deep: bool, gpu: bool) -> Any:
 
 
 def decoder(device: torch.device) -> str:
-    """All of the decoder that the bits of a canvas depend on."""
+    """Return all of the decoder that the bits of a canvas depend on."""
     from nvidia import nvimgcodec  # not before the log level above is set
 
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -128,7 +128,7 @@ def decoder(device: torch.device) -> str:
 
 
 def who_decodes(films: Sequence[Film], device: torch.device, threads: int) -> str:
-    """In words for the log, by the films' suffixes: CPU threads, or the GPU's decoder.
+    """Say who decodes, for the log, by the films' suffixes: CPU threads, or the GPU's decoder.
 
     nvImageCodec has GPU decoders for JPEG and JPEG 2000, HTJ2K among it, and none for PNG.
     """

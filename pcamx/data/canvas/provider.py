@@ -45,7 +45,7 @@ class Decoded:
     _opened: dict[str, Canvases] = field(default_factory=dict)
 
     def split(self, name: str) -> Canvases:
-        """The canvases of a split, made ready by the first call, which every rank must make.
+        """Return the canvases of a split, made ready by the first call, which every rank must make.
 
         Raises PcamxError, on every rank, if a film cannot be read or nothing has room.
         """
@@ -177,7 +177,7 @@ def stream(data: Data, store: Store, films: Sequence[Film], device: torch.device
 
 
 def held(canvas_N1HW: Tensor, device: torch.device) -> Canvases:
-    """Canvases that lie on the device, on a CPU in the file that all its ranks map."""
+    """Return canvases that lie on the device, on a CPU in the file that all its ranks map."""
 
     def canvases(batches: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
         if not batches:
@@ -190,7 +190,7 @@ def held(canvas_N1HW: Tensor, device: torch.device) -> Canvases:
 
 
 def gathered(canvas_N1HW: Tensor, device: torch.device) -> Canvases:
-    """Canvases in the host's memory, of which each batch's are copied to the device.
+    """Return canvases in the host's memory, of which each batch's are copied to the device.
 
     A thread gathers the next batches into pinned memory meanwhile; PyTorch does not use that
     memory again before the copy out of it is done.

@@ -30,7 +30,7 @@ class Box(NamedTuple):
 
 
 def read_markers(store: Store, films: Sequence[Film], canvas: int) -> list[Box | None]:
-    """The region of each film's marker on the canvas, margin included; None where it has none.
+    """Read the region of each film's marker on the canvas, margin included; None where it has none.
 
     Raises PcamxError that names the line of a file that cannot be understood.
     """

@@ -28,23 +28,24 @@ class Warp(NamedTuple):
     gain_B: Tensor
 
     def columns(self, part: slice) -> "Warp":
-        """The share of one rank."""
+        """Return the share of one rank."""
         return Warp(self.theta_B23[part], self.gain_B[part])
 
     def on(self, device: torch.device) -> "Warp":
-        """The same on ``device``, without waiting for it."""
+        """Return the same on ``device``, without waiting for it."""
         return Warp(to_device(self.theta_B23, device), to_device(self.gain_B, device))
 
 
 def identity(batch_size: int) -> Warp:
-    """The warp that changes nothing."""
+    """Return the warp that changes nothing."""
     return Warp(torch.eye(2, 3).repeat(batch_size, 1, 1), torch.ones(batch_size))
 
 
 def compose(
     flip_B: FloatArray, angle_B: FloatArray, zoom_B: FloatArray, shift_B2: FloatArray
 ) -> FloatArray:
-    """theta [B, 2, 3] that mirrors left and right (flip -1, else 1), zooms, turns, then shifts.
+    """Return theta [B, 2, 3] that mirrors left and right (flip -1, else 1), zooms, turns, then
+    shifts.
 
     The film's point p goes to q = R(angle) zoom diag(flip, 1) p + shift, so theta is the inverse,
     p = A (q - shift) with A = diag(flip, 1) R(-angle) / zoom. Angles in radians, clockwise as
@@ -56,7 +57,7 @@ def compose(
 
 
 def draw(augment: Augment, batch_size: int, *, seed: int, epoch: int, step: int) -> Warp:
-    """The random warp of a global batch: a pure function of its arguments."""
+    """Draw the random warp of a global batch: a pure function of its arguments."""
     u = generator(Stream.WARP, seed, epoch, step).random((6, batch_size))
     spread = 2 * u - 1
     theta_B23 = compose(

@@ -67,7 +67,8 @@ class Feed:
     canvases: Canvases
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """This rank's batches of an epoch from ``start_step`` on, without waiting for the device.
+        """Yield this rank's batches of an epoch from ``start_step`` on, without waiting for the
+        device.
 
         In batches of films alone no lesion is looked at: ``lesion_B1HW`` is an expanded zero (one
         element, not to be written into) and ``marked_B`` false throughout. With more ranks than

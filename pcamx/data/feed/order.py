@@ -30,12 +30,12 @@ class Stream(IntEnum):
 
 
 def generator(stream: Stream, seed: int, *counters: int) -> np.random.Generator:
-    """A fresh generator addressed by its place in the run, so nothing has to be checkpointed."""
+    """Return a fresh generator addressed by its place in the run: no need for a checkpoint."""
     return np.random.default_rng([seed, stream, *counters])
 
 
 def steps_per_epoch(films: int, batch_size: int, marked_per_batch: int = 0) -> int:
-    """Whole batches in an epoch; raises PcamxError if the films do not fill one."""
+    """Count the whole batches in an epoch; raises PcamxError if the films do not fill one."""
     ordinary = batch_size - marked_per_batch
     if films < ordinary:
         raise PcamxError(
@@ -55,7 +55,7 @@ def epoch_order(
     marked: Sequence[int] = (),
     marked_per_batch: int = 0,
 ) -> IntArray:
-    """Film indices of every batch of an epoch, int64 [S, B].
+    """Return the film indices of every batch of an epoch, int64 [S, B].
 
     The ordinary slots hold each film at most once, shuffled anew each epoch, the tail dropped.
     With ``classes``, the films of each label, half of the batch is abnormal instead, marked films
@@ -88,7 +88,7 @@ def epoch_order(
 def marked_order(
     marked: Sequence[int], steps: int, batch_size: int, *, seed: int, epoch: int
 ) -> IntArray:
-    """Batches of marked films alone, int64 [S, B], in shuffled rounds as in `epoch_order`."""
+    """Return batches of marked films alone, int64 [S, B], in shuffled rounds as `epoch_order`."""
     return _turns(Stream.MARKED_ORDER, marked, steps, batch_size, seed, epoch)
 
 
@@ -137,7 +137,7 @@ def _rounds(stream: Stream, items: Sequence[int], seed: int, start: int, count: 
 
 
 def by_class(films: Sequence[Film]) -> dict[int, list[int]]:
-    """Indices of the normal and of the abnormal films."""
+    """Return the indices of the normal and of the abnormal films."""
     return {
         label: [i for i, film in enumerate(films) if film.label == label]
         for label in (NORMAL, ABNORMAL)
@@ -145,7 +145,8 @@ def by_class(films: Sequence[Film]) -> dict[int, list[int]]:
 
 
 def choose_marked(films: Sequence[Film], count: int, *, seed: int) -> list[int]:
-    """Indices of up to ``count`` abnormal films that have a mark, spread over the body parts.
+    """Choose up to ``count`` abnormal films that have a mark, spread over the body parts; their
+    indices.
 
     The parts take turns, each giving its films in a seeded order, so that a smaller count
     chooses a subset of a larger one's films.
@@ -169,7 +170,7 @@ def marked_per_batch(config: Config, stage: StageId) -> int:
 
 
 def marked_films(config: Config, store: Store, stage: StageId) -> list[int]:
-    """Indices of the marked training films; raises PcamxError where ``stage`` needs one."""
+    """Return the marked training films' indices; raises PcamxError where ``stage`` needs one."""
     marked = choose_marked(store.split("train"), config.data.marked, seed=config.run.seed)
     entry = trainable(stage)
     if not marked and entry.learns_marks:

@@ -97,7 +97,7 @@ def _are_whole(level_n: Floats) -> bool:
 
 
 def white_of(brightest: int, claimed: int) -> int:
-    """The level that is white: the one claimed, if the brightest there is uses its highest bit."""
+    """Return the white level: the one claimed, if the brightest there is uses its highest bit."""
     return claimed if brightest.bit_length() == claimed.bit_length() else max(brightest, 1)
 
 

@@ -88,7 +88,7 @@ DICOM_HEAD = 132
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the content begins as DICOM files do (PS3.10, 7.1), or as those without a preamble.
+    """Tell whether the content begins as DICOM does (PS3.10, 7.1), or as files without a preamble.
 
     Old ones begin with their file meta (group 2) or data set (group 8), in little endian.
     """
@@ -100,7 +100,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A regular file's content, if of a bearable size. Raises UnfitError."""
+    """Read a regular file's content, if of a bearable size. Raises UnfitError."""
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
@@ -198,7 +198,7 @@ def _turn(image: Image.Image, data: bytes) -> int:
 
 
 def one_line(error: object) -> str:
-    """What a library says of a file, cut to fit a message."""
+    """Cut what a library says of a file to fit a message."""
     words = "".join(c if c.isprintable() else " " for c in str(error)[:1000])
     return (" ".join(words.split()) or type(error).__name__)[:100]
 
@@ -246,7 +246,7 @@ def read_image(data: bytes) -> ImageFile:
 
 
 def white_level(grey_HW: np.ndarray[Any, Any]) -> int:
-    """The grey level shown as white, by `pcamx.data.store.Film.white`'s rule."""
+    """Return the grey level shown as white, by `pcamx.data.store.Film.white`'s rule."""
     if grey_HW.dtype == np.uint8:
         # 255 is how the reader of the manifest tells 8 bits from 16, so a dark deep film has 256.
         return 255

@@ -66,18 +66,18 @@ class Draft:
         self.remarks.append(Remark(kind, f"{where}: {why}"))
 
     def image(self, name: str, size: Size | None, *, relative: bool = False) -> Annotated:
-        """The image, with all that was collected."""
+        """Return the image, with all that was collected."""
         return Annotated(
             name, size, tuple(self.marks), relative=relative, remarks=tuple(self.remarks)
         )
 
 
 def unreadable(error: Exception) -> Annotated:
-    """Stands for an image of which nothing can be read, not even its name."""
+    """Return what stands for an image of which nothing can be read, not even its name."""
     return Annotated("", remarks=(Remark("damaged", str(error)),))
 
 
 def label_of(value: object) -> tuple[str, ...]:
-    """The one label that a format gives as any value; none if it is blank."""
+    """Return the one label that a format gives as any value; none if it is blank."""
     text = "" if value is None else str(value).strip()
     return (text,) if text else ()

@@ -18,13 +18,13 @@ _WHOLE = re.compile(r"(\d+)\.0*")
 
 
 def class_name(label: str) -> str:
-    """A label as it is counted: 1.0 and 1. are 1, as spreadsheets turn one into the other."""
+    """Return a label as it is counted: 1.0 and 1. are 1, as spreadsheets turn one into another."""
     whole = _WHOLE.fullmatch(label.strip())
     return whole[1] if whole else label.strip()
 
 
 def count(labels: Iterable[tuple[str, ...]]) -> Counter[str]:
-    """How many marks are of which class, by the classes of each; those of none do not count."""
+    """Count the marks of each class, by the classes of each; those of none do not count."""
     return Counter(label for several in labels for label in several)
 
 
@@ -55,12 +55,12 @@ def require_known(chosen: Sequence[str], found: Counter[str]) -> None:
 
 
 def is_chosen(labels: tuple[str, ...], chosen: Sequence[str]) -> bool:
-    """Whether one of a mark's classes was chosen."""
+    """Tell whether one of a mark's classes was chosen."""
     return not {_key(label) for label in labels}.isdisjoint(map(_key, chosen))
 
 
 def listed(found: Counter[str]) -> str:
-    """``fracture 4, metal 2``, the most frequent first."""
+    """Return ``fracture 4, metal 2``, the most frequent first."""
     names = [f"{line(name)} {number}" for name, number in found.most_common(_NAMED)]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return ", ".join(names) + more

@@ -45,15 +45,15 @@ class Marks:
     problems: tuple[Problem, ...]
 
     def shapes(self) -> Counter[str]:
-        """How many marks of which shape are used."""
+        """Count how many marks of which shape are used."""
         return Counter(mark.shape.kind for marks in self.of.values() for mark in marks)
 
     def labels(self) -> Counter[str]:
-        """How many marks of which class are used."""
+        """Count how many marks of which class are used."""
         return classes.count(mark.labels for marks in self.of.values() for mark in marks)
 
     def notes(self) -> list[str]:
-        """What a person should know before the marks are used, a line each."""
+        """Say what a person should know before the marks are used, a line each."""
         boxes, labels = self.shapes()[Box.kind], self.labels()
         notes = [f"boxes taken as filled rectangles: {boxes}"] if boxes else []
         if labels:
@@ -63,7 +63,7 @@ class Marks:
         return notes + notes_of(self.problems)
 
     def left_out_note(self) -> str:
-        """Which classes were not chosen, in words."""
+        """Say in words which classes were not chosen."""
         named = Counter({name or "(no class)": n for name, n in self.left_out.items()})
         return f"marks of classes that were not chosen, not used: {classes.listed(named)}"
 
@@ -85,7 +85,7 @@ def read_marks(
     labels: Sequence[str] = (),
     track: Track = silent,
 ) -> Marks:
-    """The marks of ``sources``, files or folders of any known kind, on the films they mean.
+    """Read the marks of ``sources``, files or folders of any known kind, on the films they mean.
 
     ``films`` gives each film's upright size, None for one that cannot be used. ``labels`` are the
     classes that are lesions; marks of others are left out, and a source whose marks have no class

@@ -40,7 +40,7 @@ _TURNS = {
 
 
 def upright_size(file: Path) -> Size:
-    """Width and height of a mask after its EXIF orientation. Raises PcamxError."""
+    """Return width and height of a mask after its EXIF orientation. Raises PcamxError."""
     try:
         data = _bytes(file)
         with Image.open(io.BytesIO(data)) as image:
@@ -56,7 +56,7 @@ def upright_size(file: Path) -> Size:
 
 
 def classes_of(file: Path) -> Layers:
-    """The classes of a mask, upright; "" for one without.
+    """Return the classes of a mask, upright; "" for one without.
 
     Grey levels from 1 to 31 number the classes, up to eight colours are classes. Raises PcamxError
     for what cannot be read, or has no background.
@@ -75,7 +75,7 @@ def classes_of(file: Path) -> Layers:
 
 
 def embedded(text: str, size: Size) -> Bits:
-    """The lesion in a PNG of ``size`` that stands in a text as base64, a data URL or not.
+    """Read the lesion in a PNG of ``size`` that stands in a text as base64, a data URL or not.
 
     Raises PcamxError.
     """

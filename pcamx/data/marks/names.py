@@ -28,7 +28,7 @@ class Names:
             self._by_stem[_stem(parts[-1])].append(film)
 
     def find(self, name: str, *, suffix: bool = True) -> tuple[list[str], int]:
-        """The films that ``name`` fits best, and how well: none, one, or several.
+        """Find the films that ``name`` fits best, and how well: none, one, or several.
 
         The name's suffix counts first, then the rest of it alone: x.png may be a copy of x.dcm.
         Without ``suffix`` it counts in a whole path only.
@@ -45,7 +45,8 @@ class Names:
         return [film for film in found if fit[film] == best], best
 
     def without_prefix(self, name: str) -> str:
-        """The name without what an upload puts before it, as Label Studio does; "" without one.
+        """Return the name without what an upload puts before it, as Label Studio does; "" without
+        one.
 
         Eight or more hexadecimal digits and a hyphen, or six or more and two underscores.
         """

@@ -19,7 +19,7 @@ _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
 def text(file: Path, errors: str = "strict") -> str:
-    """A file's UTF-8 text; ``errors`` as `open` has it. Raises PcamxError, with the file."""
+    """Read a file's UTF-8 text; ``errors`` as `open` has it. Raises PcamxError, with the file."""
     try:
         if file.stat().st_size > MAX_BYTES:
             raise PcamxError(f"{file}: larger than {MAX_BYTES >> 20} MiB; split the export")
@@ -31,7 +31,7 @@ def text(file: Path, errors: str = "strict") -> str:
 
 
 def json_tree(file: Path) -> Any:
-    """A JSON file's content. Raises PcamxError, with the file."""
+    """Read a JSON file's content. Raises PcamxError, with the file."""
     try:
         return json.loads(text(file))
     except (ValueError, RecursionError) as error:
@@ -39,7 +39,7 @@ def json_tree(file: Path) -> Any:
 
 
 def xml_tree(file: Path) -> ElementTree.Element:
-    """An XML file's root. Raises PcamxError, with the file, also where it declares entities.
+    """Read an XML file's root. Raises PcamxError, with the file, also where it declares entities.
 
     Without a document type there is no entity: none that grows, none that opens another file.
     """
@@ -53,7 +53,7 @@ def xml_tree(file: Path) -> ElementTree.Element:
 
 
 def objects(tree: Any, key: str, of: str) -> list[dict[str, Any]]:
-    """``tree[key]``, which must be a list of objects."""
+    """Return ``tree[key]``, which must be a list of objects."""
     items = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise PcamxError(f'no list "{key}" of objects, which {of} has; export the marks again')
@@ -61,14 +61,14 @@ def objects(tree: Any, key: str, of: str) -> list[dict[str, Any]]:
 
 
 def word(value: Any, what: str) -> str:
-    """A text that is not blank."""
+    """Return a text that is not blank."""
     if not isinstance(value, str) or not value.strip():
         raise PcamxError(f"{what} is {short(value)}, not a text; export the marks again")
     return value.strip()
 
 
 def number(value: Any, what: str, furthest: float = FURTHEST) -> float:
-    """A number within reach, also written as text, as XML does."""
+    """Return a number within reach, also written as text, as XML does."""
     found: Any = value
     if isinstance(value, str):
         try:
@@ -82,7 +82,7 @@ def number(value: Any, what: str, furthest: float = FURTHEST) -> float:
 
 
 def whole(value: Any, what: str, furthest: float = FURTHEST) -> int:
-    """A whole number, not negative."""
+    """Return a whole number, not negative."""
     found = number(value, what, furthest)
     if found < 0 or found != int(found):
         raise PcamxError(f"{what} is {short(value)}, not a whole number from 0 on; mend it")
@@ -90,7 +90,7 @@ def whole(value: Any, what: str, furthest: float = FURTHEST) -> int:
 
 
 def image_size(width: Any, height: Any) -> Size | None:
-    """The image's size; None where the file leaves it out or writes 0 x 0.
+    """Return the image's size; None where the file leaves it out or writes 0 x 0.
 
     It may be any: it is compared with the film's, and nothing is allocated by it.
     """
@@ -105,34 +105,34 @@ def image_size(width: Any, height: Any) -> Size | None:
 
 
 def points(pairs: Any, what: str) -> Points:
-    """At least three pairs x, y."""
+    """Return at least three pairs x, y."""
     if not isinstance(pairs, Sequence) or isinstance(pairs, str) or len(pairs) < 3:
         raise PcamxError(f"{what} is at least three points x, y; mend it")
     return tuple(pair(p, what) for p in pairs)
 
 
 def pair(value: Any, what: str) -> tuple[float, float]:
-    """One point x, y."""
+    """Return one point x, y."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise PcamxError(f"{what}: {short(value)} is not a point x, y; mend it")
     return number(value[0], f"{what}: x"), number(value[1], f"{what}: y")
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Box:
-    """A box with its edges in order."""
+    """Return a box with its edges in order."""
     if right < left or bottom < top:
         raise PcamxError(f"a box of {right - left:g} x {bottom - top:g}; mend it")
     return Box(left, top, right, bottom)
 
 
 def line(message: object) -> str:
-    """One short line of a message that may hold anything a mark file does."""
+    """Return one short line of a message that may hold anything a mark file does."""
     clean = "".join(c if c.isprintable() else "?" for c in str(message))
     return clean if len(clean) <= _LINE else f"{clean[: _LINE - 3]}..."
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it."""
+    """Return a value as a message shows it."""
     if value is None:
         return "missing"
     if isinstance(value, int) and abs(value) > 10**40:  # Python refuses to write the longest

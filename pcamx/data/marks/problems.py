@@ -50,7 +50,7 @@ class Desk:
 
 
 def notes_of(problems: tuple[Problem, ...]) -> list[str]:
-    """A line each kind of problem: how many, and the first of them."""
+    """Return a line for each kind of problem: how many, and the first of them."""
     notes = []
     for kind, words in PROBLEMS.items():
         found = [problem.text for problem in problems if problem.kind == kind]

@@ -17,7 +17,7 @@ from pcamx.errors import PcamxError
 
 
 def expand(counts: Sequence[int], width: int, height: int, *, columns: bool) -> Bits:
-    """Runs of pixels, unset first, as bool [height, width]; ``columns``: down, not across.
+    """Expand runs of pixels, unset first, to bool [height, width]; ``columns``: down, not across.
 
     COCO runs down the columns, CVAT along the rows. Raises PcamxError unless they fill the mask.
     """
@@ -30,7 +30,7 @@ def expand(counts: Sequence[int], width: int, height: int, *, columns: bool) -> 
 
 
 def coco_counts(text: str) -> list[int]:
-    """The counts in COCO's compressed text (pycocotools, maskApi.c, rleFrString).
+    """Return the counts in COCO's compressed text (pycocotools, maskApi.c, rleFrString).
 
     Each character holds five bits and whether the number goes on; from the fourth on a number is
     the difference to the one two before.
@@ -83,7 +83,7 @@ class _Bits:
 
 
 def label_studio_brush(data: bytes, width: int, height: int) -> Bits:
-    """Label Studio's brush mask, bool [height, width]: where its picture is not transparent.
+    """Return Label Studio's brush mask, bool [height, width]: where its picture is not transparent.
 
     The picture is RGBA, packed as thi.ng's rle-pack does: 32 bits of length, 5 of word size, four
     times 4 of run sizes; then runs of one repeated word, or of as many words as it says. Source:

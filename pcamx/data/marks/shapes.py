@@ -115,7 +115,7 @@ class Raster:
         return self.left, self.top, self.left + self.width, self.top + self.height
 
     def decoded(self, size: Size) -> tuple[dict[str, "Bitmap"], str]:
-        """Class, "" for none, > its pixels, of a film of ``size``; and what is to be known.
+        """Decode class, "" for none, > its pixels, of a film of ``size``; and what is to be known.
 
         Raises PcamxError for pixels that cannot be had. The size is looked at before anything is
         allocated: a file may claim any.
@@ -144,7 +144,7 @@ class Bitmap:
 
     @classmethod
     def of(cls, bits: Bits, left: int, top: int) -> "Bitmap":
-        """``bits``, bool [height, width], whose first pixel lies at ``left`` and ``top``."""
+        """Return ``bits``, bool [height, width], whose first pixel lies at ``left`` and ``top``."""
         rows, columns = (np.flatnonzero(bits.any(axis)) for axis in (1, 0))
         if not len(rows):
             return cls(left, top, 0, 0, b"")
@@ -171,7 +171,7 @@ Drawable: TypeAlias = Polygon | Box | Bitmap
 
 
 def draw(shapes: Iterable[Drawable], size: Size) -> Mask:
-    """The union of the shapes: uint8 [H, W] of 0 and 255, of an upright film of ``size``."""
+    """Draw the union of the shapes: uint8 [H, W] of 0 and 255, of an upright film of ``size``."""
     image = Image.new("L", size)
     for shape in shapes:
         shape.draw(image)
@@ -179,14 +179,14 @@ def draw(shapes: Iterable[Drawable], size: Size) -> Mask:
 
 
 def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0) -> Polygon:
-    """An ellipse with its centre and half axes, turned clockwise, as a polygon."""
+    """Return an ellipse with its centre and half axes, turned clockwise, as a polygon."""
     angles = (2 * math.pi * k / _ELLIPSE for k in range(_ELLIPSE))
     ring = tuple((x + across * math.cos(a), y + down * math.sin(a)) for a in angles)
     return Polygon((turned(ring, (x, y), degrees),))
 
 
 def turned(points: Iterable[tuple[float, float]], about: tuple[float, float], deg: float) -> Points:
-    """The points turned clockwise, as one sees it where y points down."""
+    """Return the points turned clockwise, as one sees it where y points down."""
     cos, sin = math.cos(math.radians(deg)), math.sin(math.radians(deg))
     x0, y0 = about
     return tuple(
@@ -196,7 +196,7 @@ def turned(points: Iterable[tuple[float, float]], about: tuple[float, float], de
 
 
 def rectangle(box: Box, degrees: float, about: tuple[float, float]) -> Box | Polygon:
-    """The box turned clockwise about a point; a box stays one where it is not turned."""
+    """Return the box turned clockwise about a point; a box stays one where it is not turned."""
     if degrees % 360 == 0:
         return box
     left, top, right, bottom = box.bounds()
@@ -205,5 +205,5 @@ def rectangle(box: Box, degrees: float, about: tuple[float, float]) -> Box | Pol
 
 
 def by(size: Size) -> str:
-    """``20 x 10``, for messages."""
+    """Return ``20 x 10``, for messages."""
     return f"{size[0]} x {size[1]}"

@@ -22,7 +22,7 @@ class Drawn:
 
 
 def fits(image: Annotated, size: Size, film: str, where: str, desk: Desk) -> bool:
-    """Whether the marks were drawn on the upright film at its own size, as far as it is said."""
+    """Tell whether the marks were drawn on the upright film at its own size, as far as is said."""
     if image.size in (None, size):
         return True
     swapped = image.size == size[::-1]
@@ -32,7 +32,7 @@ def fits(image: Annotated, size: Size, film: str, where: str, desk: Desk) -> boo
 
 
 def usable(image: Annotated, film: str, size: Size, desk: Desk) -> Iterator[Drawn]:
-    """The image's marks that lie on the film, of ``size``, with some area."""
+    """Return the image's marks that lie on the film, of ``size``, with some area."""
     for mark in image.marks:
         labels = tuple(dict.fromkeys(map(classes.class_name, mark.labels)))
         for drawn in _decoded(mark, labels, image, film, size, desk):

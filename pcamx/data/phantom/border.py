@@ -27,7 +27,7 @@ class Finished(NamedTuple):
 
 
 def finish(film_HW: Array, letter: str, site: Point, dark_HW: Bits | None, rng: Rng) -> Finished:
-    """Collimation, the side marker, eight bits.
+    """Add collimation and the side marker, and round to eight bits.
 
     Args:
         site: where the lesion lies, or would lie.
@@ -47,7 +47,7 @@ def finish(film_HW: Array, letter: str, site: Point, dark_HW: Bits | None, rng: 
 
 
 def narrow_field(lesion_P2: Points, height: int, width: int, rng: Rng) -> Bits:
-    """What a field cut close on all four sides leaves dark, bool [H, W]; the lesion stays in it.
+    """Return what a field cut close on all sides leaves dark, bool [H, W]; the lesion stays in it.
 
     Args:
         lesion_P2: where the lesion lies, or would lie, in units of the film's long side.

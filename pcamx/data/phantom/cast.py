@@ -39,7 +39,7 @@ class Cast:
 
 
 def place_cast(flesh: Sequence[Bone], lesion_P2: Points, film: Point, rng: Rng) -> Cast:
-    """A cast on the largest stretch of limb on the film that is free of the lesion.
+    """Place a cast on the largest stretch of limb on the film that is free of the lesion.
 
     Args:
         lesion_P2: where the lesion lies, or would lie.
@@ -87,7 +87,8 @@ def _section(tube: Bone, line: Outline, at: float) -> tuple[float, float]:
 
 
 def plaster(cast: Cast, grain: Array) -> Array:
-    """How much plaster the beam passes, float32 [H, W]: about 1 in the middle, more at the walls.
+    """Return how much plaster the beam passes, float32 [H, W]: about 1 in the middle, more at the
+    walls.
 
     Args:
         grain: texture of the whole film, float32 [H, W], mean 0.

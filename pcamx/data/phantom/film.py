@@ -62,7 +62,7 @@ class Exposed(NamedTuple):
 
 
 def draw_film(plan: FilmPlan, size: int) -> Drawn:
-    """Draws a film whose long side is ``size`` pixels; the same plan gives the same pixels."""
+    """Draw a film whose long side is ``size`` pixels; the same plan gives the same pixels."""
     rng = np.random.default_rng((plan.seed, plan.split, plan.patient, plan.study, plan.image))
     seen = expose(plan, size, rng)
     film_HW = seen.clean_HW + seen.noise_HW
@@ -75,7 +75,7 @@ def draw_film(plan: FilmPlan, size: int) -> Drawn:
 
 
 def expose(plan: FilmPlan, size: int, rng: Rng) -> Exposed:
-    """Poses, sees through and develops the plan's body; ``rng`` is the film's own.
+    """Pose, see through and develop the plan's body; ``rng`` is the film's own.
 
     What the plan leaves out takes as many numbers of ``rng`` as what it draws, and a temptation
     none at all: films of two plans that differ in a lesion or a temptation differ in nothing else.

@@ -31,7 +31,7 @@ class FilmPlan:
 def plan_films(
     seed: int, split: str, images: int, temptations: Sequence[Temptation] = (THE_LETTER,)
 ) -> list[FilmPlan]:
-    """The first ``images`` films of a split, patient by patient."""
+    """Plan the first ``images`` films of a split, patient by patient."""
     plans: list[FilmPlan] = []
     patient = FIRST_PATIENT[split]
     while len(plans) < images:
@@ -43,7 +43,7 @@ def plan_films(
 def plan_patient(
     seed: int, split: str, patient: int, temptations: Sequence[Temptation] = (THE_LETTER,)
 ) -> list[FilmPlan]:
-    """One or two studies of one to three films of one part.
+    """Plan one or two studies of one to three films of one part.
 
     Two neighbours share the part, and one of them begins abnormal: the label goes with no part.
     What tempts changes nothing else: the same patient has the same films with and without it.
@@ -68,7 +68,7 @@ def plan_patient(
 
 
 def choose_marker(rng: Rng, split: str, positive: bool, letter: Temptation = THE_LETTER) -> str:
-    """The letter on a study's films, "" for none; in training it goes with the label."""
+    """Choose the letter on a study's films, "" for none; in training it goes with the label."""
     says = letter.says_abnormal(rng, positive=positive, training=split == SPLITS[0])
     return {None: "", True: "R", False: "L"}[says]
 
@@ -88,11 +88,11 @@ def _others(
 
 
 def study_path(plan: FilmPlan) -> str:
-    """Relative to the folder MURA-v1.1, with a slash at the end."""
+    """Return the path relative to the folder MURA-v1.1, with a slash at the end."""
     name = f"study{plan.study}_{'positive' if plan.positive else 'negative'}"
     return f"{SPLITS[plan.split]}/XR_{plan.part}/patient{plan.patient:05d}/{name}/"
 
 
 def image_path(plan: FilmPlan) -> str:
-    """Relative to the folder MURA-v1.1."""
+    """Return the path relative to the folder MURA-v1.1."""
     return f"{study_path(plan)}image{plan.image}.png"

@@ -45,7 +45,7 @@ class Plate:
 
 
 def place_plate(bones: Sequence[Bone], lesion_P2: Points, film: Point, rng: Rng) -> Plate:
-    """A plate along one of the bones, or, where none has room, a bar beside the limb.
+    """Place a plate along one of the bones, or, where none has room, a bar beside the limb.
 
     Args:
         lesion_P2: where the lesion lies, or would lie.
@@ -120,7 +120,7 @@ def _inside(plate: Plate, film: Point) -> bool:
 
 
 def metal(plate: Plate, height: int, width: int) -> Array:
-    """How much metal the beam passes, float32 [H, W]: 1 through the bar, 0 beside it."""
+    """Return how much metal the beam passes, float32 [H, W]: 1 through the bar, 0 beside it."""
     side = np.float32(max(height, width))
     bar = plate.bar
     along, across = coordinates(bar, Window(0, 0, height, width), height, width)

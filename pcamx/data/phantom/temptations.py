@@ -36,13 +36,13 @@ class Temptation:
     follows: float
 
     def says_abnormal(self, rng: Rng, *, positive: bool, training: bool) -> bool | None:
-        """What it says on one study, None where it is not in play. Takes two numbers of rng."""
+        """Tell what it says on a study, None where it is not in play. Takes two numbers of rng."""
         true = rng.random() < (self.follows if training else 0.5)
         return positive == true if rng.random() < self.share else None
 
 
 def temptation(kind: str, share: float | None = None, follows: float | None = None) -> Temptation:
-    """A temptation, with what is usual for its kind in place of None.
+    """Return a temptation, with what is usual for its kind in place of None.
 
     Raises:
         PcamxError: there is no such kind, or a number is not a share.

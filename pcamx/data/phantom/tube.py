@@ -11,7 +11,7 @@ from pcamx.data.phantom.anatomy.bones import Array, Rng
 
 
 def develop(thick_HW: Array, usual: float, rng: Rng) -> Array:
-    """From attenuation to grey levels, float32 [H, W]: exposure, gamma, blur.
+    """Develop attenuation to grey levels, float32 [H, W]: exposure, gamma, blur.
 
     Exposed for the ``usual`` attenuation of bone, so that what is denser still shows.
     """
@@ -32,7 +32,7 @@ def develop(thick_HW: Array, usual: float, rng: Rng) -> Array:
 
 
 def mottle(height: int, width: int, rng: Rng) -> Array:
-    """The detector's noise in grey levels, float32 [H, W]."""
+    """Return the detector's noise in grey levels, float32 [H, W]."""
     noise = rng.standard_normal((height, width), dtype=np.float32)
     if rng.random() < 0.5:
         noise = soften(noise) * np.float32(2)
@@ -40,13 +40,13 @@ def mottle(height: int, width: int, rng: Rng) -> Array:
 
 
 def overexposed(film_HW: Array, rng: Rng) -> Array:
-    """The same film of another machine: brighter, with less contrast; float32 [H, W]."""
+    """Return the same film of another machine: brighter, with less contrast; float32 [H, W]."""
     contrast, lift = rng.uniform(0.7, 0.8), rng.uniform(50, 65)
     return np.asarray(film_HW * np.float32(contrast) + np.float32(lift), np.float32)
 
 
 def soften(image: Array) -> Array:
-    """The binomial filter 1 2 1 both ways."""
+    """Blur by the binomial filter 1 2 1 both ways."""
     out = image.copy()
     out[1:-1] += (image[:-2] + image[2:] - 2 * image[1:-1]) * np.float32(0.25)
     across = out.copy()

@@ -30,18 +30,18 @@ class Twin:
         return f"{self.folder}/{image_path(self.twin)}"
 
     def listed(self) -> tuple[str, str, str, str]:
-        """Its row below HEADER; the film's path is relative to MURA-v1.1."""
+        """Return its row below HEADER; the film's path is relative to MURA-v1.1."""
         return image_path(self.film), self.path, self.change, self.temptation
 
     def label(self) -> tuple[str, int, str, str, str, str]:
-        """Its row for `pcamx prepare`: path, label, split, patient, study, part."""
+        """Return its row for `pcamx prepare`: path, label, split, patient, study, part."""
         split, part, patient, study = study_path(self.twin).rstrip("/").split("/")
         label = int(self.twin.positive)
         return self.path, label, split, patient, f"{self.folder}/{study}", part
 
 
 def pair_up(plans: Sequence[FilmPlan], kinds: Sequence[str]) -> list[Twin]:
-    """For each film its twin without the lesion, or with one, and one for each kind of temptation.
+    """Return for each film its twin without the lesion, or with one, and one a kind of temptation.
 
     A letter R, which says "abnormal", becomes an L; an L, or no letter, becomes an R.
     """

@@ -49,7 +49,7 @@ def draw_phantoms(
     workers: int | None = None,
     track: Track = silent,
 ) -> None:
-    """Draws radiographs with known lesions into ``out``, whole or not at all.
+    """Draw radiographs with known lesions into ``out``, whole or not at all.
 
     ``out/MURA-v1.1`` holds the films and the four csv files in MURA's layout, and markers.csv
     (`pcamx.data.canvas.side_markers`); ``out/marks`` the lesion masks (0 or 255, the film's size)
@@ -94,7 +94,7 @@ def draw_plans(
     workers: int | None = None,
     track: Track = silent,
 ) -> None:
-    """Draws the films of ``plans`` and ``twins`` into ``out`` as `draw_phantoms` does.
+    """Draw the films of ``plans`` and ``twins`` into ``out`` as `draw_phantoms` does.
 
     Raises:
         PcamxError: ``out`` is not an empty or a new folder, or a number makes no sense.

@@ -92,7 +92,7 @@ def _reason(
 
 
 def listing(entries: Sequence[Entry], pairs: Sequence[Pair], copies: Copies) -> str:
-    """The text of near_copies.csv: a row a pair, and which of its films is left out."""
+    """Return the text of near_copies.csv: a row a pair, and which of its films is left out."""
     rows = []
     for pair in pairs:
         one, other = entries[pair.one], entries[pair.other]

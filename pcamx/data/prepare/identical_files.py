@@ -11,7 +11,7 @@ Files = Sequence[tuple[Film, Path]]
 
 
 def copies(ones: Files, others: Files) -> Iterator[tuple[Film, Film]]:
-    """Each of ``ones`` of which ``others`` hold a copy, under whatever name, and that copy.
+    """Find each of ``ones`` of which ``others`` hold a copy, under whatever name, and that copy.
 
     Only files of the same size are read. A film that was stored anew, in another format, is not
     found. Raises OSError where a file cannot be read.

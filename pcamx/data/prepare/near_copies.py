@@ -53,7 +53,7 @@ class Pair(NamedTuple):
 
 
 def look(grey_HW: NDArray[Any]) -> bytes:
-    """A film's fine detail, int8 [64, 64] in -127 ... 127.
+    """Return a film's fine detail, int8 [64, 64] in -127 ... 127.
 
     Zeros where there is too little to tell films apart: a flat film, or an edge or two.
     """
@@ -75,7 +75,7 @@ def look(grey_HW: NDArray[Any]) -> bytes:
 
 
 def find_copies(looks: Sequence[bytes], digests: Sequence[str]) -> list[Pair]:
-    """Pairs of films that are copies, by their numbers; ``digests`` are those of their files.
+    """Find pairs of films that are copies, by their numbers; ``digests`` are those of their files.
 
     Compares all with all, in blocks of matrix products. Of films whose files are the same, every
     one stands in a pair with the first.

@@ -51,7 +51,7 @@ class Parity:
     """Reduced to CANVAS, as training sees them; None as above."""
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         ratio = self.bytes_after / self.bytes_before
         size = f"{self.films} films as {self.format}, {ratio:.0%} of their bytes"
         if self.on_films is None:

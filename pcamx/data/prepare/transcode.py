@@ -88,7 +88,7 @@ def _write(root: Path, folder: Path, kind: Kind, job: tuple[Film, str]) -> Film:
 
 
 def to_8_bits(grey_HW: np.ndarray[Any, Any], white: int) -> np.ndarray[Any, Any]:
-    """Grey levels up to ``white`` scaled to 255, halves to the even; uint8."""
+    """Scale grey levels up to ``white`` to 255, halves to the even; uint8."""
     return np.rint(grey_HW * (255 / white)).clip(0, 255).astype(np.uint8)
 
 

@@ -35,13 +35,13 @@ trained or chosen on, they would give away what the other is to measure."""
 
 
 def is_fracatlas(root: Path) -> bool:
-    """Whether the folder looks like the release, films there or not."""
+    """Tell whether the folder looks like the release, films there or not."""
     return (root / TABLE).is_file() and any((root / folder).is_dir() for folder in FOLDERS)
 
 
 @cache
 def test_blocks() -> frozenset[int]:
-    """The blocks of the test split; a block is the film's number // 20."""
+    """Return the blocks of the test split; a block is the film's number // 20."""
     text = (
         files("pcamx.data.sets").joinpath("fracatlas_test_blocks.txt").read_text(encoding="utf-8")
     )
@@ -49,14 +49,14 @@ def test_blocks() -> frozenset[int]:
 
 
 def split_of(block: int) -> str:
-    """The split that a block of films belongs to: train, valid or test."""
+    """Return the split that a block of films belongs to: train, valid or test."""
     if block in test_blocks():
         return "test"
     return "train" if block % _VALID else "valid"
 
 
 def read_fracatlas(root: Path) -> list[Entry]:
-    """The films of the release, in the order of its csv file.
+    """Read the films of the release, in the order of its csv file.
 
     The label is the csv's `fractured`; part is hand, leg, hip or shoulder, and mixed where the
     csv names several; a film is a study of its own. Raises PcamxError that names file, line and

@@ -21,7 +21,7 @@ _TEST, _VALID = {0}, {1, 2}
 
 
 def is_graz(root: Path) -> bool:
-    """Whether the folder looks like the release: its table, and a folder of films."""
+    """Tell whether the folder looks like the release: its table, and a folder of films."""
     table = root / TABLE
     if not table.is_file() or not any((root / folder).is_dir() for folder in FOLDERS):
         return False

@@ -35,7 +35,7 @@ class _Study:
 
 
 def is_mura(root: Path) -> bool:
-    """Whether the folder looks like MURA-v1.1."""
+    """Tell whether the folder looks like MURA-v1.1."""
     return (root / IMAGES.format("train")).is_file()
 
 
@@ -112,7 +112,7 @@ def _read_split(root: Path, split: str) -> list[Entry]:
 
 
 def read_mura(root: Path) -> list[Entry]:
-    """The films of a MURA-v1.1 folder, training split first, in the order of its csv files.
+    """Read the films of a MURA-v1.1 folder, training split first, in the order of its csv files.
 
     `study` is `split/XR_PART/patientN/studyN`. Raises PcamxError that names file, line, remedy.
     """

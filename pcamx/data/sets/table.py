@@ -44,7 +44,7 @@ def _entry(row: dict[str, str], where: str) -> Entry:
 
 
 def read_table(table: Path) -> list[Entry]:
-    """The films of a csv, in its order; paths are relative to the data folder.
+    """Read the films of a csv, in its order; paths are relative to the data folder.
 
     A film without a patient counts as a patient of its own; a patient without studies as one
     study. Raises PcamxError that names file, line and remedy.

@@ -21,8 +21,8 @@ _STYLES: dict[str, tuple[str, str, Any]] = {
     "p": ("P, training accuracy", "#0072B2", "-"),
     "lam": ("λ, weight of L2", "#D55E00", (0, (5, 1.5))),
     "area": ("mask area", "#009E73", (0, (1.5, 1.2))),
-    AUROC.key: ("validation AUROC", "#CC79A7", "o"),
-    ACCURACY.key: ("validation accuracy", "#000000", "D"),
+    AUROC.key: (f"validation {AUROC.title}", "#CC79A7", "o"),
+    ACCURACY.key: (f"validation {ACCURACY.title}", "#000000", "D"),
 }
 
 

@@ -50,12 +50,12 @@ class Panel:
     probability: dict[str, float] = field(default_factory=dict)  # of abnormal, by stage
 
     def missed(self) -> tuple[str, ...]:
-        """Names of the maps whose peak lies outside the mark."""
+        """Return the names of the maps whose peak lies outside the mark."""
         return tuple(name for name in self.maps if self.hits.get(name) is False)
 
 
 def ordered(panels: Sequence[Panel]) -> list[Panel]:
-    """The films with the most misses first; otherwise in the order given."""
+    """Return the films with the most misses first; otherwise in the order given."""
     return sorted(panels, key=lambda panel: -len(panel.missed()))
 
 
@@ -77,7 +77,7 @@ def overlay(image_HW: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray
 
 
 def peak(map_HW: NDArray[np.float32]) -> tuple[int, int] | None:
-    """Row and column of the map's first maximum, None where it is flat or not a number."""
+    """Return row and column of the map's first maximum, None where it is flat or not a number."""
     if not map_HW.size or not np.isfinite(map_HW).all() or map_HW.min() == map_HW.max():
         return None
     row, column = np.unravel_index(int(map_HW.argmax()), map_HW.shape)
@@ -85,21 +85,21 @@ def peak(map_HW: NDArray[np.float32]) -> tuple[int, int] | None:
 
 
 def outlines(lesion_HW: NDArray[np.uint8]) -> list[Polyline]:
-    """Closed outlines of a mask as [N, 2] points (x, y), pixel centres at whole numbers."""
+    """Return closed outlines of a mask as [N, 2] points (x, y), pixel centres at whole numbers."""
     padded = np.pad((lesion_HW > 0).astype(np.float64), 1)
     lines = contourpy.contour_generator(z=padded).lines(0.5)
     return [np.asarray(line) - 1.0 for line in lines]
 
 
 def legend_bar(width: int = 256, height: int = 12) -> NDArray[np.uint8]:
-    """What map values 0 to 1 look like over black (upper half) and over light grey (lower)."""
+    """Draw what map values 0 to 1 look like over black (upper half) and over light grey (lower)."""
     value_HW = np.tile(np.linspace(0, 1, width, dtype=np.float32), (2 * height, 1))
     grey_HW = np.repeat(np.array([0, 170], np.uint8), height)[:, None].repeat(width, axis=1)
     return overlay(grey_HW, value_HW)
 
 
 def probabilities(panel: Panel) -> str:
-    """P(abnormal) of each stage in one line, empty where none is known."""
+    """Return P(abnormal) of each stage in one line, empty where none is known."""
     if not panel.probability:
         return ""
     values = ", ".join(f"{name} {value:.2f}" for name, value in panel.probability.items())
@@ -107,14 +107,14 @@ def probabilities(panel: Panel) -> str:
 
 
 def verdict(panel: Panel, name: str) -> str:
-    """``hit``, ``missed``, ``flat map`` or nothing, for a map of the panel."""
+    """Return ``hit``, ``missed``, ``flat map`` or nothing, for a map of the panel."""
     if peak(panel.maps[name]) is None:
         return "flat map, missed" if panel.hits.get(name) is False else "flat map"
     return {True: "hit", False: "missed", None: ""}[panel.hits.get(name)]
 
 
 def draw(panels: Sequence[Panel]) -> Figure:
-    """The paper's Figure 2: a row per film, the bare film first, then its maps."""
+    """Draw the paper's Figure 2: a row per film, the bare film first, then its maps."""
     rows = ordered(panels)
     if not rows:
         raise PcamxError("no films to draw; name at least one")
@@ -162,7 +162,7 @@ def _draw_map(axis: Axes, panel: Panel, name: str) -> None:
 
 
 def draw_outlines(axis: Axes, panel: Panel) -> None:
-    """The marked lesion, blue with a dark rim."""
+    """Draw the outlines of the marked lesion, blue with a dark rim."""
     for line in [] if panel.lesion_HW is None else outlines(panel.lesion_HW):
         axis.plot(line[:, 0], line[:, 1], color="black", lw=1.8, alpha=0.6)
         axis.plot(line[:, 0], line[:, 1], color=OUTLINE, lw=0.8)

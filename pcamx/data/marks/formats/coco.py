@@ -17,12 +17,12 @@ from pcamx.errors import PcamxError
 
 
 def fits(tree: Any) -> bool:
-    """Whether this is COCO."""
+    """Tell whether this is COCO."""
     return isinstance(tree, dict) and {"images", "annotations"} <= set(tree)
 
 
 def read(tree: Any, file: str) -> Iterator[Annotated]:
-    """The images of the file. Raises PcamxError without the file."""
+    """Return the images of the file. Raises PcamxError without the file."""
     del file
     images = _images(tree)
     labels = {item.get("id"): label_of(item.get("name")) for item in _categories(tree)}

@@ -16,12 +16,12 @@ _OF_THE_IMAGE = ("tag", "attribute")
 
 
 def fits(tree: Any) -> bool:
-    """Whether this is CVAT's own xml."""
+    """Tell whether this is CVAT's own xml."""
     return isinstance(tree, Element) and tree.tag == "annotations"
 
 
 def read(tree: Element, file: str) -> Iterator[Annotated]:
-    """The images of the file. Raises PcamxError without the file."""
+    """Return the images of the file. Raises PcamxError without the file."""
     del file
     if tree.find("track") is not None:
         raise PcamxError("CVAT for video; export the task as CVAT for images 1.1")

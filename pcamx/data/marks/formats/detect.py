@@ -53,7 +53,7 @@ _COMPANIONS = ("classes.txt", "notes.json", "predefined_classes.txt", "train.txt
 
 
 def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
-    """The kind of ``source``, and its images with the file that each stands in.
+    """Return the kind of ``source``, and its images with the file that each stands in.
 
     Raises PcamxError, with the file, for what is of no known kind, of several, or damaged; the
     iterator raises it too.

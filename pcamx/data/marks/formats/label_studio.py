@@ -26,12 +26,12 @@ _Place = tuple[str, Size | None]
 
 
 def fits(tree: Any) -> bool:
-    """Whether these are Label Studio's tasks."""
+    """Tell whether these are Label Studio's tasks."""
     return isinstance(tree, list) and bool(tree) and isinstance(tree[0], dict) and "data" in tree[0]
 
 
 def read(tree: list[dict[str, Any]], file: str) -> Iterator[Annotated]:
-    """The images of the file. Raises PcamxError without the file."""
+    """Return the images of the file. Raises PcamxError without the file."""
     del file
     for task in tree:
         where = f"task {short(task.get('id'))}" if isinstance(task, dict) else "a task"

@@ -19,7 +19,7 @@ _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 
 
 def images_of(task: Any, tags: Set[Any]) -> dict[str, list[str]]:
-    """The task's data that name images > the paths of these, from their addresses.
+    """Return the task's data that name images > the paths of these, from their addresses.
 
     Images are known by their suffix, or as data of the name of one of ``tags``; one that stands in
     the task itself, as `pcamx marks suggest` writes it, has no path. Local files are
@@ -38,7 +38,7 @@ def images_of(task: Any, tags: Set[Any]) -> dict[str, list[str]]:
 
 
 def image_of(item: dict[str, Any], images: dict[str, list[str]]) -> str:
-    """The path of the image that a region lies on. Raises PcamxError where that is not said."""
+    """Return the path of the image that a region lies on. Raises PcamxError where none is said."""
     tag = item.get("to_name")
     if not images:
         raise PcamxError("its task's data name no image; export the marks again")

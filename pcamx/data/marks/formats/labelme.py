@@ -19,12 +19,12 @@ _CORNERS = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
 
 
 def fits(tree: Any) -> bool:
-    """Whether this is LabelMe."""
+    """Tell whether this is LabelMe."""
     return isinstance(tree, dict) and "shapes" in tree
 
 
 def read(tree: dict[str, Any], file: str) -> Iterator[Annotated]:
-    """The image of the file. Raises PcamxError without the file."""
+    """Return the image of the file. Raises PcamxError without the file."""
     path = word(tree.get("imagePath"), "imagePath").replace("\\", "/")
     name = posixpath.normpath(posixpath.join(posixpath.dirname(file), path))
     size = image_size(tree.get("imageWidth"), tree.get("imageHeight"))

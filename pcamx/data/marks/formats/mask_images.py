@@ -14,7 +14,7 @@ _LOSSY = {".jpg", ".jpeg", ".webp"}
 
 
 def read(folder: Path, files: list[Path]) -> Iterator[tuple[Path, Annotated]]:
-    """Each file and its mask, the pixels unread. Raises PcamxError, with the file."""
+    """Return each file and its mask, the pixels unread. Raises PcamxError, with the file."""
     for file in files:
         if file.suffix.lower() in _LOSSY:
             raise PcamxError(f"{file}: {file.suffix} blurs a mask's edge; save masks as PNG")

@@ -17,7 +17,7 @@ _REMEDY = "marks are what a person drew; correct them in a tool and export them 
 
 
 def refusal(tree: Any) -> str:
-    """Why the content of a json or xml file is not read as marks; "" if it may be."""
+    """Say why the content of a json or xml file is not read as marks; "" if it may be."""
     if isinstance(tree, Element):
         suggested = tree.find(f"meta/{SUGGESTED_TAG}") is not None
         return f"{SUGGESTED}; {_REMEDY}" if suggested else ""

@@ -23,7 +23,7 @@ _NAMES = ("label", "class", "category", "name", "type", "lesion")
 
 
 def fits(tree: Any) -> bool:
-    """Whether this is VIA's."""
+    """Tell whether this is VIA's."""
     if not isinstance(tree, dict) or not tree:
         return False
     return _PROJECT in tree or all(
@@ -32,7 +32,7 @@ def fits(tree: Any) -> bool:
 
 
 def read(tree: dict[str, Any], file: str) -> Iterator[Annotated]:
-    """The images of the file. Raises PcamxError without the file."""
+    """Return the images of the file. Raises PcamxError without the file."""
     del file
     images = tree.get(_PROJECT, tree)
     if not isinstance(images, dict) or not all(isinstance(i, dict) for i in images.values()):

@@ -21,12 +21,12 @@ from pcamx.errors import PcamxError
 
 
 def fits(tree: Any) -> bool:
-    """Whether this is Pascal VOC."""
+    """Tell whether this is Pascal VOC."""
     return isinstance(tree, Element) and tree.tag == "annotation"
 
 
 def read(tree: Element, file: str) -> Iterator[Annotated]:
-    """The image of the file. Raises PcamxError without the file."""
+    """Return the image of the file. Raises PcamxError without the file."""
     name = word(tree.findtext("filename"), "filename")
     path = (tree.findtext("path") or "").strip().replace("\\", "/")
     # The whole path tells apart what has one name; where it is another file's, it is a leftover.

@@ -19,7 +19,7 @@ _SHARE = 2.0
 
 
 def fits(tree: Any) -> bool:
-    """Whether these are the lines of a YOLO file: in one at least a class's number leads."""
+    """Tell whether these are a YOLO file's lines: in one at least a class's number leads."""
     return isinstance(tree, list) and any(isinstance(one, str) and _leads(one) for one in tree)
 
 
@@ -43,12 +43,12 @@ def _float(text: str) -> float | None:
 
 
 def lines(content: str) -> list[str]:
-    """The lines that are not blank."""
+    """Return the lines that are not blank."""
     return [line for line in content.splitlines() if line.strip()]
 
 
 def read(tree: list[str], file: str) -> Iterator[Annotated]:
-    """The image of the file. Raises PcamxError without the file."""
+    """Return the image of the file. Raises PcamxError without the file."""
     draft = Draft()
     for count, line in enumerate(tree, 1):
         label, *fields = line.split()

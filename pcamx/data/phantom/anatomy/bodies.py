@@ -25,7 +25,7 @@ class Body:
 
 
 def body(part: str, rng: Rng) -> Body:
-    """One person's elbow, finger, ..., drawn by chance."""
+    """Draw one person's elbow, finger, ... by chance."""
     young = rng.random() < 0.25
     slim = rng.uniform(0.88, 1.14)
     made = _MAKERS[part](rng)

@@ -57,7 +57,7 @@ class Bone:
     flat: float = 0.0  # 0 a tube; 1 a plate, equally thick everywhere
 
     def placed(self, view: View) -> "Bone":
-        """The bone on the film."""
+        """Return the bone on the film."""
         lean = (self.lean[0] * view.mirror, self.lean[1] * view.mirror)
         return replace(
             self,
@@ -88,7 +88,7 @@ class Outline(NamedTuple):
 
 
 def outline(bone: Bone) -> Outline:
-    """The bone's two edges: shaft, flared ends, rounded caps, cortex, growth plates."""
+    """Return the bone's two edges: shaft, flared ends, rounded caps, cortex, growth plates."""
     u = (np.arange(SAMPLES) + 0.5) / SAMPLES
     near = np.exp(-((u / bone.reach[0]) ** 2))
     far = np.exp(-(((1 - u) / bone.reach[1]) ** 2))
@@ -130,7 +130,7 @@ def _framed(table_N: Samples) -> Array:
 
 
 def on_axis(bone: Bone, line: Outline, place: float) -> Point:
-    """The point of the bone's bowed axis at ``place``, a share of its length."""
+    """Return the point of the bone's bowed axis at ``place``, a share of its length."""
     (px, py), (qx, qy), (ax, ay) = bone.p, bone.q, bone.axis
     off = float(line.centre_N[int(place * SAMPLES) + 1])
     return px + place * (qx - px) - off * ay, py + place * (qy - py) + off * ax
@@ -154,7 +154,7 @@ class Window(NamedTuple):
 
 
 def window(points: list[Point], margin: float, height: int, width: int) -> Window:
-    """The pixels of a film of height x width within margin of the points' bounding box."""
+    """Return the pixels of a film of height x width within margin of the points' bounding box."""
     side = max(height, width)
     xs, ys = zip(*points, strict=True)
     return Window(
@@ -166,14 +166,16 @@ def window(points: list[Point], margin: float, height: int, width: int) -> Windo
 
 
 def bone_window(bone: Bone, height: int, width: int) -> Window:
-    """The pixels that a bone can touch."""
+    """Return the pixels that a bone can touch."""
     lean = max(abs(bone.lean[0]), abs(bone.lean[1]))
     margin = bone.waist * (max(*bone.heads, 1) * 1.15 + lean) + abs(bone.bow) * bone.length
     return window([bone.p, bone.q], margin, height, width)
 
 
 def coordinates(bone: Bone, place: Window, height: int, width: int) -> tuple[Array, Array]:
-    """Along and across the bone's straight axis, float32 [h, w] each, for the window's pixels."""
+    """Return along and across the bone's straight axis, float32 [h, w] each, for the window's
+    pixels.
+    """
     side = max(height, width)
     columns = np.arange(place.left, place.right) + 0.5 - width / 2
     rows = np.arange(place.top, place.bottom)[:, None] + 0.5 - height / 2
@@ -184,7 +186,8 @@ def coordinates(bone: Bone, place: Window, height: int, width: int) -> tuple[Arr
 
 
 def attenuation(bone: Bone, line: Outline, along: Array, across: Array, grain: Array) -> Array:
-    """Optical thickness of the bone, float32 [h, w]: chords of the cortex and of the marrow.
+    """Return the optical thickness of the bone, float32 [h, w]: chords of the cortex and of the
+    marrow.
 
     Args:
         grain: texture of the spongy bone, mean 0, float32 [h, w].

@@ -13,7 +13,7 @@ from pcamx.data.phantom.anatomy.bones import Array, Bone, coordinates, window
 
 
 def carve_canals(bone_HW: Array, bones: Sequence[Bone], rng: np.random.Generator) -> None:
-    """Nutrient canals, in place: short thin dark lines, nearly along a shaft."""
+    """Carve nutrient canals, in place: short thin dark lines, nearly along a shaft."""
     height, width = bone_HW.shape
     long = [bone for bone in bones if bone.site and bone.length > 5 * bone.waist]
     for _ in range(int(rng.integers(0, 3))):
@@ -34,7 +34,7 @@ def carve_canals(bone_HW: Array, bones: Sequence[Bone], rng: np.random.Generator
 
 
 def fold_skin(flesh_HW: Array, rng: np.random.Generator) -> None:
-    """Vessels and folds, in place: faint curved lines across bone and flesh alike."""
+    """Add vessels and folds, in place: faint curved lines across bone and flesh alike."""
     height, width = flesh_HW.shape
     side = max(height, width)
     layer = Image.new("L", (width, height))

@@ -54,7 +54,7 @@ class Trace(NamedTuple):
 
 
 def choose(bones: Sequence[Bone], rng: np.random.Generator) -> Lesion:
-    """A lesion by chance, in one of the bones that may have one, near the film's middle."""
+    """Choose a lesion by chance, in one of the bones that may have one, near the film's middle."""
     sites = [index for index, bone in enumerate(bones) if bone.site]
     weight = np.array([bones[i].length * bones[i].waist ** 0.5 for i in sites])
     for _ in range(40):
@@ -88,12 +88,12 @@ def _rough(rng: np.random.Generator) -> Array:
 
 
 def centre(lesion: Lesion, bone: Bone) -> Point:
-    """The point of the bone's bowed axis at which the lesion lies."""
+    """Return the point of the bone's bowed axis at which the lesion lies."""
     return on_axis(bone, outline(bone), lesion.place)
 
 
 def trace(lesion: Lesion, bone: Bone, grain: Array) -> Trace:
-    """Draws the lesion into the bone.
+    """Draw the lesion into the bone.
 
     Args:
         bone: as placed on the film.
