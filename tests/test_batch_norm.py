@@ -19,6 +19,7 @@ from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.model import batch_norm
 from pcamx.model.batch_norm import BatchNorm, join_ranks
 from pcamx.model.network import Network, batch_norm_by
 from pcamx.training.stages import build_stage
@@ -159,6 +160,30 @@ def test_on_one_rank_and_in_evaluation_it_is_torchs() -> None:
     assert torch.equal(ours.eval()(x), theirs.eval()(x))
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
     assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_its_own_sums_give_torchs_batch_norm(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Values, gradients and running statistics, of films far from 0 as well."""
+    monkeypatch.setattr(batch_norm, "rank_count", lambda: 2)  # sums of this rank alone
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(3), nn.BatchNorm2d(3)
+    for norm in (ours, theirs):
+        norm.weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    x = (torch.randn(4, 3, 5, 5) * 2 + torch.tensor([0.0, 1.0, 50.0]).view(3, 1, 1)).to(dtype)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    shown = [norm(i) for norm, i in zip((ours, theirs), inputs, strict=True)]
+    assert shown[0].dtype == dtype
+    for out in shown:
+        (out.float() * torch.linspace(-1, 2, 300).view(4, 3, 5, 5)).sum().backward()
+    near = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(*shown, **near)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, **near)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, **near)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_every_batch_norm_of_a_stage_is_joined_where_the_config_asks() -> None:

@@ -65,7 +65,8 @@ def test_a_plane_is_filled_in_from_its_rim() -> None:
     junk_1HW = torch.where(torch.from_numpy(patch), torch.tensor(7.0), plane_1HW)
     filled_1HW = inpainted(junk_1HW, patch)
     assert torch.equal(filled_1HW[0][~patch], plane_1HW[0][~patch])
-    assert (filled_1HW - plane_1HW).abs().max() < 0.12
+    # The plane spans 0.7 across the patch.
+    assert (filled_1HW - plane_1HW).abs().max() < 0.15
 
 
 class BrightSpot(nn.Module):
@@ -93,7 +94,7 @@ def films() -> Batch:
 def test_what_a_network_makes_of_it() -> None:
     batch = films()
     halves = [Batch(*(part[rows] for part in batch)) for rows in (slice(0, 2), slice(2, 4))]
-    found = erase_lesions({"spot": BrightSpot()}, halves, seed=1)["spot"]  # type: ignore[dict-item]
+    found = erase_lesions({"spot": BrightSpot()}, halves)["spot"]  # type: ignore[dict-item]
     assert found.films == [0, 2]  # of the three marked ones
     for erased in found.by_fill.values():
         assert erased.film_M.tolist() == [5, 5] and erased.lesion_M.tolist() == [-5, -5]
@@ -108,5 +109,5 @@ def test_what_a_network_makes_of_it() -> None:
 def test_no_film_is_no_figure() -> None:
     batch = films()
     nobody = batch._replace(marked_B=torch.zeros(4, dtype=torch.bool))
-    found = erase_lesions({"spot": BrightSpot()}, [nobody], seed=1)["spot"]  # type: ignore[dict-item]
+    found = erase_lesions({"spot": BrightSpot()}, [nobody])["spot"]  # type: ignore[dict-item]
     assert found.films == [] and erase_blur(found.by_fill).shape == (0,)

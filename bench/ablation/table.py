@@ -1,6 +1,6 @@
 """The tables of an ablation: every cell beside the base, over the seeds that are finished."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,12 +251,12 @@ def _page(grid: Grid, lines: Mapping[str, Sequence[Line]]) -> Iterator[str]:
         )
         if gained := [((line.name,), line.gains) for line in own if line.gains]:
             yield "\n"
-            yield from _table(("minus base",), {**BASIS, **DIFFERENCES}, gained)
+            yield from _table(("minus base",), [*BASIS, *DIFFERENCES], gained)
 
 
 def _table(
     first: tuple[str, ...],
-    columns: Mapping[str, object],
+    columns: Iterable[str],
     lines: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]],
 ) -> Iterator[str]:
     """Rows of Markdown; a column that no line has a figure for is left out."""

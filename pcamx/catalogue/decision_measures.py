@@ -161,7 +161,7 @@ ERASE_BLUR = Measure(
     key="erase_blur",
     title="lesion blurred: fall of p",
     meaning="How far the probability of abnormal falls when a marked lesion is blurred away, less "
-    "the fall when the same patch elsewhere in the film is, at like brightness, several drawn.",
+    "the fall when the same patch in another place is, of like brightness, several drawn.",
     of="basis",
     function=f"{_BASIS}:erase_blur",
     unit="probability",

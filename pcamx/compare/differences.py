@@ -100,7 +100,8 @@ def basis_difference(
         )
         for side in sides
     )
-    return metrics.paired(one, first, [firsts[0].patient[f] for f in films], seed=seed)
+    found = metrics.paired(one, first, [firsts[0].patient[f] for f in films], seed=seed)
+    return None if found.value is None else found
 
 
 def _basis_columns(table: FilmTable, network: str, measure: Measure) -> dict[str, dict[str, float]]:

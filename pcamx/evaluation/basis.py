@@ -10,8 +10,9 @@ import numpy as np
 
 from pcamx import metrics
 from pcamx.catalogue import measures, resolve
+from pcamx.data.feed.order import choose_marked
 from pcamx.data.store import Film, Store
-from pcamx.evaluation.erasing import Found, erase_lesions
+from pcamx.evaluation.erasing import MOST, SEED, Found, erase_lesions
 from pcamx.evaluation.measured_run import MeasuredRun
 from pcamx.evaluation.twins import Twin, margins, twin_columns
 from pcamx.metrics import Floats
@@ -37,10 +38,9 @@ def measure_basis(
         twin_M = margins(networks, given)
         for name in networks:
             found[name] |= twin_columns(film_N[name], twin_M[name], pairs)
-    marked = [i for i, film in enumerate(films) if film.mark]
-    if marked:
+    if marked := choose_marked(films, MOST, seed=SEED):
         batches = run.some(run.store, [films[i] for i in marked], "erasing lesions of films")
-        erased = erase_lesions(networks, batches, seed=run.config.run.seed)
+        erased = erase_lesions(networks, batches)
         for name in networks:
             found[name] |= erased_columns(erased[name], marked, len(films))
     return found
@@ -69,9 +69,10 @@ def basis_figures(
         needed = measure.made_of or (measure.column,)
         if not columns.keys() >= set(needed):
             continue
-        known_N = np.asarray(~np.isnan([columns[key] for key in needed]).all(0))
-        sample = statistic(measure, {key: columns[key][known_N] for key in needed})
-        patients = [film.patient for film, known in zip(films, known_N, strict=True) if known]
+        unknown_NK = np.isnan(np.stack([columns[key] for key in needed], axis=1))
+        taken = [number for number in range(len(films)) if not unknown_NK[number].all()]
+        sample = statistic(measure, {key: columns[key][taken] for key in needed})
+        patients = [films[number].patient for number in taken]
         figure = metrics.figure(sample, patients, seed=seed)
         if figure.value is not None:
             found[measure.key] = figure.to_dict()

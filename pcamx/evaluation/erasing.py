@@ -17,11 +17,14 @@ from pcamx.model.network import Network
 from pcamx.training.erasing import blurred, grown
 from pcamx.types import ABNORMAL, NORMAL, Batch
 
+MOST = 64
+"""Marked films that are erased; each passes every network 9 times."""
 DRAWS = 3
 """Other patches of each film."""
+SEED = 0
+"""Of films and patches: not the run's, so that two runs are compared on the same ones."""
 _NEAREST = 0.02
 """Of all places where a patch fits, those most like the lesion's that it is drawn from."""
-_AT_A_TIME = 32
 _RIM = 32
 """In-painting looks 1/32 of the canvas around: 4 px of 128."""
 
@@ -34,9 +37,7 @@ class Found(NamedTuple):
 
 
 @torch.no_grad()
-def erase_lesions(
-    networks: Mapping[str, Network], batches: Iterable[Batch], *, seed: int
-) -> dict[str, Found]:
+def erase_lesions(networks: Mapping[str, Network], batches: Iterable[Batch]) -> dict[str, Found]:
     """Let every network judge marked films as they are, without the lesion, without other patches.
 
     A film is left out where its mark leaves no pixel on the canvas, or no place for `DRAWS` other
@@ -50,7 +51,7 @@ def erase_lesions(
         patch_M1HW = grown(batch.lesion_B1HW[batch.marked_B])
         for number, (image_1HW, patch_1HW) in enumerate(zip(image_M1HW, patch_M1HW, strict=True)):
             image_HW, patch_HW = image_1HW[0].cpu().numpy(), patch_1HW[0].cpu().numpy() > 0
-            generator = np.random.default_rng([seed, count + number])
+            generator = np.random.default_rng([SEED, count + number])
             moves = places_alike(image_HW, patch_HW, generator, DRAWS)
             if not moves:
                 continue
@@ -128,9 +129,7 @@ def inpainted(image_1HW: Tensor, patch_HW: NDArray[np.bool_]) -> Tensor:
 
 
 def _margins(network: Network, image_F1HW: Tensor) -> Floats:
-    logits_FC = (
-        torch.cat([network(part) for part in torch.split(image_F1HW, _AT_A_TIME)]).double().cpu()
-    )
+    logits_FC = network(image_F1HW).double().cpu()
     return np.asarray((logits_FC[:, ABNORMAL] - logits_FC[:, NORMAL]).numpy())
 
 

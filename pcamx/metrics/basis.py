@@ -140,11 +140,11 @@ def _probability(margin: Floats) -> Floats:
 
 
 def _called(margin: Floats) -> Floats:
-    return np.asarray(margin > 0, np.float64)
+    return np.asarray(margin > 0, dtype=np.float64)
 
 
 def _flips(pairs: Pairs) -> Floats:
-    return np.asarray((pairs.film_N > 0) != (pairs.twin_N > 0), np.float64)
+    return np.asarray((pairs.film_N > 0) != (pairs.twin_N > 0), dtype=np.float64)
 
 
 def _gain(pairs: Pairs) -> Floats:

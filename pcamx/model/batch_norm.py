@@ -52,11 +52,11 @@ def _moments(x_BKhw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own_var_K, own_mean_K = torch.var_mean(x_BKhw, dim=(0, 2, 3), correction=0)
     own_var_K, own_mean_K = own_var_K.double(), own_mean_K.double()
     count = x_BKhw.numel() // x_BKhw.shape[1]
-    sums = [own_mean_K, own_var_K + own_mean_K.square(), own_mean_K.new_ones(1)]
-    total_S = total_over_ranks(torch.cat(sums) * count)
-    mean_K, square_K, total = torch.split(total_S, [len(part) for part in sums])
-    mean_K = mean_K / total
-    return mean_K, square_K / total - mean_K.square(), total
+    own = [own_mean_K, own_var_K + own_mean_K.square(), own_mean_K.new_ones(1)]
+    sums = total_over_ranks(torch.cat(own) * count)
+    K, total = len(own_mean_K), sums[-1]
+    mean_K = sums[:K] / total
+    return mean_K, sums[K:-1] / total - mean_K.square(), total
 
 
 def join_ranks(module: nn.Module) -> None:
@@ -71,9 +71,9 @@ def join_ranks(module: nn.Module) -> None:
             join_ranks(child)
 
 
-def _joined(norm: nn.modules.batchnorm._BatchNorm) -> "BatchNorm":
+def _joined(norm: nn.Module) -> BatchNorm:
     kind = type(norm)
-    if kind is not nn.BatchNorm2d or not norm.affine or norm.momentum is None:
+    if not isinstance(norm, nn.BatchNorm2d) or kind is not nn.BatchNorm2d or not norm.affine:
         raise PcamxError(
             f"runtime.sync_batch_norm: this encoder has batch norms of the kind {kind.__name__}, "
             "which cannot be joined; set it to false"
