@@ -196,8 +196,8 @@ def test_the_level_is_the_reports_and_lives_in_an_export(
 ) -> None:
     made = Path(shutil.copytree(run, tmp_path / "run"))
     report = _load(made / "report.json")
-    report["stages"]["3"]["localization"]["decoder"]["activation_threshold"] = 2.0
-    report["stages"]["3"]["localization"]["positive_cam"]["activation_threshold"] = -50.0
+    report["stages"]["3"]["localization"]["decoder"]["candidate_level"] = 2.0
+    report["stages"]["3"]["localization"]["positive_cam"]["candidate_level"] = -50.0
     (made / "report.json").write_text(json.dumps(report))
     (tmp_path / "export").mkdir()
     save_pretrained(from_pretrained(made, device="cpu"), tmp_path / "export")
@@ -205,7 +205,7 @@ def test_the_level_is_the_reports_and_lives_in_an_export(
         out = tmp_path / f"of_{model.name}"
         done = explain(model, [films], out=out)  # a probability never reaches 2
         assert done.level == 2.0 and not any(row.candidates for row in done.rows)
-        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 80 % of the marked")
+        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 2 % of the normal")
         done = explain(model, [films], out=out, replace=True, map_key="positive_cam")
         assert done.level == -50.0 and all(row.candidates for row in done.rows)
         assert facts(out, "a/one.png")["map"]["of"] == "positive_cam"

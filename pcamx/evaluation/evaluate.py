@@ -29,7 +29,7 @@ from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
-from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
+from pcamx.evaluation.scoring import add_levels, faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, basis_figures, margins, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_folder, write_text
@@ -89,6 +89,7 @@ def _measure(
     batches = run.measured(run.store, "evaluating films")
     scores = score(explainers, batches, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
+    add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
     if paired is not None:

@@ -4,7 +4,13 @@ Functions of maps and lesions give one number per film; `figure` and `paired` tu
 a `Statistic` of a whole set, into a value with an interval or a difference with a test.
 """
 
-from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
+from pcamx.metrics.activation import (
+    activation_threshold,
+    candidate_level,
+    false_activation,
+    lesion_peak,
+    peak,
+)
 from pcamx.metrics.bootstrap import Difference, Figure, Floats, Statistic, figure, mean, paired
 from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
 from pcamx.metrics.calibration import brier, calibration_error
@@ -52,6 +58,7 @@ __all__ = [
     "box_iou_curve",
     "brier",
     "calibration_error",
+    "candidate_level",
     "centre_gaussian",
     "classification_figures",
     "cohen_kappa",
