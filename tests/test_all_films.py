@@ -19,8 +19,9 @@ from pcamx.data.canvas.provider import stream
 from pcamx.data.feed.batches import eval_batches
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluation.all_films import only_pictures
+from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
 from pcamx.evaluation.explainers import explainer
+from pcamx.evaluation.twins import Twin
 from pcamx.metrics import minmax
 from pcamx.run.pretrained import from_pretrained
 
@@ -34,8 +35,8 @@ def page(evaluated_run: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def store(evaluated_run: Path) -> Store:
-    return read_store(Path(configs.load(evaluated_run / "config.yaml").data.store))
+def store(store_folder: Path) -> Store:
+    return read_store(store_folder)
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -120,3 +121,24 @@ def test_somebody_s_own_files_among_the_pictures(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(PcamxError, match=r"thesis.txt is no picture of pcamx evaluate; move it"):
         only_pictures(tmp_path)
+
+
+def test_any_column_of_films_csv_and_every_temptation(tmp_path: Path, store: Store) -> None:
+    """A column that a later pcamx adds is sorted by as well; twins say what tempts a film."""
+    films = store.split("valid")[:3]
+    lines = ["path,patient,study,part,label,lesion_share,network,probability,map,erase_effect"]
+    for film, effect in zip(films, ("-1.5", "", "0.25"), strict=True):
+        lines += [f"{film.path},p,s,,{film.label},,stage 1,0.5,positive_cam,{effect}"]
+        lines += [f"{film.path},p,s,,{film.label},,centre,,positive_cam,9"]
+    (tmp_path / "films.csv").write_text("\n".join(lines) + "\n")
+    pictures = FilmPictures(tmp_path, store, films, [])
+    twins = [
+        Twin(0, 0, "temptation_removed", "plate"),
+        Twin(2, 1, "temptation_added", "plate"),
+        Twin(1, 2, "lesion_removed", ""),
+    ]
+    found = all_films(tmp_path / "films.csv", pictures, [None] * 3, twins, "a run")
+    (network,) = found.networks
+    assert network.title == "stage 1" and found.start == (0, 0)
+    assert network.maps[0].columns == {"erase effect": [-1.5, None, 0.25]}
+    assert found.facts["plate"] == ["with", "", "without"] and "letter" not in found.facts
