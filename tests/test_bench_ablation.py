@@ -234,7 +234,8 @@ def test_a_cell_may_train_the_segmenter_too(
     text = (out / "ablation.md").read_text().split("same marks alone\n\n")[1].splitlines()
     # By film, over the seeds: base -1, 0, 1/3, 2/3; cell 0, 1, 1, 2/3.
     assert text[2].startswith("| base | 0.250 (0.000 to 0.500) | 0.250 | +0.000 [")
-    assert text[3].startswith("| Paper's schedule | 0.917 (0.750 to 1.000) | 0.250 | **+0.667** [")
+    # Not bold: one film of four gains nothing, so that p is about 2 (1/4)^4, and there are others.
+    assert text[3].startswith("| Paper's schedule | 0.917 (0.750 to 1.000) | 0.250 | +0.667 [")
     rows = json.loads((out / "ablation.json").read_text())["rows"]
     found = {(r["case"], r["impl"], r["metric"]): r["value"] for r in rows}
     mine = ("stage 3 against the segmenter", "Paper's schedule")

@@ -52,7 +52,8 @@ def report(run: Path) -> Any:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page and no pictures, which take three quarters of the time."""
-    monkeypatch.setattr("pcamx.evaluation.evaluate._write_pictures", lambda *_: None)
+    for name in ("_write_pictures", "_write_all_films"):
+        monkeypatch.setattr(f"pcamx.evaluation.evaluate.{name}", lambda *_: None)
 
 
 def figures(tree: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -401,9 +402,17 @@ def test_on_another_store(
         evaluate(copy, other=tmp_path / "nowhere")
     found = evaluate(copy, other=folder)
     assert before == {path: path.read_bytes() for path in before}
-    assert sum(path.is_file() for path in copy.rglob("*")) == len(before) + 4
+    pictures = 3 * len(read_store(folder).split("valid"))
+    assert sum(path.is_file() for path in copy.rglob("*")) == len(before) + 5 + pictures
     names = {path.name for path in (copy / "on_as_htj2k").iterdir()}
-    assert names == {"report.json", "films.csv", "report.html", "figure2.png"}
+    assert names == {
+        "report.json",
+        "films.csv",
+        "report.html",
+        "figure2.png",
+        "films.html",
+        "films",
+    }
     expected = json.loads(json.dumps(report["stages"]))
     for stage in expected.values():
         for maps in stage["localization"].values():  # this store's films come without markers.csv

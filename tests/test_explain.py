@@ -5,6 +5,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,13 @@ def films(tmp_path: Path) -> Path:
 
 def files(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def of_films(*names: str) -> set[str]:
+    """What is written of each film, without a segmentation."""
+    return {f"films/{name}.{kind}" for name in names for kind in ("png", "json", "npy")} | {
+        f"page/{name}.{kind}" for name in names for kind in ("jpg", "small.jpg", "png")
+    }
 
 
 def table(out: Path) -> dict[str, dict[str, str]]:
@@ -196,8 +204,8 @@ def test_the_level_is_the_reports_and_lives_in_an_export(
 ) -> None:
     made = Path(shutil.copytree(run, tmp_path / "run"))
     report = _load(made / "report.json")
-    report["stages"]["3"]["localization"]["decoder"]["activation_threshold"] = 2.0
-    report["stages"]["3"]["localization"]["positive_cam"]["activation_threshold"] = -50.0
+    report["stages"]["3"]["localization"]["decoder"]["candidate_level"] = 2.0
+    report["stages"]["3"]["localization"]["positive_cam"]["candidate_level"] = -50.0
     (made / "report.json").write_text(json.dumps(report))
     (tmp_path / "export").mkdir()
     save_pretrained(from_pretrained(made, device="cpu"), tmp_path / "export")
@@ -205,7 +213,7 @@ def test_the_level_is_the_reports_and_lives_in_an_export(
         out = tmp_path / f"of_{model.name}"
         done = explain(model, [films], out=out)  # a probability never reaches 2
         assert done.level == 2.0 and not any(row.candidates for row in done.rows)
-        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 80 % of the marked")
+        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 2 % of the normal")
         done = explain(model, [films], out=out, replace=True, map_key="positive_cam")
         assert done.level == -50.0 and all(row.candidates for row in done.rows)
         assert facts(out, "a/one.png")["map"]["of"] == "positive_cam"
@@ -235,9 +243,9 @@ def test_files_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
     assert isinstance(done, Explained) and done.skipped() == []
     names = ["a/one.png", "b/film", "b/one.png", "b/turned.jpg"]
     assert [row.film for row in done.rows] == names
-    each = {f"films/{name}.{kind}" for name in names for kind in ("png", "json", "npy")}
-    assert files(out) == each | {
+    assert files(out) == of_films(*names) | {
         "explain.json",
+        "index.html",
         "films.csv",
         "coco.json",
         "films/b/film.seg.dcm",
@@ -262,6 +270,34 @@ def test_files_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
     assert (found["map"]["low"], found["map"]["high"]) == (raw.min(), raw.max())
     with Image.open(out / row["picture"]) as picture:
         assert picture.height > 900
+
+
+def test_the_page_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
+    """index.html says of each film what its json does, and lays the map over the film's part."""
+    (films / "empty.png").write_bytes(b"")
+    explain(run, [films], out=tmp_path / "out")
+    text = (tmp_path / "out/index.html").read_text()
+    (content,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    page = json.loads(content)
+    assert page["paths"] == ["a/one.png", "b/film", "b/one.png", "b/turned.jpg"]  # what was read
+    (network,) = page["networks"]
+    (decoder,) = network["maps"]
+    for i, name in enumerate(page["paths"]):
+        found = facts(tmp_path / "out", name)
+        assert network["probability"][i] == found["probability"]["abnormal"]
+        assert decoder["columns"]["candidates"][i] == len(found["candidates"])
+        rings = page["candidates"][i]
+        first = np.reshape(rings[0], (-1, 2)) * (found["width"], found["height"]) / page["scale"]
+        assert first == pytest.approx(np.array(found["candidates"][0]["contour"]), abs=0.02)
+        raw = np.load(tmp_path / "out/films" / f"{name}.npy").astype(np.float64)
+        scaled = (raw - raw.min()) / (raw.max() - raw.min())
+        place = found["map"]["film_on_map"]
+        rows = slice(place["top"], place["top"] + place["height"])
+        part = scaled[rows, place["left"] : place["left"] + place["width"]]
+        with Image.open(tmp_path / "out/page" / f"{name}.png") as strip:
+            kept = np.asarray(strip)
+        assert kept.shape == tuple(-(-side // 4) for side in part.shape)
+        assert kept.mean() / 255 == pytest.approx(part.mean(), abs=0.01)
 
 
 def test_a_turned_film_has_its_candidates_in_both_frames(
@@ -482,8 +518,8 @@ def test_a_second_run_replaces_the_first_when_told(
     assert_one_line(error, f"{out} holds an earlier explanation; choose another --out, or add --re")
     assert {name: (out / name).read_bytes() for name in files(out)} == before
     assert command(monkeypatch, capsys, *words, "--replace")[0] == 0
-    each = {f"films/one.png.{kind}" for kind in ("png", "json", "npy")}
-    assert files(out) == each | {"explain.json", "films.csv", "coco.json"}
+    summary = {"explain.json", "films.csv", "coco.json", "index.html"}
+    assert files(out) == of_films("one.png") | summary
 
 
 def test_where_results_may_not_go(run: Path, films: Path, tmp_path: Path) -> None:

@@ -5,8 +5,14 @@ import math
 import pytest
 import torch
 
-from pcamx.evaluation.scoring import Tuning, found
-from pcamx.metrics import activation_threshold, false_activation, lesion_peak, peak
+from pcamx.evaluation.scoring import Tuning, candidate
+from pcamx.metrics import (
+    activation_threshold,
+    candidate_level,
+    false_activation,
+    lesion_peak,
+    peak,
+)
 
 
 def test_peaks_by_hand() -> None:
@@ -51,9 +57,12 @@ def test_refuses_what_is_no_map() -> None:
         lesion_peak(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
 
 
-def test_lesions_found_are_those_that_reach_the_level() -> None:
-    """Of four lesions whose maps peak at 1, 2, 3, 4; the level itself counts."""
-    peak_M = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-    found_M = found(peak_M, Tuning(activation=3.0))
-    assert found_M is not None and found_M.tolist() == [0.0, 0.0, 1.0, 1.0]
-    assert found(peak_M, Tuning()) is None
+def test_one_normal_film_in_fifty_reaches_the_level() -> None:
+    """Of the peaks 0 ... 100 the 0.98 quantile is 98: 98, 99 and 100 reach it."""
+    peak_N = torch.arange(101, dtype=torch.float32)
+    assert candidate_level(peak_N) == pytest.approx(98)
+    reached_N = candidate(peak_N.double(), Tuning(level=98.0))
+    assert reached_N is not None and reached_N.sum() == 3 and reached_N[98] == 1
+    assert candidate(peak_N, Tuning()) is None
+    with pytest.raises(ValueError, match="at least one normal film"):
+        candidate_level(peak_N[:0])

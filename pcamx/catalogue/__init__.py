@@ -24,6 +24,7 @@ from pcamx.catalogue.decision_measures import (
 from pcamx.catalogue.map_measures import (
     ENERGY,
     FALSE_ACTIVATION,
+    FALSE_CANDIDATES,
     LESIONS_FOUND,
     MAP_MEASURES,
     MIOU,
@@ -68,6 +69,7 @@ __all__ = [
     "DECODER",
     "ENERGY",
     "FALSE_ACTIVATION",
+    "FALSE_CANDIDATES",
     "GRADCAM",
     "KAPPA",
     "LAYERCAM",

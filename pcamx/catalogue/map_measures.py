@@ -93,14 +93,24 @@ FALSE_ACTIVATION = Measure(
     better="lower",
     shown="console",
 )
+FALSE_CANDIDATES = Measure(
+    key="false_candidates",
+    title="false candidates",
+    meaning="Share of the normal films whose map, not normalised, reaches the level that 2 % of "
+    "the normal training films reach: pcamx explain then shows a lesion candidate.",
+    of="map",
+    function=f"{_METRICS}:peak",
+    value=f"{_SCORING}:candidate",
+    films="normal",
+    better="lower",
+)
 LESIONS_FOUND = Measure(
     key="lesions_found",
     title="lesions found",
-    meaning="Share of the marked films whose map reaches that level inside the mark: pcamx explain "
-    "then shows a candidate there.",
+    meaning="Share of the marked films whose map reaches that level inside the mark.",
     of="map",
     function=f"{_METRICS}:lesion_peak",
-    value=f"{_SCORING}:found",
+    value=f"{_SCORING}:candidate",
 )
 ON_MARKER = Measure(
     key="on_marker",
@@ -154,6 +164,6 @@ PATCH_CORRELATION = Measure(
 )
 MAP_MEASURES = [
     *(POINTING, ENERGY, MIOU, DICE, MIOU_OTSU, RELEVANCE_RANK, MAXBOXACC, PXAP),
-    *(FALSE_ACTIVATION, LESIONS_FOUND, ON_MARKER, ON_MARKER_ABNORMAL),
+    *(FALSE_ACTIVATION, FALSE_CANDIDATES, LESIONS_FOUND, ON_MARKER, ON_MARKER_ABNORMAL),
     *(DELETION, INSERTION, PATCH_CORRELATION),
 ]

@@ -48,8 +48,8 @@ def add(commands: Commands) -> None:
         "--level",
         type=_level,
         metavar="VALUE",
-        help="least peak of a candidate, in the map's own unit; the one that 80 %% of the marked "
-        "training lesions reach if not given",
+        help="least peak of a candidate, in the map's own unit; the one that 2 %% of the normal "
+        "training films reach if not given",
     )
     sub.add_argument(
         "--dicom-seg",

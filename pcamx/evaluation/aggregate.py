@@ -131,6 +131,7 @@ def _of_map(scores: MapScores, tuning: Tuning, kinds: _Kinds, seed: int) -> dict
         "threshold": tuning.threshold,
         "threshold_tuned": tuning.tuned,
         "activation_threshold": tuning.activation,
+        "candidate_level": tuning.level,
     }
 
 

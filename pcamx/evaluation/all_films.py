@@ -7,6 +7,7 @@ from films.csv, whatever columns it has. Shapes: B batch, H W the canvas, h w th
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,10 @@ class FilmPictures:
         if network == self._networks[0]:
             self._strips = [[] for _ in films]
             self.marks += _marks(batch, films)
+            grey_BHW = batch.image_B1HW[:, 0] * self.store.std + self.store.mean
+            for row, (film, grey_HW) in enumerate(zip(films, grey_BHW, strict=True), self._drawn):
+                part_hw = _on_film(grey_HW, film).round().clamp(0, 255).byte().cpu().numpy()
+                write_film(self.folder / self.stem(row), part_hw)
         for key, map_BHW in maps.items():
             self.tiles.setdefault((network, key), len(self.tiles))
             for strip, film, scaled_HW in zip(
@@ -86,17 +91,14 @@ class FilmPictures:
             self._drawn += len(films)
 
     def draw_films(self) -> Iterator[None]:
-        """Draw the films themselves; yield after each.
+        """Draw the films anew from their files, at their own size; yield after each.
 
-        Raises PcamxError that names a film which cannot be read any more.
+        One that is not read here, such as those transcoded to HTJ2K, stays as the network saw it.
         """
         for row, one in enumerate(self.films):
-            path = self.store.root / one.path
-            try:
-                film = read_film(path)
-            except UnfitError as reason:
-                raise PcamxError(f"{path}: {reason}; bring the film back") from None
-            write_film(self.folder / self.stem(row), eight_bits(film.grey_HW, film.white))
+            with suppress(UnfitError):
+                film = read_film(self.store.root / one.path)
+                write_film(self.folder / self.stem(row), eight_bits(film.grey_HW, film.white))
             yield
 
 

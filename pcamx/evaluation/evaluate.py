@@ -31,7 +31,7 @@ from pcamx.evaluation.basis import basis_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
-from pcamx.evaluation.scoring import faithfulness, probabilities, score, tune
+from pcamx.evaluation.scoring import add_levels, faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_files, replacing_folder, write_text
@@ -92,6 +92,7 @@ def _measure(
     batches = run.measured(run.store, "evaluating films")
     scores = score(explainers, batches, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
+    add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
     measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
     basis = measure_basis(run, classifiers, paired)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from pcamx.catalogue import CENTRE, STAGE_3, UNTRAINED, MapKind, maps_of, trainable
@@ -22,9 +23,12 @@ from pcamx.progress import Say, Track, silent
 from pcamx.run.films import read_films
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights, network_of
+from pcamx.types import NORMAL as NORMAL_LABEL
 from pcamx.types import Batch
 
 _BATCH = 32
+NORMAL = 200
+"""Normal training films that the level of lesion candidates is taken from, at most."""
 Split = Literal["valid", "test"]
 
 
@@ -97,6 +101,12 @@ class MeasuredRun:
         films = self.own.split("train")
         chosen = choose_marked(films, self.config.data.marked, seed=self.config.run.seed)
         return [films[i] for i in chosen]
+
+    def normal_films(self) -> list[Film]:
+        """Return normal training films, at most NORMAL, drawn by the seed, in the set's order."""
+        films = [film for film in self.own.split("train") if film.label == NORMAL_LABEL]
+        drawn = np.random.default_rng(self.config.run.seed).permutation(len(films))[:NORMAL]
+        return [films[i] for i in sorted(drawn)]
 
     def explainers(
         self, networks: dict[str, Network | Segmenter], untrained: Network

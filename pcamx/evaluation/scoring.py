@@ -37,6 +37,8 @@ class Tuning(NamedTuple):
     tuned: bool = False
     activation: float | None = None
     """Of the map as it is, for false activation; None without a marked training film."""
+    level: float | None = None
+    """Of the map as it is, that a lesion candidate reaches; None without a normal training film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,9 @@ def active(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
     return metrics.false_activation(peak_N, tuning.activation)
 
 
-def found(peak_M: Tensor, tuning: Tuning) -> Tensor | None:
-    """Return whether each map reaches the activation level in the lesion, [M]; None without one."""
-    return None if tuning.activation is None else (peak_M >= tuning.activation).double()
+def candidate(peak_N: Tensor, tuning: Tuning) -> Tensor | None:
+    """Return whether each map's peak reaches the candidates' level, [N]; None without one."""
+    return None if tuning.level is None else (peak_N >= tuning.level).double()
 
 
 @dataclass(slots=True)
@@ -220,6 +222,23 @@ def tune(
             activation = metrics.activation_threshold(peak_M)
             tuned[name][map_name] = Tuning(threshold, True, activation)
     return tuned
+
+
+def add_levels(
+    tuned: Mapping[str, dict[str, Tuning]],
+    explainers: Mapping[str, Explainer],
+    batches: Iterable[Batch],
+) -> None:
+    """Put the candidates' level of every map, from ``batches`` of normal films, into ``tuned``."""
+    peaks: dict[tuple[str, str], list[Tensor]] = {}
+    for batch in batches:
+        for name, explain in explainers.items():
+            for map_name, map_BHW in explain(batch.image_B1HW)[1].items():
+                peaks.setdefault((name, map_name), []).append(metrics.peak(map_BHW).cpu())
+    for (name, map_name), parts in peaks.items():
+        level = metrics.candidate_level(torch.cat(parts))
+        before = tuned[name].get(map_name, Tuning())
+        tuned[name][map_name] = before._replace(level=level)
 
 
 @torch.no_grad()

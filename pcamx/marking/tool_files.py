@@ -54,7 +54,7 @@ def label_studio(films: Sequence[ToMark], folder: Path) -> None:
         for film in films
     ]
     _json(folder / "tasks.json", tasks)
-    (folder / "label_config.xml").write_bytes(_label_config())
+    _xml(folder / "label_config.xml", _label_config())
     _readme(
         folder,
         "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
@@ -63,19 +63,16 @@ def label_studio(films: Sequence[ToMark], folder: Path) -> None:
     )
 
 
-def _label_config() -> bytes:
-    """What a person sees in Label Studio: the film's name, the film, outline and brush."""
+def _label_config() -> ElementTree.Element:
+    """The labelling interface: outlines, and a brush, on the image of a task."""
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Header", value="$film")
-    controls = ("zoom", "zoomControl", "brightnessControl", "contrastControl")
-    ElementTree.SubElement(
-        view, "Image", {"name": "image", "value": "$image", **dict.fromkeys(controls, "true")}
-    )
-    for tag, name in (("PolygonLabels", "outline"), ("BrushLabels", "brush")):
-        labels = ElementTree.SubElement(view, tag, name=name, toName="image")
+    tools = dict.fromkeys(("zoom", "zoomControl", "brightnessControl", "contrastControl"), "true")
+    ElementTree.SubElement(view, "Image", {"name": "image", "value": "$image"} | tools)
+    for kind, name in (("PolygonLabels", "outline"), ("BrushLabels", "brush")):
+        labels = ElementTree.SubElement(view, kind, name=name, toName="image")
         ElementTree.SubElement(labels, "Label", value=LABEL, background=COLOUR)
-    ElementTree.indent(view)
-    return ElementTree.tostring(view)
+    return view
 
 
 def _region(number: int, outline: list[tuple[float, float]], film: ToMark) -> dict[str, Any]:
@@ -109,10 +106,7 @@ def cvat(films: Sequence[ToMark], folder: Path) -> None:
             points = ";".join(f"{x:.2f},{y:.2f}" for x, y in outline)
             drawn = {"label": LABEL, "source": "auto", "occluded": "0", "points": points}
             ElementTree.SubElement(image, "polygon", drawn | {"z_order": "0"})
-    text = ElementTree.tostring(root, encoding="unicode")
-    (folder / "annotations.xml").write_text(
-        f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n', encoding="utf-8"
-    )
+    _xml(folder / "annotations.xml", root)
     _json(folder / "labels.json", [{"name": LABEL, "color": COLOUR, "attributes": []}])
     _readme(
         folder,
@@ -201,6 +195,11 @@ def _png(folder: Path, film: ToMark) -> Path:
 
 def _json(path: Path, tree: Any) -> None:
     path.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _xml(path: Path, root: ElementTree.Element) -> None:
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _readme(folder: Path, *lines: str) -> None:

@@ -4,7 +4,13 @@ Functions of maps and lesions give one number per film; `figure` and `paired` tu
 a `Statistic` of a whole set, into a value with an interval or a difference with a test.
 """
 
-from pcamx.metrics.activation import activation_threshold, false_activation, lesion_peak, peak
+from pcamx.metrics.activation import (
+    activation_threshold,
+    candidate_level,
+    false_activation,
+    lesion_peak,
+    peak,
+)
 from pcamx.metrics.bootstrap import (
     Difference,
     Figure,
@@ -62,6 +68,7 @@ __all__ = [
     "box_iou_curve",
     "brier",
     "calibration_error",
+    "candidate_level",
     "centre_gaussian",
     "classification_figures",
     "cohen_kappa",

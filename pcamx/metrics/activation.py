@@ -15,6 +15,10 @@ SENSITIVITY = 0.8
 """Share of the marked training lesions on which the map reaches the threshold."""
 
 
+CANDIDATES = 0.02
+"""Share of the normal training films that may have a lesion candidate."""
+
+
 def peak(map_BHW: Tensor) -> Tensor:
     """Return each map's maximum, in its own unit: float64 [B]."""
     return value_range(map_BHW).high_B11[:, 0, 0].double()
@@ -35,6 +39,18 @@ def activation_threshold(lesion_peak_M: Tensor) -> float:
     if lesion_peak_M.ndim != 1 or len(lesion_peak_M) == 0:
         raise ValueError("the threshold needs the peak of at least one marked film")
     return float(lesion_peak_M.quantile(1 - SENSITIVITY))
+
+
+def candidate_level(peak_N: Tensor) -> float:
+    """Return the level that 2 % of normal films reach: the 0.98 quantile of `peak`.
+
+    Over normal training films, between two of them linearly. A lesion candidate peaks there or
+    above, so that a normal film mostly has none, whatever that costs in lesions. Raises ValueError
+    without a film.
+    """
+    if peak_N.ndim != 1 or len(peak_N) == 0:
+        raise ValueError("the level needs the peak of at least one normal film")
+    return float(peak_N.double().quantile(1 - CANDIDATES))
 
 
 def false_activation(peak_N: Tensor, threshold: float) -> Tensor:

@@ -46,8 +46,8 @@ class Threshold(NamedTuple):
     value: float
     tuned: bool
     level: float | None = None
-    """What a lesion candidate's peak reaches, in the map's own unit, as 80 % of the marked
-    training lesions do; None where nobody has measured that."""
+    """What a lesion candidate's peak reaches, in the map's own unit, as 2 % of the normal training
+    films do; None where nobody has measured that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,9 +155,7 @@ def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     untuned = {"threshold": UNTUNED, "threshold_tuned": False}
     chosen = {name: found.get(name, untuned) for name in _maps(stage)}
     return {
-        name: Threshold(
-            m["threshold"], m.get("threshold_tuned", False), m.get("activation_threshold")
-        )
+        name: Threshold(m["threshold"], m.get("threshold_tuned", False), m.get("candidate_level"))
         for name, m in chosen.items()
     }
 

@@ -36,7 +36,8 @@ class Measured(TypedDict, total=False):
     classification: dict[str, Any]
     """Figure by measure, and kappa_by_part: Figure by body part."""
     localization: dict[str, dict[str, Any]]
-    """By map: Figure by measure, by_size, threshold, threshold_tuned, activation_threshold."""
+    """By map: Figure by measure, by_size, threshold, threshold_tuned, activation_threshold,
+    candidate_level."""
     basis: dict[str, Any]
     """Figure by measure, of films and their twins and of marked films with a patch erased; what
     the films do not allow is absent."""
