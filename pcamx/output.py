@@ -1,5 +1,6 @@
 """Files and folders that a command leaves: whole, or as they were."""
 
+import errno
 import hashlib
 import json
 import os
@@ -56,11 +57,18 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems say that cannot: some of those in user space, of folders."""
+
+
 def _to_disk(path: Path) -> None:
     """Have a file, or the names in a folder, survive a power cut; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
     finally:
         os.close(descriptor)
 

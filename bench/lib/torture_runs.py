@@ -23,7 +23,7 @@ from pcamx.run.weights import load_weights
 
 TRAIN = Path(__file__).resolve().parents[2] / "launch/train.py"
 WORLD = 2
-TIMEOUT = 5.0
+TIMEOUT = 20.0
 _LONG = 600.0  # seconds after which a training counts as hanging
 _CONFIG = """\
 run: {{folder: {run}}}

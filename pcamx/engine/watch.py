@@ -158,20 +158,21 @@ class Watch:
     def _receive(self) -> None:
         while True:
             try:
-                message = self._socket.recv(_LARGEST)
+                message, source = self._socket.recvfrom(_LARGEST)
             except OSError:  # no more of them, or word that an earlier one did not arrive
                 return
             # Anybody can send to a port: what is not a pulse of this run is dropped.
             with suppress(ValueError, KeyError, TypeError, RecursionError):
-                self._take(*json.loads(message))
+                token, rank, *facts = json.loads(message)
+                if token == self._token and rank in self._peers:
+                    self._take(rank, *facts)
+                    # A host whose name means its loopback to itself has told us a wrong one.
+                    self._peers[rank] = source[:2]
 
-    def _take(
-        self, token: str, rank: int, doing: str, notes: int, idle: float, patience: float
-    ) -> None:
-        if token == self._token and rank != self.rank:
-            pulse = self.pulses[rank]
-            pulse.doing, pulse.notes, pulse.idle = str(doing), int(notes), float(idle)
-            pulse.patience, pulse.heard = float(patience), self._lived
+    def _take(self, rank: int, doing: str, notes: int, idle: float, patience: float) -> None:
+        pulse = self.pulses[rank]
+        pulse.doing, pulse.notes, pulse.idle = str(doing), int(notes), float(idle)
+        pulse.patience, pulse.heard = float(patience), self._lived
 
     def _end(self, why: str, silent: set[int]) -> None:
         """Say it once, end whom only a kill ends, and leave: the main thread waits for ever."""
