@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench import chart, kernels
-from bench.lib import attention, case, films, peers, rivals, roofline, timing, tracing
+from bench.lib import attention, case, films, floors, peers, rivals, roofline, timing, tracing
 from bench.lib.case import COMPILED, EAGER, OURS, REFERENCE, TWO_MATMULS, Case, Impl, Size
 from bench.lib.check import SANE, check
 from bench.lib.record import Record, Row
@@ -277,6 +277,20 @@ def test_chart() -> None:
     assert list(lines[chart.FLOOR].get_ydata()) == [2.0]
     with pytest.raises(PcamxError, match="no times"):
         chart.draw(Record("a device", {}, None, "", []))
+
+
+def test_counted_floors_stand_beside_the_times() -> None:
+    """By hand: 64 of 256 images, 1 + 2 + 3 + 4 us by instructions and 10 times that by bytes."""
+    name, kernels_of = floors.KERNELS["attend forward + backward"]
+    rows = {k: {"issue_us": i, "bytes_us": 10.0 * i} for i, k in enumerate(kernels_of, 1)}
+    made = attention.attend_case(Size(64, 320), CPU, learns=True)
+    found = floors.rows(made, {name: rows})
+    assert [(r.case, r.impl, r.metric, r.unit) for r in found] == [
+        (made.name, made.subject, f"floor by {what}", "ms") for what in ("instructions", "bytes")
+    ]
+    assert [r.value for r in found] == pytest.approx([0.0025, 0.025])
+    assert floors.rows(attention.attend_case(Size(2, 64), CPU, learns=True), {}) == []
+    assert floors.counted(CPU) == {}
 
 
 @pytest.mark.gpu

@@ -134,7 +134,7 @@ def commands(config: Config, ranks: engine.Ranks) -> Iterator[tuple[str, Callabl
     yield "train", lambda: trainer._train(config, store, config.trained(), ranks, resume=False)
     yield "evaluate", lambda: evaluate(run)
     films = [store.root / film.path for film in store.split("valid")[:2]]
-    yield "explain", lambda: explain(run, films, workers=1)
+    yield "explain", lambda: explain(run, films)
     yield "export", lambda: export(run, run / "export")
 
     def positive_cam() -> None:
