@@ -23,7 +23,7 @@ SLOW = (
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
     *("test_bench_explain", "test_bench_loader"),
     *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
-    *("test_readme", "test_heap"),
+    *("test_readme", "test_heap", "test_pretend_gpu"),
 )
 SLOW_FIXTURES = {"finished_run", "evaluated_run"}
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
