@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
         found.rows.append(Row("device", "memory", "size", shown.total_memory / 1e9, "GB"))
         notes = [
             f"compute capability {shown.major}.{shown.minor}",
-            f"cuDNN {torch.backends.cudnn.version()}",
+            f"cuDNN {torch.backends.cudnn.version()}",  # type: ignore[no-untyped-call],
         ]
     if options.json:
         record.write_json(found, options.json)

@@ -99,6 +99,23 @@ def steps(config: Config, stage: StageId, ranks: engine.Ranks, folder: Path) -> 
     }
 
 
+def refusals(device: torch.device) -> dict[str, str]:
+    """What is said of tensors of both devices: by an operator, and by AdamW's one kernel."""
+    parameter = torch.ones(2, device=device, requires_grad=True)
+    parameter.grad = torch.ones(2, device=device)
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    optimizer.step()
+    optimizer.state[parameter]["step"] = torch.tensor(1.0)
+    works = {"add": lambda: parameter + torch.ones(2), "AdamW": optimizer.step}
+    said = dict.fromkeys(works, "")
+    for name, work in works.items():
+        try:
+            work()
+        except RuntimeError as error:
+            said[name] = str(error)
+    return said
+
+
 def compiled(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, Any]:
     """What torch.compile is told for each value of runtime.compile."""
     told: dict[str, Any] = {}
@@ -157,6 +174,7 @@ def main(config: Config, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     ranks = engine.start()
     precision = torch.backends.cudnn.conv.fp32_precision
     yield "start", {"device": str(ranks.device), "float32": precision}
+    yield "refusals", refusals(ranks.device)
     yield "compile", compiled(config, ranks, folder)
     for stage, zero in [(3, 0), (3, 1), (3, 2), (1, 1), (2, 1), ("segmenter", 1), (3, 3)]:
         yield f"{stage} {zero}", steps(_with(config, zero_stage=zero), stage, ranks, folder)
