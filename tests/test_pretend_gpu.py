@@ -40,7 +40,8 @@ def found(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> dict[s
     folder = tmp_path_factory.mktemp("pretend")
     path = {"PYTHONPATH": f"{TESTS}:{processes.PROJECT}"}
     built = processes.command(sys.executable, "-m", "pretend_gpu.build", cwd=TESTS, **path).ok()
-    stages = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "stage3", "segmenter")}
+    stages = {f"stages.{name}.epochs": 1 for name in ("stage3", "segmenter")}
+    stages |= {"stages.stage3.init_from": "scratch"}
     config = write_config(folder, stages)
     ended = processes.command(
         *(sys.executable, "-m", "pretend_gpu.checks", config.name, "found.json"),

@@ -147,9 +147,9 @@ def universal(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, An
 
 
 def commands(config: Config, ranks: engine.Ranks) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Each command on the run that the first trains."""
+    """Each command on the run that the first trains, of stage 3, which has all parts."""
     run, store = Path(config.run.folder), read_store(Path(config.data.store))
-    yield "train", lambda: trainer._train(config, store, config.trained(), ranks, resume=False)
+    yield "train", lambda: trainer._train(config, store, [3], ranks, resume=False)
     for name in ("attend", "class_activation", "gather_affine_normalise"):
         # What is measured has to be there, so PyTorch computes what the kernels do not.
         setattr(fused, name, getattr(reference, name))
