@@ -12,6 +12,7 @@ import torch
 
 from bench import chart
 from bench.lib import command, record
+from bench.lib.operations import floors
 from bench.lib.operations.attention import attend_case, class_activation_case
 from bench.lib.operations.case import EAGER, Case, Size
 from bench.lib.operations.check import check
@@ -45,6 +46,7 @@ Bandwidth is by the bytes that the operation cannot do without (bench/roofline.p
 impl; copy is a plain copy's in the same run.
 Times are of alternating runs, on CUDA with L2 cleared before each; within CUDA graphs the host \
 has no part in them, and L2 is not cleared.
+Floors are counted in the machine code (bench/lib/floors.py) at an H100's rates, not measured.
 Peak is what a call allocates at most, results included; kept is what it keeps for backward beyond \
 its inputs.
 """
@@ -151,9 +153,10 @@ def run(options: argparse.Namespace) -> None:
     notes = [HERE[device.type], *NOTES.splitlines()]
     copy = copy_bandwidth(device)
     found.rows.append(Row("device", COPY, "bandwidth", copy, "GB/s"))
-    work = cases(sizes, device)
+    work, least = cases(sizes, device), floors.counted(device)
     for case in track(work, "operations checked and timed", OPERATIONS * len(sizes)):
         found.rows.extend(measure(case, device, copy))
+        found.rows.extend(floors.rows(case, least))
         if device.type == "cuda" and case.size.batch <= GRAPHS_UP_TO:
             rows, failed = measure_graphs(case, copy)
             found.rows.extend(rows)

@@ -93,8 +93,10 @@ def open_loops(
     are not plain PyTorch's.
     """
     steps, rows, truth, red = dict[str, Step](), list[Row](), list[float](), list[str]()
+    torch.compiler.reset()  # of the loops before, once: each graph would be compiled again
+    _count_graphs()
     for name, make in made.items():
-        _count_anew()
+        metrics.reset()
         step = make()
         try:
             losses = [float(step()) for _ in CLOSE[work.precision]]
@@ -108,7 +110,7 @@ def open_loops(
         for number, (loss, true) in enumerate(zip(losses, truth, strict=True), 1):
             if not abs(loss - true) <= CLOSE[work.precision][number - 1] * true:
                 red.append(f"{name}: loss {loss:.6g} at step {number}, {PLAIN} {true:.6g}")
-        if name.endswith(COMPILED):
+        if name.endswith(COMPILED) and metrics.generated_kernel_count:
             rows.append(Row(case, name, "kernels", metrics.generated_kernel_count, ""))
             rows.append(Row(case, name, "bytes", metrics.num_bytes_accessed / 1e6, "MB"))
         for _ in range(WARM):
@@ -118,10 +120,8 @@ def open_loops(
     return steps, rows
 
 
-def _count_anew() -> None:
-    """Have inductor count the graphs of the next loop, which it does for its log alone."""
-    torch.compiler.reset()
-    metrics.reset()
+def _count_graphs() -> None:
+    """Have inductor count the graphs that it makes, which it does for its log alone."""
     # Graphs from a cache are not counted.
     torch._inductor.config.fx_graph_cache = False
     torch._functorch.config.enable_autograd_cache = False

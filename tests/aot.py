@@ -3,6 +3,7 @@
 `python tests/aot.py OUT.json`, without TRITON_INTERPRET, writes one row for each kernel of each
 case of `CASES` on each target. The launchers of kernels/ run as they are, on tensors of the CPU,
 with a driver that has no device, so that what is compiled is what a GPU would be given.
+`python tests/aot.py OUT.json 90` is that target's floors alone, for `bench.kernels`.
 """
 
 import ast
@@ -318,9 +319,13 @@ def show(rows: dict[str, Row]) -> None:
                 )
 
 
-def main(out: Path) -> None:
+def main(out: Path, costs_of: int | None = None) -> None:
+    """Write the table; with a target, of that and of the cases whose costs are counted alone."""
     rows = {
-        f"{case.name}, sm_{target}": rows_of(case, target) for case in CASES for target in TARGETS
+        f"{case.name}, sm_{target}": rows_of(case, target)
+        for case in CASES
+        for target in ([costs_of] if costs_of else TARGETS)
+        if case.costs or not costs_of
     }
     # With too few registers a kernel must spill: shows that spilling is seen.
     ((starved, _),) = compiled(CASES[0].launch, TARGETS[0], maxnreg=24).values()
@@ -336,4 +341,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -29,6 +29,7 @@ SLOW = (
     *("test_bench_explain", "test_bench_loader"),
     *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
     *("test_readme", "test_heap", "test_watch", "test_zero_parity"),
+    "test_pretend_gpu",
 )
 STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
 """What of `processes` and `subprocess` starts a process."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench import chart, kernels
 from bench.lib import timing
-from bench.lib.operations import attention, case, films, peers, rivals, roofline, tracing
+from bench.lib.operations import attention, case, films, floors, peers, rivals, roofline, tracing
 from bench.lib.operations.case import (
     COMPILED,
     EAGER,
@@ -287,6 +287,20 @@ def test_chart() -> None:
     assert list(lines[chart.FLOOR].get_ydata()) == [2.0]
     with pytest.raises(PcamxError, match="no times"):
         chart.draw(Record("a device", {}, None, "", []))
+
+
+def test_counted_floors_stand_beside_the_times() -> None:
+    """By hand: 64 of 256 images, 1 + 2 + 3 + 4 us by instructions and 10 times that by bytes."""
+    name, kernels_of = floors.KERNELS["attend forward + backward"]
+    rows = {k: {"issue_us": i, "bytes_us": 10.0 * i} for i, k in enumerate(kernels_of, 1)}
+    made = attention.attend_case(Size(64, 320), CPU, learns=True)
+    found = floors.rows(made, {name: rows})
+    assert [(r.case, r.impl, r.metric, r.unit) for r in found] == [
+        (made.name, made.subject, f"floor by {what}", "ms") for what in ("instructions", "bytes")
+    ]
+    assert [r.value for r in found] == pytest.approx([0.0025, 0.025])
+    assert floors.rows(attention.attend_case(Size(2, 64), CPU, learns=True), {}) == []
+    assert floors.counted(CPU) == {}
 
 
 @pytest.mark.gpu

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
@@ -90,6 +92,25 @@ def test_what_cannot_be_compiled_is_left_out_and_noted() -> None:
     steps, _ = open_loops("stage 1", Work(1, 4, 32, "fp32", ALONE), made, notes)
     assert list(steps) == [PLAIN]
     assert notes == ["not run: stage 1: compiled: no C++ compiler"]
+
+
+def test_each_loop_is_compiled_once() -> None:
+    """Opening one must not throw away what was compiled for those before."""
+    compiled = dict.fromkeys((PLAIN, "ours", "x"), 0)
+
+    def make(name: str) -> step.Step:
+        def backend(graph: Any, _: object) -> Any:
+            compiled[name] += 1
+            return graph.forward
+
+        loss = torch.tensor(1.0)
+        return torch.compile(lambda: loss * 0.5, backend=backend)
+
+    made = {name: partial(make, name) for name in compiled}
+    steps, _ = open_loops("stage 1", Work(1, 4, 32, "fp32", ALONE), made, [])
+    for one in steps.values():
+        one()
+    assert set(compiled.values()) == {1}, compiled
 
 
 @pytest.mark.parametrize("text", ["1", "0@64", "8@33", "8@16", "x", "8@", "@64", "-8"])

@@ -9,6 +9,8 @@ import processes
 import pytest
 import sass
 
+from bench.lib import floors
+
 CASES = [(case, target) for case in aot.CASES for target in aot.TARGETS]
 FITS = {"num_warps": 4, "registers": 64, "stack": 0, "local": 0, "shared": 28160}
 
@@ -53,6 +55,14 @@ def test_kernels_stay_within_their_instructions(
     assert case.costs.keys() == rows.keys()
     counted = {kernel: (row["instructions"], row["budget"]) for kernel, row in rows.items()}
     assert all(count <= budget for count, budget in counted.values()), counted
+
+
+@pytest.mark.parametrize("target", aot.TARGETS)
+def test_the_floors_of_the_bench_are_in_the_table(compiled: dict[str, Any], target: int) -> None:
+    assert floors.TARGETS == aot.TARGETS and floors.COUNTED == aot.BATCH
+    for case, kernels in floors.KERNELS.values():
+        rows = compiled["rows"][f"{case}, sm_{target}"]
+        assert all(rows[kernel]["issue_us"] > 0 < rows[kernel]["bytes_us"] for kernel in kernels)
 
 
 def test_every_kernel_is_in_the_table() -> None:

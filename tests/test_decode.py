@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from pcamx.config import Augment
+from pcamx.data.canvas import decode as decode_module
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.lesion_mask import lesion_canvas
 from pcamx.data.canvas.placement import fit
@@ -205,3 +207,33 @@ def centre(weight_B1HW: torch.Tensor) -> torch.Tensor:
     weight = weight_B1HW[:, 0].double()
     moments = [(weight.sum(axis) * at).sum(1) for axis in (1, 2)]
     return torch.stack(moments, 1) / weight.sum((1, 2))[:, None]
+
+
+def test_epochs_share_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same canvases as by a pipeline each; a larger batch, or one left early, needs another."""
+    listed = []
+    for i in range(5):
+        Image.fromarray(texture(40 + i, 30, seed=i)).save(tmp_path / f"{i}.png")
+        listed.append(film(f"{i}.png", 40 + i, 30))
+    built: list[int] = []
+    original = decode_module._pipeline
+
+    def counted(*given: Any) -> Any:
+        built.append(1)
+        return original(*given)
+
+    store = make_store(tmp_path, listed)
+    epochs = [[[0, 1, 2], [3, 4]], [[4, 2, 0]], [[1], [3], [0], [2], [4], [1, 1]]]
+    expected = [decode(store, batches) for batches in epochs]
+    monkeypatch.setattr(decode_module, "_pipeline", counted)
+    decoder = decode_module.Decoder(store.root, store.films, 64, device=CPU, threads=1)
+    for batches, canvases in zip(epochs, expected, strict=True):
+        found = [canvas.clone() for canvas in decoder.batches(batches)]
+        assert all(torch.equal(a, b) for a, b in zip(found, canvases, strict=True))
+    assert len(built) == 1
+    early = decoder.batches([[0], [1], [2], [3]])
+    assert torch.equal(next(early), decode(store, [[0]])[0])  # meanwhile another
+    early.close()  # type: ignore[attr-defined]
+    del built[:]
+    (again,) = decoder.batches([[0, 1, 2, 3, 4]])
+    assert torch.equal(again[:3], expected[0][0]) and len(built) == 1

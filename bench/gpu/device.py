@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 import torch
 
@@ -20,10 +21,10 @@ def run(options: argparse.Namespace) -> None:
     if device.type == "cuda":
         shown = torch.cuda.get_device_properties(device)
         found.rows.append(Row("device", "memory", "size", shown.total_memory / 1e9, "GB"))
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        cudnn: Any = torch.backends.cudnn
         notes = [
             f"compute capability {shown.major}.{shown.minor}",
-            f"cuDNN {cudnn}",
+            f"cuDNN {cudnn.version()}",
         ]
     if options.json:
         record.write_json(found, options.json)

@@ -57,11 +57,13 @@ def on_gpu(out: Path) -> Iterator[Job]:
         yield _bench(out, f"B-films-{name}", "kernels", "--sizes", *sizes)
     for entry in classifiers():
         for films in (256, 32, 64):
-            words = ("--stages", entry.key, "--sizes", films, "--zero", 0, 1)
-            yield _bench(out, f"C-stage-{entry.key}-films-{films}", "step", *words)
+            name = f"C-stage-{entry.key}-films-{films}"
+            what = ("--stages", entry.key, "--sizes", films)
+            yield _bench(out, name, "step", *what, "--zero", 0, 1)
     yield _tests("D-tests", "-m", "gpu", *(f"--ignore={file}" for file in KERNEL_TESTS))
     yield _bench(out, "D-loader", "loader")
-    yield _bench(out, "E-mura", "mura", "--folder", out / "mura", "--share", 0.1, "--epochs", 2)
+    share = ("--share", 0.1, "--epochs", 2)
+    yield _bench(out, "E-mura", "mura", "--folder", out / "mura", *share)
     for entry in classifiers():
         name = f"F-profile-stage-{entry.key}"
         yield _bench(out, name, "gpu.profile", "--stage", entry.key, "--films", 256)
@@ -85,7 +87,7 @@ def on_cpu(out: Path) -> Iterator[Job]:
     words = ("--stages", 1, "--sizes", "2@32", "--zero", 1, "--eager")
     yield _bench(out, "C-stage-1-films-2", "step", *words)
     yield _tests("D-tests", "tests/test_order.py")
-    toy = ("--share", 0.001, "--size", 64, "--canvas", 32, "--epochs", 1, "--batch", 8)
-    yield _bench(out, "E-mura", "mura", "--folder", out / "mura", *toy)
+    share = ("--share", 0.001, "--size", 64, "--canvas", 32, "--epochs", 1, "--batch", 8)
+    yield _bench(out, "E-mura", "mura", "--folder", out / "mura", *share)
     small = ("--stage", 1, "--films", 2, "--pixels", 32)
     yield _bench(out, "F-profile-stage-1", "gpu.profile", *small)

@@ -22,7 +22,7 @@ def clip(engine: Any, limit: float) -> None:
     if limit == 0 or stage == 3:
         return
     gradients = _held(engine, stage)
-    norm = get_total_norm(gradients)
+    norm = get_total_norm(gradients, foreach=True)
     if stage > 0 and dist.get_world_size() > 1:
         norm = norm.square()
         dist.all_reduce(norm)

@@ -35,6 +35,7 @@ from pcamx.data.store import read_store
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.explain.folder import explain
 from pcamx.export import export
+from pcamx.kernels import fused, reference
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
 from pcamx.training import trainer
@@ -99,6 +100,23 @@ def steps(config: Config, stage: StageId, ranks: engine.Ranks, folder: Path) -> 
     }
 
 
+def refusals(device: torch.device) -> dict[str, str]:
+    """What is said of tensors of both devices: by an operator, and by AdamW's one kernel."""
+    parameter = torch.ones(2, device=device, requires_grad=True)
+    parameter.grad = torch.ones(2, device=device)
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    optimizer.step()
+    optimizer.state[parameter]["step"] = torch.tensor(1.0)
+    works = {"add": lambda: parameter + torch.ones(2), "AdamW": optimizer.step}
+    said = dict.fromkeys(works, "")
+    for name, work in works.items():
+        try:
+            work()
+        except RuntimeError as error:
+            said[name] = str(error)
+    return said
+
+
 def compiled(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, Any]:
     """What torch.compile is told for each value of runtime.compile."""
     told: dict[str, Any] = {}
@@ -129,12 +147,15 @@ def universal(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, An
 
 
 def commands(config: Config, ranks: engine.Ranks) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Each command on the run that the first trains."""
+    """Each command on the run that the first trains, of stage 3, which has all parts."""
     run, store = Path(config.run.folder), read_store(Path(config.data.store))
-    yield "train", lambda: trainer._train(config, store, config.trained(), ranks, resume=False)
+    yield "train", lambda: trainer._train(config, store, [3], ranks, resume=False)
+    for name in ("attend", "class_activation", "gather_affine_normalise"):
+        # What is measured has to be there, so PyTorch computes what the kernels do not.
+        setattr(fused, name, getattr(reference, name))
     yield "evaluate", lambda: evaluate(run)
     films = [store.root / film.path for film in store.split("valid")[:2]]
-    yield "explain", lambda: explain(run, films, workers=1)
+    yield "explain", lambda: explain(run, films)
     yield "export", lambda: export(run, run / "export")
 
     def positive_cam() -> None:
@@ -157,6 +178,7 @@ def main(config: Config, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     ranks = engine.start()
     precision = torch.backends.cudnn.conv.fp32_precision
     yield "start", {"device": str(ranks.device), "float32": precision}
+    yield "refusals", refusals(ranks.device)
     yield "compile", compiled(config, ranks, folder)
     for stage, zero in [(3, 0), (3, 1), (3, 2), (1, 1), (2, 1), ("segmenter", 1), (3, 3)]:
         yield f"{stage} {zero}", steps(_with(config, zero_stage=zero), stage, ranks, folder)

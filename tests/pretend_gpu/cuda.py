@@ -151,8 +151,8 @@ def _dali() -> None:
     """Films are decoded by the CPU, and then lie on the device."""
     from pcamx.data.canvas import decode
 
-    run, from_dlpack = decode._run, decode.from_dlpack
-    decode._run = lambda source, _, threads: run(source, torch.device("cpu"), threads)
+    from_dlpack = decode.from_dlpack
+    decode._numbered = lambda device: torch.device("cpu")
     decode.from_dlpack = lambda output: OnDevice(from_dlpack(output))
 
 

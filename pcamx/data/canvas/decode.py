@@ -5,6 +5,7 @@ Shapes: B batch, H W the canvas, or the film where it is decoded whole.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -166,10 +167,51 @@ def decode_batches(
 
     Raises PcamxError, naming the file, if one has vanished, been damaged or replaced since.
     """
-    source = _Source(root, films, batches, canvas, contents)
-    for output in _run(source, device, threads):
-        canvas_BHW1 = from_dlpack(output.as_tensor())
-        yield canvas_BHW1.view(-1, 1, canvas, canvas)
+    decoder = Decoder(root, films, canvas, device=device, threads=threads, contents=contents)
+    yield from decoder.batches(batches)
+
+
+class Decoder:
+    """Decodes films as `decode_batches`, again and again, by one pipeline: an epoch is a call."""
+
+    def __init__(
+        self,
+        root: Path,
+        films: Sequence[Film],
+        canvas: int,
+        *,
+        device: torch.device,
+        threads: int,
+        contents: Mapping[str, Content] = _NOTHING,
+    ) -> None:
+        self._given = root, films, canvas, contents
+        self._device, self._threads = _numbered(device), threads
+        self._idle: tuple[_Source, Any, int] | None = None
+        """What the last call has left: its pipeline, its source and their largest batch."""
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Yield as `decode_batches`; a call that is begun meanwhile makes a pipeline of its own."""
+        if not len(batches):
+            return
+        most = max(map(len, batches))
+        idle, self._idle = self._idle, None
+        if idle is None or idle[2] < most:
+            source = self._source(batches)
+            idle = source, _pipeline(source, self._device, self._threads), most
+        source, pipe, _ = idle
+        source.batches = batches
+        side = self._given[2]
+        for output in _run(pipe, source, self._device):
+            canvas_BHW1 = from_dlpack(output.as_tensor())
+            yield canvas_BHW1.view(-1, 1, side, side)
+        with suppress(StopIteration):
+            pipe.run()  # past the end, whence it may begin anew
+        pipe.reset()
+        self._idle = idle
+
+    def _source(self, batches: Sequence[Sequence[int]]) -> _Source:
+        root, films, canvas, contents = self._given
+        return _Source(root, films, batches, canvas, contents)
 
 
 def decode_whole(
@@ -181,21 +223,26 @@ def decode_whole(
     Raises PcamxError as `decode_batches`.
     """
     batches = [range(i, min(i + _WHOLE, len(films))) for i in range(0, len(films), _WHOLE)]
-    source = _Source(root, films, batches, None, _NOTHING)
-    for batch, output in zip(batches, _run(source, device, threads), strict=True):
+    if not batches:
+        return
+    source, device = _Source(root, films, batches, None, _NOTHING), _numbered(device)
+    outputs = _run(_pipeline(source, device, threads), source, device)
+    for batch, output in zip(batches, outputs, strict=True):
         greys = output.as_cpu()
         for row in range(len(batch)):
             # A copy: the memory is DALI's.
             yield np.array(greys.at(row))[..., 0]
 
 
-def _run(source: _Source, device: torch.device, threads: int) -> Iterator[Any]:
-    """The graph's output for each batch of ``source``."""
-    if not len(source.batches):
-        return
+def _numbered(device: torch.device) -> torch.device:
+    """The current GPU where a GPU is meant and none named."""
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    pipe = _pipeline(source, device, threads)
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def _run(pipe: Any, source: _Source, device: torch.device) -> Iterator[Any]:
+    """The graph's output for each batch of ``source``."""
     for number in range(len(source.batches)):
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcamx.config import Data
 from pcamx.data.canvas import cache
-from pcamx.data.canvas.decode import decode_batches, who_decodes
+from pcamx.data.canvas.decode import Decoder, decode_batches, who_decodes
 from pcamx.data.feed.augment import to_device
 from pcamx.data.feed.order import IntArray
 from pcamx.data.store import Film, Store
@@ -157,18 +157,18 @@ class Decoded:
 
 
 def stream(data: Data, store: Store, films: Sequence[Film], device: torch.device) -> Canvases:
-    """Decode every batch when it is asked for."""
+    """Decode every batch when it is asked for, all epochs by one pipeline."""
+    decoder = Decoder(
+        store.root,
+        films,
+        data.canvas,
+        device=device,
+        threads=data.threads,
+        contents=store.contents,
+    )
 
     def canvases(batches: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
-        decoded = decode_batches(
-            store.root,
-            films,
-            [batch.tolist() for batch in batches],
-            data.canvas,
-            device=device,
-            threads=data.threads,
-            contents=store.contents,
-        )
+        decoded = decoder.batches([batch.tolist() for batch in batches])
         return (
             (canvas_B1HW, torch.arange(len(canvas_B1HW), device=device)) for canvas_B1HW in decoded
         )
