@@ -41,7 +41,7 @@ the attention path and the batch in PyTorch; DistributedDataParallel on several 
 A step makes its batch from resident uint8 canvases, and ends with P taken in.
 Times are of alternating rounds, by the clock; a ratio is the median over the rounds.
 Of the roofline: the time that a plain copy, timed in this run, would need for the bytes of \
-bench/traffic.py, as a share of the step's.
+bench/lib/traffic.py, as a share of the step's.
 Kernels and bytes of torch.compile: what its inductor counts in the graphs it makes, forward and \
 backward; convolutions are not among the kernels.
 """

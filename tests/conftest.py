@@ -28,11 +28,18 @@ SLOW = (
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
     *("test_bench_explain", "test_bench_loader"),
     *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
-    *("test_readme", "test_heap", "test_watch", "test_zero_parity"),
-    "test_pretend_gpu",
+    *(
+        "test_readme",
+        "test_heap",
+        "test_watch",
+        "test_zero_parity",
+        "test_pretend_gpu",
+        "test_one_rank",
+    ),
 )
 STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
-"""What of `processes` and `subprocess` starts a process."""
+"""What of `processes` and `subprocess` starts a process; `prepare` starts its own."""
+PREPARE = "pcamx.data.prepare.store_builder"
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
 
 
@@ -65,11 +72,15 @@ def starts_processes(function: Any, seen: set[Any] | None = None) -> bool:
     known = [function.__globals__[name] for name in names if name in function.__globals__]
     if not STARTS.isdisjoint(names) and any(it is processes or it is subprocess for it in known):
         return True
-    return any(starts_processes(inner, seen) for inner in known if _is_ours(inner))
+    return any(
+        inner.__module__ == PREPARE or (_is_ours(inner) and starts_processes(inner, seen))
+        for inner in known
+        if isinstance(inner, FunctionType)
+    )
 
 
-def _is_ours(found: Any) -> bool:
-    return isinstance(found, FunctionType) and Path(found.__code__.co_filename).parent == TESTS
+def _is_ours(found: FunctionType) -> bool:
+    return Path(found.__code__.co_filename).parent == TESTS
 
 
 @pytest.hookimpl(tryfirst=True)

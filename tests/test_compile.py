@@ -9,7 +9,7 @@ import processes
 import pytest
 import sass
 
-from bench.lib import floors
+from bench.lib.operations import floors
 
 CASES = [(case, target) for case in aot.CASES for target in aot.TARGETS]
 FITS = {"num_warps": 4, "registers": 64, "stack": 0, "local": 0, "shared": 28160}
