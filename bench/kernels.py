@@ -46,7 +46,8 @@ Bandwidth is by the bytes that the operation cannot do without (bench/roofline.p
 impl; copy is a plain copy's in the same run.
 Times are of alternating runs, on CUDA with L2 cleared before each; within CUDA graphs the host \
 has no part in them, and L2 is not cleared.
-Floors are counted in the machine code (bench/lib/operations/floors.py) at an H100's rates, not measured.
+Floors are counted in the machine code (bench/lib/operations/floors.py) at an H100's rates, not \
+measured.
 Peak is what a call allocates at most, results included; kept is what it keeps for backward beyond \
 its inputs.
 """
