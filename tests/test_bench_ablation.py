@@ -206,8 +206,9 @@ def test_runs_are_measured_on_the_twins_of_the_grid(
     text = (out / "ablation.md").read_text().split("\n## ", 1)[1]
     assert "| lesion away: flips | AUROC |" in text
     assert "| base, stage 2 | 3 | 0.250 (0.000 to 0.500) | 0.750 |" in text
-    row = next(line for line in text.splitlines() if "schedule, stage 2 | **" in line)
-    assert row.count("**+0.667** [") == 2  # flips as pointing
+    plain = text.replace("**", "")  # what is clear depends on how many are compared
+    row = next(line for line in plain.splitlines() if "schedule, stage 2 | +" in line)
+    assert row.count("+0.667 [") == 2  # flips as pointing
 
 
 def test_a_cell_may_train_the_segmenter_too(
