@@ -169,3 +169,9 @@ def test_the_command(
     assert cli.main() == 0
     assert f"{tmp_path / 'out'} is for labelme; " in capsys.readouterr().out
     assert len(list((tmp_path / "out/films").rglob("*.json"))) == 2
+
+
+def test_the_command_line_names_every_tool() -> None:
+    from pcamx.cli.marks import TOOLS as NAMED
+
+    assert tuple(TOOLS) == NAMED
