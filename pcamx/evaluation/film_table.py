@@ -140,7 +140,7 @@ def _rows(
             assert isinstance(value, Tensor)
             cells_of.append(_spread(value, where[measure.films]))
         for film, *cells in zip(films, *cells_of, strict=True):
-            yield [*(safe_cell(getattr(film, key)) for key in FILM), *cells]
+            yield [*(safe_cell(str(getattr(film, key))) for key in FILM), *cells]
 
 
 def _cells(value_N: Tensor) -> list[str]:
