@@ -9,7 +9,8 @@ def whole_float32() -> None:
     By default cuDNN's round their inputs to 11 (TF32). For a process of ours: it changes PyTorch's
     settings, which a library leaves alone.
     """
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    # Not cudnn.conv.fp32_precision: torch.export raises where convolutions alone are set.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def command_device() -> torch.device:

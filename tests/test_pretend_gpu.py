@@ -108,7 +108,7 @@ def test_compile_hands_on_its_mode(found: dict[str, Any]) -> None:
 
 
 def test_float32_is_whole(found: dict[str, Any]) -> None:
-    assert found["start"]["float32"] == "ieee"
+    assert found["start"]["tf32"] is False
 
 
 def test_deepspeed_looks_for_no_operators(found: dict[str, Any]) -> None:

@@ -176,8 +176,7 @@ class Plain(nn.Sequential):
 def main(config: Config, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every check's findings, by its name."""
     ranks = engine.start()
-    precision = torch.backends.cudnn.conv.fp32_precision
-    yield "start", {"device": str(ranks.device), "float32": precision}
+    yield "start", {"device": str(ranks.device), "tf32": torch.backends.cudnn.allow_tf32}
     yield "refusals", refusals(ranks.device)
     yield "compile", compiled(config, ranks, folder)
     for stage, zero in [(3, 0), (3, 1), (3, 2), (1, 1), (2, 1), ("segmenter", 1), (3, 3)]:

@@ -134,13 +134,14 @@ class Pretend(TorchDispatchMode):
 
     def __enter__(self) -> "Pretend":
         # torch.tensor and torch.as_tensor make their tensors on the CPU, and then copy.
+        self.before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        torch._C._set_only_lift_cpu_tensors(False)
+        torch._C._set_only_lift_cpu_tensors(self.before)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return run(func, args, kwargs or {})
@@ -155,7 +156,8 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """An operator as a GPU would run it: refused, counted, and computed on the CPU."""
     name = func._schema.name.split("::")[1]
     if name in WHOLE:
-        parts = func.decompose(*args, **kwargs)
+        with Pretend():  # which is not there while an operator of its own runs
+            parts = func.decompose(*args, **kwargs)
         if parts is not NotImplemented:
             return parts
     if name in _SPECIAL and not isinstance(result := _SPECIAL[name](func, args, kwargs), _Other):
