@@ -22,7 +22,14 @@ SLOW = (
     *("test_launch", "test_evaluate", "test_kernels", "test_checkpoint", "test_compile"),
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
     *("test_bench_explain", "test_bench_loader"),
-    *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
+    *(
+        "test_cli",
+        "test_train_command",
+        "test_graph",
+        "test_segmenter",
+        "test_instruments",
+        "test_fracatlas",
+    ),
     *("test_readme", "test_heap", "test_watch", "test_zero_parity"),
 )
 SLOW_FIXTURES = {"finished_run", "evaluated_run"}
