@@ -27,8 +27,10 @@ def add(commands: Commands) -> None:
         "--table",
         type=Path,
         metavar="CSV",
-        help="path, label, split and, if known, patient, study, part of each film; for other data",
+        help="path, label and, if known, split, patient, study, part of each film; for other data",
     )
+    sub.add_argument("--normal", metavar="WORD", help="what the table calls normal, if not 0")
+    sub.add_argument("--abnormal", metavar="WORD", help="what the table calls abnormal, if not 1")
     sub.add_argument(
         "--transcode",
         choices=["jpeg", "htj2k"],
@@ -49,17 +51,21 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from pcamx.data.prepare.store_builder import prepare
+    from pcamx.data.sets.table import label_words
     from pcamx.report.console import track
 
     found = prepare(
         options.root,
         options.out,
         table=options.table,
+        words=label_words(options.normal, options.abnormal),
         marks=options.marks,
         labels=options.labels,
         transcode=options.transcode,
         track=track,
     )
+    for note in found.notes:
+        print(note)
     for split, (normal, abnormal) in found.counts.items():
         print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
     print(f"marked: {found.marks.used}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
