@@ -39,7 +39,7 @@ def test_studies_of_two_patients_stay_apart(tmp_path: Path) -> None:
         ("path;label;split\na;1\n", "line 2: 3 fields expected, found 2"),
         ("path,label,split\nC:\\x\\a.png,1,train\n", r"line 2: path C:\\x\\a.png leaves"),
         ("path,label,split\n..\\a.png,1,train\n", "line 2: path ../a.png leaves"),
-        ("path,label\na,1\nb,0\n", "no split column, and .* add a column split"),
+        ("path,label\np1,1\np5,0\n", "no split column, and .* add a column split"),
         ("path,label,split\n", "no films listed"),
         ("path,label,split\na.png,1\n", "line 2: 3 fields expected, found 2"),
         ("path,label,split\n\na.png,yes,train\n", "line 3: label is 'yes'; write 0"),
