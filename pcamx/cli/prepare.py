@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
+from pcamx.cli.label_options import add_words
 from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
 
 
@@ -29,8 +30,7 @@ def add(commands: Commands) -> None:
         metavar="CSV",
         help="path, label and, if known, split, patient, study, part of each film; for other data",
     )
-    sub.add_argument("--normal", metavar="WORD", help="what the table calls normal, if not 0")
-    sub.add_argument("--abnormal", metavar="WORD", help="what the table calls abnormal, if not 1")
+    add_words(sub)
     sub.add_argument(
         "--transcode",
         choices=["jpeg", "htj2k"],
