@@ -113,7 +113,7 @@ def load(path: str | Path) -> Config:
     Raises ConfigError with the file's name and the key.
     """
     try:
-        tree = read_yaml(path, "--config takes a YAML file such as configs/demo.yaml")
+        tree = read_yaml(path, "a config is a YAML file such as configs/demo.yaml")
         config: Config = _build(_at_home(_move(tree)), Config, "")
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")

@@ -37,7 +37,7 @@ for _side in (_StrictLoader, _Dumper):
 
 
 def read_yaml(path: str | Path, expected: str) -> Any:
-    """What a YAML file holds, in Python's own types; a key given twice is refused.
+    """Return what a YAML file holds, in Python's own types; a key given twice is refused.
 
     Raises ConfigError with the file's name, and with ``expected`` where it cannot be read.
     """
@@ -50,7 +50,7 @@ def read_yaml(path: str | Path, expected: str) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What a text in YAML says; raises ConfigError that begins with ``where``."""
+    """Read a text in YAML; raises ConfigError that begins with ``where``."""
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -61,12 +61,12 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def write_yaml(tree: Any) -> str:
-    """The text of nested plain dicts in their order; `read_yaml` reads it back."""
+    """Return the text of nested plain dicts in their order; `read_yaml` reads it back."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
 
 
 def settings(words: Sequence[str]) -> dict[str, Any]:
-    """The changes that ``KEY=VALUE`` words ask for, each value read as YAML.
+    """Return the changes that ``KEY=VALUE`` words ask for, each value read as YAML.
 
     Raises ConfigError for a word without = and a key given twice.
     """

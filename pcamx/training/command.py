@@ -69,7 +69,7 @@ def _rank() -> int:
 
 
 def launched() -> bool:
-    """Whether a launcher started this process as a rank of a run."""
+    """Return whether a launcher started this process as a rank of a run."""
     return "RANK" in os.environ
 
 
@@ -83,7 +83,7 @@ def after_rank_0() -> None:
 
 
 def command_again(words: Sequence[str]) -> str:
-    """The command that continues the run of ``python``'s ``words``, as a person types it."""
+    """Return the command that continues the run of ``python``'s ``words``, as a person types it."""
     command = shlex.join(words if "--resume" in words else [*words, "--resume"])
     world = os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -59,7 +59,8 @@ def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
         f"{root}: neither a MURA-v1.1 folder (no train_image_paths.csv) nor FracAtlas (no "
         f"{fracatlas.TABLE} beside images/) nor GRAZPEDWRI-DX (no {graz.TABLE} beside "
         f"{graz.FOLDERS[0]}/) nor one with {TABLE}; "
-        f"list the films in a csv with the columns {', '.join(REQUIRED)} and pass it as --table"
+        f"list the films in a csv with the columns {', '.join(REQUIRED)} and split and pass it as "
+        "--table"
     )
 
 

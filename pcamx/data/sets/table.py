@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 
 def label_words(normal: str | None, abnormal: str | None) -> Mapping[str, int]:
-    """The words that stand for the labels 0 and 1 in a table; the numbers where neither is given.
+    """Return the words that stand for the labels 0 and 1 in a table; the numbers where neither is given.
 
     Raises PcamxError where one of them is missing or both are the same.
     """
@@ -48,7 +48,7 @@ def label_words(normal: str | None, abnormal: str | None) -> Mapping[str, int]:
 
 
 def split_of(patient: str) -> str:
-    """The split of a patient whom no table gives one: by a hash of the name alone.
+    """Return the split of a patient whom no table gives one: by a hash of the name alone.
 
     So films that are added later move nobody.
     """
