@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 
 def label_words(normal: str | None, abnormal: str | None) -> Mapping[str, int]:
-    """Return the words that stand for the labels 0 and 1 in a table; the numbers where neither is given.
+    """Return the words for the labels 0 and 1 in a table; the numbers where neither is given.
 
     Raises PcamxError where one of them is missing or both are the same.
     """
