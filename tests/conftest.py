@@ -27,15 +27,9 @@ SLOW = (
     *("test_launch", "test_evaluate", "test_kernels", "test_checkpoint", "test_compile"),
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
     *("test_bench_explain", "test_bench_loader"),
-    *("test_cli", "test_graph", "test_segmenter", "test_instruments", "test_fracatlas"),
-    *(
-        "test_readme",
-        "test_heap",
-        "test_watch",
-        "test_zero_parity",
-        "test_pretend_gpu",
-        "test_one_rank",
-    ),
+    *("test_cli", "test_train_command", "test_graph", "test_segmenter", "test_instruments"),
+    *("test_fracatlas", "test_readme", "test_heap", "test_watch", "test_zero_parity"),
+    *("test_pretend_gpu", "test_one_rank"),
 )
 STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
 """What of `processes` and `subprocess` starts a process; `prepare` starts its own."""

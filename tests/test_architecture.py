@@ -162,6 +162,7 @@ def test_the_wheel_takes_every_template_along() -> None:
     templates = {path for path in (ROOT / "pcamx/report/templates").rglob("*") if path.is_file()}
     assert {"base.html", "page.css"} <= {path.name for path in templates}
     assert templates <= shipped
+    assert ROOT / "pcamx/py.typed" in shipped  # by which mypy reads the types of an installed pcamx
 
 
 def test_folders() -> None:

@@ -131,7 +131,9 @@ def test_train_py_says_it_in_one_line(
 def test_two_ranks_say_it_once(tmp_path: Path) -> None:
     ended = processes.ranks(2, "--stage", "1", "--config", "missing.yaml", cwd=tmp_path)
     assert ended.code == 2
-    assert_one_line(ended.text, "missing.yaml: No such file or directory", "--config takes a YAML")
+    assert_one_line(
+        ended.text, "missing.yaml: No such file or directory", "a config is a YAML file"
+    )
 
 
 def test_two_ranks_show_the_usage_once(tmp_path: Path) -> None:

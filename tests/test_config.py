@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pcamx import config as configs
-from pcamx.config import ConfigError, differences, dump, load
+from pcamx.config import ConfigError, changed, differences, dump, load, settings
 from pcamx.errors import PcamxError
 
 GOOD = """
@@ -52,7 +52,8 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 
 MISTAKES = [  # what is put in for what, and what the message must hold
-    ("lr: 2,", "lr: 1e-4,", "stages.stage2.lr: '1e-4' is not a number", "text", "1.0e-4"),
+    ("lr: 2,", "lr: '1e-4',", "stages.stage2.lr: '1e-4' is not a number"),
+    ("epochs: 3", "epochs: 1e1", "stages.stage1.epochs: 10.0 is not a whole number"),
     ("lr: 2,", "lr: fast,", "stages.stage2.lr: 'fast' is not a number"),
     ("lr: 2,", "lr: true,", "stages.stage2.lr: True is not a number"),
     ("lr: 2,", "lr: .nan,", "stages.stage2.lr: not a number"),
@@ -221,3 +222,44 @@ def test_compile_as_yaml_and_earlier_versions_have_it(
     path = written(tmp_path, GOOD + f"  compile: {written_as}\n")
     assert load(path).runtime.compile == found
     assert load(written(tmp_path, dump(load(path)))).runtime.compile == found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("2E+1", 20.0), ("1.5e2", 150.0), (".5e-1", 0.05), ("5.e-1", 0.5)],
+)
+def test_a_number_with_an_exponent_is_a_number(tmp_path: Path, text: str, value: float) -> None:
+    assert load(written(tmp_path, GOOD.replace("lr: 2,", f"lr: {text},"))).stage(2).lr == value
+
+
+def test_a_folder_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    config = changed(load(written(tmp_path, GOOD)), {"run.folder": "1e5"})
+    assert load(written(tmp_path, dump(config))).run.folder == "1e5"
+
+
+def test_settings_are_yaml() -> None:
+    words = ["runtime.batch_size=64", "stages.stage1.lr=1e-3", "data.balanced=true", "data.cache="]
+    found = settings([*words, "run.folder=a=b", "stages.segmenter={epochs: 2}"])
+    assert found == {
+        "runtime.batch_size": 64,
+        "stages.stage1.lr": 1e-3,
+        "data.balanced": True,
+        "data.cache": None,
+        "run.folder": "a=b",
+        "stages.segmenter": {"epochs": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["batch"], "--set batch: write KEY=VALUE"),
+        (["=3"], "--set =3: write KEY=VALUE"),
+        (["a=1", "a=2"], "--set a=2: a is given twice"),
+        (["a=[1"], "--set a=.*: not valid YAML"),
+    ],
+)
+def test_settings_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        settings(words)
+    assert "\n" not in str(caught.value)

@@ -172,7 +172,7 @@ def test_folders_that_cannot_be(root: Path, tmp_path: Path) -> None:
     refused("is the data folder itself", root, root)
     (tmp_path / "plain").mkdir()
     refused(
-        "neither a MURA-v1.1 folder .* nor one with labels.csv; .* path, label, split .*--table",
+        "neither a MURA-v1.1 folder .* nor one with labels.csv; .* path, label and .*--table",
         tmp_path / "plain",
         tmp_path / "out",
     )

@@ -1,11 +1,11 @@
-"""The `pcamx` command: everything around training, which is launch/train.py."""
+"""The `pcamx` command: prepare, train, evaluate, explain and more."""
 
 import argparse
 import signal
 import sys
 
 from pcamx import __version__
-from pcamx.cli import compare, evaluate, explain, export, marks, phantom, prepare
+from pcamx.cli import compare, evaluate, explain, export, init, marks, phantom, prepare, train
 from pcamx.errors import PcamxError
 
 
@@ -15,7 +15,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pcamx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subcommand in (phantom, prepare, marks, evaluate, compare, explain, export):
+    for subcommand in (phantom, prepare, init, marks, train, evaluate, compare, explain, export):
         subcommand.add(commands)
     return parser
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
+from pcamx.cli.label_options import add_words
 from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
 
 
@@ -27,8 +28,9 @@ def add(commands: Commands) -> None:
         "--table",
         type=Path,
         metavar="CSV",
-        help="path, label, split and, if known, patient, study, part of each film; for other data",
+        help="path, label and, if known, split, patient, study, part of each film; for other data",
     )
+    add_words(sub)
     sub.add_argument(
         "--transcode",
         choices=["jpeg", "htj2k"],
@@ -49,17 +51,21 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from pcamx.data.prepare.store_builder import prepare
+    from pcamx.data.sets.table import label_words
     from pcamx.report.console import track
 
     found = prepare(
         options.root,
         options.out,
         table=options.table,
+        words=label_words(options.normal, options.abnormal),
         marks=options.marks,
         labels=options.labels,
         transcode=options.transcode,
         track=track,
     )
+    for note in found.notes:
+        print(note)
     for split, (normal, abnormal) in found.counts.items():
         print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
     print(f"marked: {found.marks.used}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")

@@ -1,7 +1,7 @@
 """One tree of frozen dataclasses, one YAML file a run, no merging."""
 
 from pcamx.config.checks import ConfigError
-from pcamx.config.file import as_tree, changed, differences, dump, load, read_yaml
+from pcamx.config.file import as_tree, changed, differences, dump, load
 from pcamx.config.instruments import DeepSpeed, FlopsProfiler, Monitor
 from pcamx.config.tree import (
     Attention,
@@ -16,6 +16,7 @@ from pcamx.config.tree import (
     Runtime,
     Stage,
 )
+from pcamx.config.yaml_text import read_yaml, settings
 
 __all__ = [
     "Attention",
@@ -39,4 +40,5 @@ __all__ = [
     "dump",
     "load",
     "read_yaml",
+    "settings",
 ]

@@ -12,25 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from pcamx.catalogue import TRAINABLES
 from pcamx.config.checks import ConfigError
 from pcamx.config.tree import Config, Stage
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice; PyYAML would keep the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: list[Any] = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"line {line}: key '{key}' is given twice")
-            seen.append(key)
-        return super().construct_mapping(node, deep)
+from pcamx.config.yaml_text import read_yaml, write_yaml
 
 
 def _check(value: Any, kind: Any, key: str) -> Any:
@@ -62,10 +47,7 @@ def _check(value: Any, kind: Any, key: str) -> Any:
         except OverflowError:
             raise ConfigError(f"{key}: too large a number") from None
     if type(value) is not kind:
-        hint = ""
-        if kind is float and isinstance(value, str) and "e" in value.lower():
-            hint = f"; YAML reads {value} as text, write it with a point: 1.0e-4"
-        raise ConfigError(f"{key}: {value!r} is not {_NAMES[kind]}{hint}")
+        raise ConfigError(f"{key}: {value!r} is not {_NAMES[kind]}")
     if kind is float and value != value:
         raise ConfigError(f"{key}: not a number")
     return value
@@ -131,7 +113,7 @@ def load(path: str | Path) -> Config:
     Raises ConfigError with the file's name and the key.
     """
     try:
-        tree = read_yaml(path, "--config takes a YAML file such as configs/demo.yaml")
+        tree = read_yaml(path, "a config is a YAML file such as configs/demo.yaml")
         config: Config = _build(_at_home(_move(tree)), Config, "")
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")
@@ -159,6 +141,7 @@ _PATHS = (
     "run.folder",
     "data.store",
     "data.cache",
+    "model.weights",
     *(f"stages.{e.section}.init_from" for e in TRAINABLES),
 )
 
@@ -173,25 +156,6 @@ def _at_home(tree: Any) -> Any:
         if isinstance(place, dict) and isinstance(place.get(name), str):
             place[name] = os.path.expanduser(place[name])
     return tree
-
-
-def read_yaml(path: str | Path, expected: str) -> Any:
-    """Read a YAML file into Python's own types; a key given twice is refused.
-
-    Raises ConfigError with the file's name, and with ``expected`` where it cannot be read.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: {reason}; {expected}") from None
-    try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # PyYAML lets the last two through: a date that does not exist, brackets 1000 deep.
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -211,7 +175,7 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"unknown key {key}{hint}")
         place[name] = value
-    found: Config = _build(tree, Config, "")
+    found: Config = _build(_at_home(tree), Config, "")
     return found
 
 
@@ -230,7 +194,7 @@ def as_tree(config: Config) -> dict[str, Any]:
 
 def dump(config: Config) -> str:
     """Return the resolved config as YAML, every default written out; `load` reads it back."""
-    return yaml.safe_dump(as_tree(config), sort_keys=False)
+    return write_yaml(as_tree(config))
 
 
 def differences(ours: Config, theirs: Config) -> list[str]:

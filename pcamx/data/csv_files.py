@@ -23,7 +23,20 @@ def relative(text: str) -> str:
     return path.as_posix()
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def delimiter_of(path: Path) -> str:
+    """Return comma, semicolon or tab: what stands most often in the first line; comma if none.
+
+    Nothing is said of a file that cannot be read: `csv_rows` does.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = next((line for line in file if line.strip()), "")
+    except (OSError, UnicodeDecodeError):
+        return ","
+    return max(",;\t", key=first.count)
+
+
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield line number and fields of each row that is not blank; UTF-8 with or without a BOM.
 
     Raises PcamxError that names the file and the line.
@@ -31,7 +44,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, delimiter=delimiter)
             for row in reader:
                 line = reader.line_num
                 if any(field.strip() for field in row):

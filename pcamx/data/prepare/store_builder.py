@@ -1,7 +1,7 @@
 """`pcamx prepare`: from a data set to a store that holds only films that decode."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pcamx.data.contents import Content, content_of, sha256_of
@@ -15,6 +15,7 @@ from pcamx.data.prepare.transcode import Kind, check_codec
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.listing import list_films
+from pcamx.data.sets.table import NUMBERS
 from pcamx.data.store import NEAR_COPIES, Film, write_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
@@ -29,6 +30,7 @@ def prepare(
     out: Path,
     *,
     table: Path | None = None,
+    words: Mapping[str, int] = NUMBERS,
     marks: Path | Sequence[Path] | None = None,
     labels: Sequence[str] = (),
     transcode: Kind | None = None,
@@ -39,6 +41,7 @@ def prepare(
 
     ``root`` is a folder of MURA-v1.1, GRAZPEDWRI-DX or FracAtlas, or holds the films that ``table``
     (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.prepare.dicom_to_png`).
+    ``words``: what stands for labels 0 and 1 in the table (`pcamx.data.sets.table.label_words`).
     ``marks``: what `pcamx.data.marks` reads, one or several, all of which count; FracAtlas's own
     are used where others are not named. ``labels``: the classes of marks that are lesions, where
     a file has several.
@@ -55,7 +58,7 @@ def prepare(
     _check_arguments(root, out, workers)
     if transcode is not None:
         check_codec(transcode)
-    entries, own_marks, own_labels = list_films(root, table)
+    entries, own_marks, own_labels, notes = list_films(root, table, words)
     if marks is None or not marks:
         marks, labels = own_marks, labels or own_labels
     if labels and marks is None:
@@ -85,6 +88,7 @@ def prepare(
         parity=parity,
         dicoms=len(dicoms),
         copies=copies,
+        notes=notes,
     )
 
 

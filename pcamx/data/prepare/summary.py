@@ -32,6 +32,8 @@ class Summary:
     """DICOM films; with any, the store holds all films."""
     copies: Copies = Copies(0, 0, {}, 0)
     """Films that are the same picture."""
+    notes: tuple[str, ...] = ()
+    """What a table leaves out and was made up for, a sentence each."""
 
 
 def counts(films: Sequence[Film]) -> dict[str, tuple[int, int]]:

@@ -1,14 +1,14 @@
 """Which films a data folder holds, by its layout or a csv, and what must hold between them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pcamx.data.sets import fracatlas, graz
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.mura import is_mura, read_mura
-from pcamx.data.sets.table import REQUIRED, read_table
+from pcamx.data.sets.table import NUMBERS, REQUIRED, read_table
 from pcamx.errors import PcamxError
 
 TABLE = "labels.csv"
@@ -23,28 +23,33 @@ class Listed(NamedTuple):
     """The lesion marks that it brings, for `pcamx.data.marks`."""
     labels: tuple[str, ...] = ()
     """The classes among those that are lesions, where it has others."""
+    notes: tuple[str, ...] = ()
+    """What a table leaves out and was made up for, a sentence each."""
 
 
-def list_films(root: Path, table: Path | None) -> Listed:
+def list_films(root: Path, table: Path | None, words: Mapping[str, int] = NUMBERS) -> Listed:
     """Read ``table``, or what ``root`` holds: MURA-v1.1, labels.csv, GRAZPEDWRI-DX or
-    FracAtlas, in this order.
+    FracAtlas, in this order. ``words`` are the labels of a table.
 
     Raises PcamxError that names file and row: a row that cannot be understood, a patient in two
     splits, a link that leaves ``root``.
     """
-    listed = _list(root, table)
+    listed = _list(root, table, words)
     _check_patients(listed.entries)
     _check_links(root, listed.entries)
     return listed
 
 
-def _list(root: Path, table: Path | None) -> Listed:
+def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
+    if table is None and not is_mura(root) and (root / TABLE).is_file():
+        table = root / TABLE
     if table is not None:
-        return Listed(read_table(table), None)
+        entries, notes = read_table(table, words)
+        return Listed(entries, None, notes=notes)
+    if words is not NUMBERS:
+        raise PcamxError("--normal and --abnormal are words of a table; name it with --table")
     if is_mura(root):
         return Listed(read_mura(root), None)
-    if (root / TABLE).is_file():
-        return Listed(read_table(root / TABLE), None)
     if graz.is_graz(root):
         return Listed(graz.read_graz(root), graz.marks_of(root), graz.LABELS)
     if fracatlas.is_fracatlas(root):
@@ -54,7 +59,8 @@ def _list(root: Path, table: Path | None) -> Listed:
         f"{root}: neither a MURA-v1.1 folder (no train_image_paths.csv) nor FracAtlas (no "
         f"{fracatlas.TABLE} beside images/) nor GRAZPEDWRI-DX (no {graz.TABLE} beside "
         f"{graz.FOLDERS[0]}/) nor one with {TABLE}; "
-        f"list the films in a csv with the columns {', '.join(REQUIRED)} and pass it as --table"
+        f"list the films in a csv with the columns {', '.join(REQUIRED)} and split and pass it as "
+        "--table"
     )
 
 

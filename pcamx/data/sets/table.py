@@ -1,81 +1,199 @@
-"""Any data set, listed in a csv file with a header row.
+"""Any data set, listed in a csv file with a header row; commas, semicolons or tabs between fields.
 
-Required columns: path, label, split. Optional: patient, study, part.
+Required columns: path and label. Optional: patient, study, part, and split, which is made from the
+patients' names where there is none. Others are ignored.
 """
 
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from pcamx.data.csv_files import csv_rows, relative
+from pcamx.data.csv_files import csv_rows, delimiter_of, relative
 from pcamx.data.sets.entry import Entry
 from pcamx.data.store import SPLITS
 from pcamx.errors import PcamxError
 
-REQUIRED = ("path", "label", "split")
-OPTIONAL = ("patient", "study", "part")
+REQUIRED = ("path", "label")
+OPTIONAL = ("split", "patient", "study", "part")
+NUMBERS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+"""Labels where no words are named; the last two are how pandas writes a column with gaps."""
+_ALSO = {"val": "valid", "validation": "valid"}
+_VALID, _TEST = 0.2, 0.1
+"""Shares of the patients in the splits that are made."""
 
 
-def _check_header(header: list[str]) -> None:
-    known = {*REQUIRED, *OPTIONAL}
-    found = f"found: {', '.join(header) or 'nothing'}"
-    missing = [name for name in REQUIRED if name not in header]
-    unknown = [name or "(no name)" for name in header if name not in known]
-    if missing:
-        raise PcamxError(f"missing column {', '.join(missing)}; {found}")
-    if unknown:
-        names = ", ".join(unknown)
-        raise PcamxError(
-            f"unknown column {names}; known: {', '.join(REQUIRED + OPTIONAL)}; {found}"
-        )
-    if len(set(header)) < len(header):
-        raise PcamxError(f"a column is given twice; {found}")
+class Table(NamedTuple):
+    """The films of a csv, in its order, and sentences on what was taken or left."""
+
+    entries: list[Entry]
+    notes: tuple[str, ...] = ()
 
 
-def _entry(row: dict[str, str], where: str) -> Entry:
-    """One row, with the defaults filled in; raises PcamxError without a location."""
-    path = relative(row["path"])
-    if row["label"] not in ("0", "1"):
-        raise PcamxError(f"label is {row['label']!r}; write 0 for normal, 1 for abnormal")
-    if row["split"] not in SPLITS:
-        raise PcamxError(f"split is {row['split']!r}; write {', '.join(SPLITS[:-1])} or test")
-    patient = row.get("patient") or path
-    # Tables number the studies within a patient as often as not; the pair is always unique.
-    study = f"{patient}/{row['study']}" if row.get("study") else patient
-    return Entry(where, path, int(row["label"]), patient, study, row.get("part", ""), row["split"])
+def label_words(normal: str | None, abnormal: str | None) -> Mapping[str, int]:
+    """Return the words for the labels 0 and 1 in a table; the numbers where neither is given.
 
-
-def read_table(table: Path) -> list[Entry]:
-    """Read the films of a csv, in its order; paths are relative to the data folder.
-
-    A film without a patient counts as a patient of its own; a patient without studies as one
-    study. Raises PcamxError that names file, line and remedy.
+    Raises PcamxError where one of them is missing or both are the same.
     """
-    rows = csv_rows(table)
-    _, header = next(rows, (0, []))
+    if normal is None and abnormal is None:
+        return NUMBERS
+    if normal is None or abnormal is None:
+        raise PcamxError("--normal and --abnormal belong together; name the words of both labels")
+    words = {normal.strip().casefold(): 0, abnormal.strip().casefold(): 1}
+    if len(words) < 2:
+        raise PcamxError(f"--normal and --abnormal are both {normal}; name two words")
+    return words
+
+
+def split_of(patient: str) -> str:
+    """Return the split of a patient whom no table gives one: by a hash of the name alone.
+
+    So films that are added later move nobody.
+    """
+    digest = hashlib.sha256(patient.encode()).digest()
+    share = int.from_bytes(digest[:8]) / 2**64
+    return "test" if share < _TEST else "valid" if share < _TEST + _VALID else "train"
+
+
+def read_table(table: Path, labels: Mapping[str, int] = NUMBERS) -> Table:
+    """Read a csv whose paths are relative to the data folder and whose labels are ``labels``.
+
+    A film without a patient counts as a patient of its own. A patient without studies is one study,
+    or, where the films have both labels, each film is. Raises PcamxError that names file, line and
+    remedy.
+    """
+    rows = csv_rows(table, delimiter_of(table))
+    _, given = next(rows, (0, []))
+    header = [name.lower() for name in given]
     entries: dict[str, Entry] = {}
-    label_of: dict[str, Entry] = {}
     where = str(table)
     try:
-        _check_header(header)
+        _check_header(header, given)
         for line, row in rows:
             where = f"{table}, line {line}"
             if len(row) != len(header):
                 raise PcamxError(f"{len(header)} fields expected, found {len(row)}")
-            entry = _entry(dict(zip(header, row, strict=True)), where)
+            fields = {n: v for n, v in zip(header, row, strict=True) if n in REQUIRED + OPTIONAL}
+            entry = _entry(fields, labels, where)
             if entry.path in entries:
                 raise PcamxError(
                     f"{entry.path} is listed twice ({entries[entry.path].where}); delete one row"
                 )
-            first = label_of.setdefault(entry.study, entry)
-            if first.label != entry.label:
-                raise PcamxError(
-                    f"study {entry.study} has label {entry.label} here and {first.label} in "
-                    f"{first.where}; a study has one label, the study column tells studies apart"
-                )
             entries[entry.path] = entry
+        where = str(table)
         if not entries:
-            where = str(table)
             raise PcamxError("no films listed; add one row per film")
+        films, mixed = _with_studies(list(entries.values()))
+        if "split" not in header:
+            _check_made(films)
     except PcamxError as error:
         text = str(error)
         raise PcamxError(text if text.startswith(str(table)) else f"{where}: {text}") from None
-    return list(entries.values())
+    return Table(films, tuple(_notes(table, header, given, films, mixed)))
+
+
+def _check_header(header: Sequence[str], given: Sequence[str]) -> None:
+    found = f"found: {', '.join(given) or 'nothing'}"
+    if missing := [name for name in REQUIRED if name not in header]:
+        raise PcamxError(f"missing column {', '.join(missing)}; {found}")
+    if any(header.count(name) > 1 for name in REQUIRED + OPTIONAL):
+        raise PcamxError(f"a column is given twice; {found}")
+
+
+def _entry(row: Mapping[str, str], labels: Mapping[str, int], where: str) -> Entry:
+    """One row, with the defaults filled in; raises PcamxError without a location.
+
+    The study is "" where the table names none.
+    """
+    path = _path(row["path"])
+    label = labels.get(row["label"].casefold())
+    if label is None:
+        remedy = "write 0 for normal, 1 for abnormal, or name the words with --normal, --abnormal"
+        if labels is not NUMBERS:
+            normal, abnormal = labels
+            remedy = f"--normal is {normal}, --abnormal {abnormal}"
+        raise PcamxError(f"label is {row['label']!r}; {remedy}")
+    patient = row.get("patient") or path
+    split = row.get("split")
+    if split is None:
+        split = split_of(patient)
+    else:
+        split = _ALSO.get(split.lower(), split.lower())
+    if split not in SPLITS:
+        raise PcamxError(f"split is {row['split']!r}; write {', '.join(SPLITS[:-1])} or test")
+    # Tables number the studies within a patient as often as not; the pair is always unique.
+    study = f"{patient}/{row['study']}" if row.get("study") else ""
+    return Entry(where, path, label, patient, study, row.get("part", ""), split)
+
+
+def _path(text: str) -> str:
+    """A film's path, which may have been written on Windows."""
+    if text[1:3] in (":\\", ":/"):
+        raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
+    return relative(text.replace("\\", "/"))
+
+
+def _with_studies(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
+    """Fill in the studies that no row names; the patients whose films became studies are counted.
+
+    Raises PcamxError where a study has two labels.
+    """
+    labels: dict[str, set[int]] = {}
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if not entry.study:
+            labels.setdefault(entry.patient, set()).add(entry.label)
+        elif first.setdefault(entry.study, entry).label != entry.label:
+            other = first[entry.study]
+            raise PcamxError(
+                f"{entry.where}: study {entry.study} has label {entry.label} here and "
+                f"{other.label} in {other.where}; a study has one label, the study column tells "
+                "studies apart"
+            )
+    films = []
+    for entry in entries:
+        # Not a study a label: that would tell the mean over a study what the label is.
+        both = len(labels.get(entry.patient, ())) > 1
+        own = f"{entry.patient}/{entry.path}" if both else entry.patient
+        films.append(entry if entry.study else replace(entry, study=own))
+    return films, sum(len(found) > 1 for found in labels.values())
+
+
+def _check_made(films: Sequence[Entry]) -> None:
+    for split in ("train", "valid"):
+        if not any(film.split == split for film in films):
+            raise PcamxError(
+                f"no split column, and by the patients' names none of them falls to {split}: "
+                "these are too few; add a column split with train, valid or test"
+            )
+
+
+def _notes(
+    table: Path, header: Sequence[str], given: Sequence[str], films: Sequence[Entry], mixed: int
+) -> list[str]:
+    """What was ignored, made or assumed, a sentence each."""
+    known = REQUIRED + OPTIONAL
+    notes = []
+    pairs = zip(header, given, strict=True)
+    if others := [shown or "(no name)" for name, shown in pairs if name not in known]:
+        notes.append(f"{table}: ignored the columns {', '.join(others)}; read: {', '.join(known)}")
+    if "split" not in header:
+        count = Counter(film.split for film in films)
+        made = ", ".join(f"{count[split]} {split}" for split in SPLITS)
+        notes.append(
+            f"{table}: no split column; split by a hash of the patient's name into {made}, which "
+            "stays the same when films are added"
+        )
+    if unknown := sum(film.patient == film.path for film in films):
+        notes.append(
+            f"warning: {table}: the patient of {unknown} films is unknown, so each counts as a "
+            "patient; films of one patient may lie in two splits, and intervals come out too narrow"
+        )
+    if mixed:
+        notes.append(
+            f"{table}: {mixed} patients have films of both labels and no study that tells them "
+            "apart; each of these films counts as a study"
+        )
+    return notes

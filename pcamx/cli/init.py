@@ -1,0 +1,58 @@
+"""`pcamx init`: write a first config for a data set on this machine."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from pcamx.cli.command import Commands, command
+from pcamx.cli.label_options import add_words
+from pcamx.errors import PcamxError
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    sub = command(
+        commands,
+        "init",
+        run,
+        "write a config that fits a data set and this machine, with a reason beside each value",
+        "pcamx init films.csv --out films.yaml",
+    )
+    sub.add_argument(
+        "source",
+        type=Path,
+        metavar="ROOT_OR_TABLE",
+        help="a store of pcamx prepare, which knows most, or what prepare would take",
+    )
+    sub.add_argument("--out", type=Path, metavar="YAML", help="file to write (its name.yaml)")
+    sub.add_argument("--replace", action="store_true", help="an earlier file there may go")
+    add_words(sub)
+
+
+def run(options: argparse.Namespace) -> None:
+    from pcamx import config as configs
+    from pcamx.data.sets.table import label_words
+    from pcamx.output import replacing_file
+    from pcamx.training.first_config import films_of, first_config, machine
+
+    name = options.source.resolve().stem
+    out = options.out or Path(f"{name}.yaml")
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise PcamxError(f"--out {out}: not a YAML file; name one such as {out.stem}.yaml")
+    if out.exists() and not options.replace:
+        raise PcamxError(f"{out} exists; choose another --out, or add --replace")
+    labels = label_words(options.normal, options.abnormal)
+    films = films_of(options.source, Path("stores") / name, labels)
+    text = first_config(films, machine(), name)
+    with replacing_file(out) as draft:
+        draft.write_text(text, encoding="utf-8")
+        configs.load(draft)
+    print(f"{out} is written; next:")
+    if films.marked is None:
+        source = options.source
+        what = [source] if source.is_dir() else [source.parent, "--table", source]
+        words = ["--normal", options.normal, "--abnormal", options.abnormal]
+        what += ["--out", films.store, *(words if options.normal else [])]
+        print("  " + shlex.join(["pcamx", "prepare", *map(str, what)]))
+    stage = "all" if films.marked else "1"  # stage 3 needs marks
+    print("  " + shlex.join(["pcamx", "train", str(out), "--stage", stage]))

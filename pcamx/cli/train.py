@@ -1,0 +1,100 @@
+"""`pcamx train`: train the stages of a config, on one GPU or several."""
+
+import argparse
+import os
+import shlex
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from pcamx import config as configs
+from pcamx.cli.command import Commands, command
+from pcamx.errors import PcamxError
+from pcamx.training.command import STAGES, command_again, launched, leave, train_command
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    sub = command(
+        commands,
+        "train",
+        run,
+        "train the stages of a config; pcamx init writes one",
+        "pcamx train films.yaml --stage all --set runtime.batch_size=64",
+    )
+    sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
+    sub.add_argument("--stage", required=True, choices=STAGES)
+    sub.add_argument(
+        "--gpus", type=int, metavar="N", help="one process each (all that are here, or the CPU)"
+    )
+    sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    sub.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of the config that this run has otherwise, such as runtime.batch_size=64",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    read = partial(_config, options.config, options.set)
+    if not launched():
+        read()  # before anything starts
+        if (count := _count(options.gpus)) > 1:
+            _launch(count, options)
+    code = train_command(read, options.stage, resume=options.resume, again=_again(options))
+    if code:
+        leave(code)
+
+
+def _config(path: Path, words: list[str]) -> configs.Config:
+    """The config of ``path`` with what ``--set`` changes."""
+    config = configs.load(path)
+    try:
+        return configs.changed(config, configs.settings(words))
+    except configs.ConfigError as error:
+        known = str(error).startswith("--set")
+        raise error if known else configs.ConfigError(f"--set {error}") from None
+
+
+def _count(asked: int | None) -> int:
+    """How many processes train."""
+    if asked is not None and asked < 1:
+        raise PcamxError(f"--gpus is {asked}: it must be 1 or more")
+    if asked is not None:
+        return asked
+    from torch import cuda
+
+    return max(1, cuda.device_count())
+
+
+def _words(options: argparse.Namespace) -> list[str]:
+    """The command without the number of processes, which a rank is told by its launcher."""
+    words = ["train", str(options.config), "--stage", options.stage]
+    return words + (["--set", *options.set] if options.set else [])
+
+
+def _launch(count: int, options: argparse.Namespace) -> NoReturn:
+    """Become DeepSpeed's launcher of ``count`` processes on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(count)]
+    launcher += ["--master_port", str(port), "--log_level", "error", "--no_local_rank"]
+    resume = ["--resume"] if options.resume else []
+    sys.stdout.flush()
+    os.execv(sys.executable, [*launcher, "--module", "pcamx", *_words(options), *resume])  # noqa: S606
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command that continues this run, as a person types it."""
+    words = _words(options)
+    world = os.environ.get("WORLD_SIZE", "1")
+    ours = "CROSS_SIZE" in os.environ and os.environ.get("LOCAL_SIZE") == world
+    if launched() and not ours:
+        return command_again(["-m", "pcamx", *words])
+    return shlex.join(["pcamx", *words, *(["--gpus", world] if ours else []), "--resume"])

@@ -1,0 +1,108 @@
+"""What a training command does with its config: one line for a mistake, and how to go on.
+
+`launch/train.py` and `pcamx train` are doors to this; every rank comes through one of them.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from pcamx.catalogue import TRAINABLES, StageId
+from pcamx.config import Config
+from pcamx.errors import PcamxError
+
+ALL = "all"
+STAGES = (*(str(entry.key) for entry in TRAINABLES), ALL)
+"""What ``--stage`` may name."""
+_PATIENCE = 5.0
+"""Seconds; a launcher ends the other ranks within one or two of the first failure."""
+
+
+def train_command(read: Callable[[], Config], stage: str, *, resume: bool, again: str) -> int:
+    """Train ``stage`` of the config that ``read`` returns, on this rank of the run.
+
+    Returns the exit code: 0; 2 after one line on stderr for a mistake; 130 after Ctrl-C or SIGTERM,
+    with ``again``, the command that continues the run.
+    """
+    try:
+        config = read()
+        from pcamx.training.stopping import Interrupted
+        from pcamx.training.trainer import train
+
+        try:
+            train(config, _stages(stage, config), resume=resume)
+        except Interrupted as stopped:
+            return _stopped(f"{stopped}; continue with: {again}")
+    except PcamxError as error:
+        return _failed(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _failed(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        return _stopped("stopped before training began")
+    return 0
+
+
+def _stages(asked: str, config: Config) -> list[StageId]:
+    """What ``--stage`` names; "all" is what the config has settings for."""
+    keys = [entry.key for entry in TRAINABLES]
+    return config.trained() if asked == ALL else [key for key in keys if str(key) == asked]
+
+
+def _failed(message: str) -> int:
+    after_rank_0()
+    print(f"pcamx: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _stopped(message: str) -> int:
+    if _rank() == 0:
+        print(f"pcamx: {message}", file=sys.stderr)
+    return 130
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def launched() -> bool:
+    """Return whether a launcher started this process as a rank of a run."""
+    return "RANK" in os.environ
+
+
+def after_rank_0() -> None:
+    """Let one rank speak for all: rank 0 at once, after which the launcher ends the others.
+
+    Whom nobody has ended by then has failed alone, and speaks for itself.
+    """
+    if _rank():
+        time.sleep(_PATIENCE)
+
+
+def command_again(words: Sequence[str]) -> str:
+    """Return the command that continues the run of ``python``'s ``words``, as a person types it."""
+    command = shlex.join(words if "--resume" in words else [*words, "--resume"])
+    world = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        here, launcher = os.environ.get("LOCAL_WORLD_SIZE"), "torchrun --nproc_per_node"
+    elif "CROSS_SIZE" in os.environ:
+        here, launcher = os.environ.get("LOCAL_SIZE"), "deepspeed --num_gpus"
+    else:
+        return f"python {command}"
+    return f"{launcher} {world} {command}" if here == world else f"your launcher and {command}"
+
+
+def leave(code: int) -> None:
+    """Exit with ``code``.
+
+    After an error gloo's and DALI's threads still run, and taking them down as usual sometimes ends
+    in std::terminate (signal 6) instead of ``code``.
+    """
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(0)

@@ -1,0 +1,67 @@
+"""`pcamx train`: the same training as launch/train.py, from an installed package."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+
+from pcamx.config import load
+
+
+def test_one_process_trains_stops_and_resumes(tmp_path: Path, write_config: Any) -> None:
+    """From another folder than the project, with changed keys, which the run's config has."""
+    write_config(tmp_path)
+    words = ("train", "run.yaml", "--stage", "1", "--gpus", 1)
+    words += ("--set", "stages.stage1.epochs=1", "stages.stage1.lr=2e-3")
+    processes.python("-m", "pcamx", *words, cwd=tmp_path).ok()
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if x["kind"] == "train"] == [1, 2, 3, 4]
+    config = load(tmp_path / "run/config.yaml")
+    assert (config.stage(1).epochs, config.stage(1).lr) == (1, 2e-3)
+    again = processes.python("-m", "pcamx", *words, cwd=tmp_path)
+    assert again.code == 2
+    said = [line for line in again.text.splitlines() if line.startswith("pcamx: error:")]
+    assert len(said) == 1 and "already holds stage 1: add --resume" in said[0]
+    done = processes.python("-m", "pcamx", *words, "--resume", cwd=tmp_path).ok()
+    assert "stage 1 is finished" in done.text
+
+
+def test_two_processes_under_deepspeed(tmp_path: Path, write_config: Any) -> None:
+    write_config(tmp_path)
+    words = ("train", "run.yaml", "--stage", "1", "--gpus", 2, "--set", "stages.stage1.epochs=1")
+    ended = processes.command(
+        *(sys.executable, "-m", "pcamx", *words), cwd=tmp_path, PYTHONPATH=str(processes.PROJECT)
+    ).ok()
+    assert "Traceback" not in ended.text
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert len([x for x in lines if x["kind"] == "train"]) == 4
+    from pcamx.run.weights import load_weights
+
+    assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--set", "runtime.batchsize=4"),
+            "--set unknown key runtime.batchsize; did you mean runtime.batch_size?",
+        ),
+        (("--set", "runtime.batch_size=four"), "runtime.batch_size: 'four' is not a whole number"),
+        (("--set", "runtime.batch_size"), "write KEY=VALUE"),
+        (("--gpus", "0"), "--gpus is 0: it must be 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, write_config: Any, words: tuple[str, ...], message: str
+) -> None:
+    write_config(tmp_path)
+    ended = processes.python(
+        "-m", "pcamx", "train", "run.yaml", "--stage", "all", *words, cwd=tmp_path
+    )
+    assert ended.code == 2 and not (tmp_path / "run").exists()
+    [line] = ended.text.splitlines()
+    assert line.startswith("pcamx: error: ") and message in line
