@@ -21,7 +21,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the command; 0, or 2 with one line for a mistake, or 130 after Ctrl-C or SIGTERM."""
+    """Run the command; 0, or 130 after Ctrl-C or SIGTERM.
+
+    With one line 2 for a mistake, and 1 where what was checked is not what it should be.
+    """
     options = _parser().parse_args()
     # So that it clears up as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -29,7 +32,7 @@ def main() -> int:
         options.command(options)
     except PcamxError as error:
         print(f"pcamx: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except OSError as error:
         if error.filename is None:
             raise
