@@ -6,7 +6,7 @@ import sys
 
 from pcamx import __version__
 from pcamx.cli import compare, evaluate, explain, export, marks, phantom, prepare
-from pcamx.errors import PcamxError
+from pcamx.errors import PcamxError, missing_package
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +33,12 @@ def main() -> int:
     except PcamxError as error:
         print(f"pcamx: error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        reason = missing_package(error)
+        if reason is None:
+            raise
+        print(f"pcamx: error: {reason}", file=sys.stderr)
+        return reason.exit_code
     except OSError as error:
         if error.filename is None:
             raise
