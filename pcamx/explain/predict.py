@@ -3,7 +3,6 @@
 Shapes: B batch, H W the canvas, h w the film.
 """
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,9 +57,9 @@ class Prediction:
 @overload
 def predict(model: Pretrained, films: str | Path) -> Prediction: ...
 @overload
-def predict(model: Pretrained, films: Sequence[str | Path]) -> list[Prediction]: ...
+def predict(model: Pretrained, films: list[str] | Sequence[Path]) -> list[Prediction]: ...
 def predict(
-    model: Pretrained, films: str | Path | Sequence[str | Path]
+    model: Pretrained, films: str | Path | list[str] | Sequence[Path]
 ) -> Prediction | list[Prediction]:
     """Say of a film, or of each of several in their order, what ``model`` finds in it.
 
@@ -69,11 +68,11 @@ def predict(
     one cannot be read or the network answers NaN.
     """
     if isinstance(films, str | Path):
-        return predict(model, [films])[0]
+        return predict(model, [Path(films)])[0]
     found: list[Prediction] = []
-    paths = iter(films)
-    while batch := list(itertools.islice(paths, BATCH)):
-        found += _predict(model, [_read(Path(path)) for path in batch])
+    paths = [Path(film) for film in films]
+    for first in range(0, len(paths), BATCH):
+        found += _predict(model, [_read(path) for path in paths[first : first + BATCH]])
     return found
 
 

@@ -94,8 +94,10 @@ class Pretrained:
     @overload
     def predict(self, films: str | Path) -> "Prediction": ...
     @overload
-    def predict(self, films: Sequence[str | Path]) -> "list[Prediction]": ...
-    def predict(self, films: str | Path | Sequence[str | Path]) -> "Prediction | list[Prediction]":
+    def predict(self, films: list[str] | Sequence[Path]) -> "list[Prediction]": ...
+    def predict(
+        self, films: str | Path | list[str] | Sequence[Path]
+    ) -> "Prediction | list[Prediction]":
         """Probability, maps and lesion candidates of a film, or of several: `pcamx.predict`."""
         return pcamx.predict(self, films)
 
