@@ -25,7 +25,7 @@ from pcamx.export.card import model_card
 from pcamx.run.pretrained import from_pretrained
 from pcamx.run.weights import load_weights
 
-FILES = {"config.json", "model.safetensors", "model.onnx", "onnx.json", "README.md"}
+FILES = {"config.json", "model.safetensors", "model.onnx", "onnx.json", "README.md", "samples"}
 
 
 @pytest.fixture(scope="module")

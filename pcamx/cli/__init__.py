@@ -6,7 +6,7 @@ import sys
 
 from pcamx import __version__
 from pcamx.cli import compare, evaluate, explain, export, init, marks, phantom, prepare, train
-from pcamx.errors import PcamxError
+from pcamx.errors import PcamxError, missing_package
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,7 +21,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the command; 0, or 2 with one line for a mistake, or 130 after Ctrl-C or SIGTERM."""
+    """Run the command; 0, or 130 after Ctrl-C or SIGTERM.
+
+    With one line 2 for a mistake, and 1 where what was checked is not what it should be.
+    """
     options = _parser().parse_args()
     # So that it clears up as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -29,7 +32,13 @@ def main() -> int:
         options.command(options)
     except PcamxError as error:
         print(f"pcamx: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        reason = missing_package(error)
+        if reason is None:
+            raise
+        print(f"pcamx: error: {reason}", file=sys.stderr)
+        return reason.exit_code
     except OSError as error:
         if error.filename is None:
             raise

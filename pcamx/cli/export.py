@@ -13,22 +13,36 @@ def add(commands: Commands) -> None:
         "export",
         run,
         "write a run's network as safetensors and ONNX, with a model card",
-        "pcamx export runs/demo --out demo-model",
+        "pcamx export runs/demo --out demo-model && pcamx export --check demo-model",
     )
-    sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")
+    sub.add_argument(
+        "run", type=Path, metavar="RUN", help="run.folder of the config; with --check an export"
+    )
     sub.add_argument(
         "--out", type=Path, metavar="FOLDER", help="a new folder; RUN/export if not given"
     )
     sub.add_argument(
         "--stage", type=int, choices=(1, 2, 3), help="the last finished one if not given"
     )
+    sub.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; see that an export's copy is whole and answers here as where it was "
+        "made; exits with 1 if not",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.export import export
+    from pcamx.export import check_copy, export
 
+    if options.check:
+        found = check_copy(options.run)
+        differences = ", ".join(f"{name} {d:.1e}" for name, d in found.items())
+        print(f"{options.run} is whole; largest difference from where it was made: {differences}")
+        return
     out = options.out or options.run / "export"
     onnx = export(options.run, out, stage=options.stage)
     differences = ", ".join(f"{name} {d:.1e}" for name, d in onnx["max_abs_diff"].items())
     print(f"{out} holds model.safetensors and config.json, model.onnx and README.md")
+    print(f"pcamx export --check {out} tells whether a copy is whole and answers the same")
     print(f"largest difference between ONNX and PyTorch: {differences}")

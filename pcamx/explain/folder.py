@@ -26,6 +26,7 @@ from pcamx.explain.inputs import FilmPath, find_films
 from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, identity
 from pcamx.explain.page import PAGE, write_page
+from pcamx.explain.predict import BATCH
 from pcamx.explain.reading import Reading, read
 from pcamx.explain.results import FILMS, FORMAT, PICTURES, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
@@ -34,7 +35,6 @@ from pcamx.output import replacing_folder
 from pcamx.progress import Track, silent
 from pcamx.run.pretrained import Pretrained, from_pretrained
 
-_BATCH = 8
 _DEFAULT = "explain"
 
 
@@ -184,17 +184,17 @@ def _rows(
     pool: Executor,
 ) -> Iterator[Row]:
     """Each film's row, in order, once its files are written."""
-    readings = zip(films, ahead(pool, read, films, depth=2 * _BATCH), strict=True)
+    readings = zip(films, ahead(pool, read, films, depth=2 * BATCH), strict=True)
     kind = _kind(model, settings.map)
     jobs = itertools.chain.from_iterable(
         _answer(model, kind, batch) for batch in _batches(readings)
     )
-    return ahead(pool, functools.partial(finish, folder, settings), jobs, depth=2 * _BATCH)
+    return ahead(pool, functools.partial(finish, folder, settings), jobs, depth=2 * BATCH)
 
 
 def _batches(readings: Iterable[Any]) -> Iterator[list[Any]]:
     readings = iter(readings)
-    while batch := list(itertools.islice(readings, _BATCH)):
+    while batch := list(itertools.islice(readings, BATCH)):
         yield batch
 
 

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from pcamx import metrics
 from pcamx.catalogue import MapKind
-from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.canvas.decode_pixels import decode_pixels
+from pcamx.data.canvas.without_dali import has_dali, lay_pixels
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import abnormal_probability
@@ -46,16 +45,27 @@ def identity(model: Pretrained) -> str:
     return digest.hexdigest()
 
 
-@torch.inference_mode()
 def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[Answer]:
     """Return probability and map of each film, as `pcamx evaluate` measures them.
 
     Raises PcamxError where a film cannot be decoded any more, or the network answers NaN.
     """
+    return answers(model, films, [kind])[kind.key]
+
+
+@torch.inference_mode()
+def answers(
+    model: Pretrained, films: Sequence[Reading], kinds: Sequence[MapKind]
+) -> dict[str, list[Answer]]:
+    """Do as `answer` for several maps, out of one pass; by the map's key."""
     image_B1HW = model.standardise(canvases(model, films))
-    logits_BC, maps = explain(model.network, image_B1HW, [kind])
+    logits_BC, maps = explain(model.network, image_B1HW, kinds)
     assert logits_BC is not None
-    probability_B, map_BHW = abnormal_probability(logits_BC), maps[kind.key].float()
+    probability_B = abnormal_probability(logits_BC)
+    return {key: _answers(model, probability_B, map_BHW.float()) for key, map_BHW in maps.items()}
+
+
+def _answers(model: Pretrained, probability_B: Tensor, map_BHW: Tensor) -> list[Answer]:
     if not map_BHW.isfinite().all():
         raise PcamxError(f"{model.folder}: the network answers NaN; train it again")
     scaled_BHW = metrics.minmax(map_BHW)
@@ -66,20 +76,25 @@ def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[A
 
 
 def canvases(model: Pretrained, films: Sequence[Reading]) -> Tensor:
-    """Return uint8 [B, 1, H, W] on the model's device, by the graph that training uses."""
+    """Return uint8 [B, 1, H, W] on the model's device, by the graph that training uses.
+
+    Of films whose pixels are kept, where DALI is not installed, by Pillow.
+    """
     kinds: dict[tuple[bool, bool], list[int]] = {}
     for row, film in enumerate(films):
         kinds.setdefault((film.grey_HW is not None, film.white != 255), []).append(row)
     canvas_B1HW = torch.empty(
         (len(films), 1, model.canvas, model.canvas), dtype=torch.uint8, device=model.device
     )
-    for (dicom, _), rows in kinds.items():
-        lay = _lay_dicoms if dicom else _decode
+    for (at_hand, _), rows in kinds.items():
+        lay = _lay if at_hand else _decode
         canvas_B1HW[rows] = lay(model, [films[row] for row in rows])
     return canvas_B1HW
 
 
 def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
+    from pcamx.data.canvas.decode import decode_batches
+
     listed = tuple(
         Film(str(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
         for film in films
@@ -91,9 +106,13 @@ def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
     return canvas_B1HW
 
 
-def _lay_dicoms(model: Pretrained, films: Sequence[Reading]) -> Tensor:
+def _lay(model: Pretrained, films: Sequence[Reading]) -> Tensor:
     pixels = [film.grey_HW for film in films if film.grey_HW is not None]
     whites = [film.white for film in films]
+    if not has_dali():
+        return lay_pixels(pixels, whites, model.canvas).to(model.device)
+    from pcamx.data.canvas.decode_pixels import decode_pixels
+
     return decode_pixels(pixels, whites, model.canvas, device=model.device, threads=_threads())
 
 

@@ -13,7 +13,9 @@ from PIL import Image
 from pcamx.data.files.film import read_film
 from pcamx.data.files.image import UnfitError
 from pcamx.explain.inputs import FilmPath
-from pcamx.report.figures.explained_film import LONG_SIDE
+
+LONG_SIDE = 1000
+"""Limits the longer side of a drawn film, in pixels of the picture."""
 
 
 class Reading(NamedTuple):
@@ -32,10 +34,10 @@ class Reading(NamedTuple):
     shown_HW: NDArray[np.uint8]
     """The film to be drawn, at most LONG_SIDE long."""
     grey_HW: NDArray[Any] | None
-    """The pixels of a DICOM, which DALI does not decode; None of any other film."""
+    """The pixels of a DICOM, which DALI does not decode, and of any film where they are kept."""
 
 
-def read(film: FilmPath) -> Reading | str:
+def read(film: FilmPath, *, keep_pixels: bool = False) -> Reading | str:
     """Read one film; or the reason why it cannot be."""
     if film.refusal:
         return film.refusal
@@ -55,7 +57,7 @@ def read(film: FilmPath) -> Reading | str:
         file.sha256,
         file.uids,
         _shown(file.grey_HW, file.white),
-        file.grey_HW if file.kind == "DICOM" else None,
+        file.grey_HW if keep_pixels or file.kind == "DICOM" else None,
     )
 
 

@@ -3,6 +3,7 @@
 FOLDER/config.json, model.safetensors   what `pcamx.from_pretrained` and `pcamx explain` read
 FOLDER/model.onnx, onnx.json            the same network for other runtimes, and its parity
 FOLDER/README.md                        model card
+FOLDER/samples/                         two drawn films, the answers to them, all digests
 """
 
 import json
@@ -13,10 +14,13 @@ from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.errors import PcamxError
 from pcamx.export.card import model_card
 from pcamx.export.graph import ONNX, require_packages, write_onnx
+from pcamx.export.samples import check_copy, write_samples
 from pcamx.output import replacing_folder
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained, save_pretrained
 from pcamx.run.report import read_report_of
+
+__all__ = ["check_copy", "export"]
 
 
 def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
@@ -39,4 +43,5 @@ def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
         (draft / "onnx.json").write_text(json.dumps(onnx, indent=1) + "\n", encoding="utf-8")
         card = model_card(model, weights, report, onnx)
         (draft / "README.md").write_text(card, encoding="utf-8")
+        write_samples(model, draft)
     return onnx

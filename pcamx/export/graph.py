@@ -3,6 +3,7 @@
 Shapes: B batch, h w the map, H W the canvas.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from pcamx import ops
 from pcamx.errors import PcamxError
-from pcamx.run.pretrained import Pretrained
+from pcamx.run.pretrained import Pretrained, facts_of
 from pcamx.types import ABNORMAL
 
 ONNX = "model.onnx"
@@ -71,12 +72,19 @@ def write_onnx(model: Pretrained, path: Path) -> dict[str, Any]:
 
     graph = Graph(model).eval()
     proto = _trace(graph, model.canvas)
+    onnx.helper.set_model_props(proto, _metadata(model))
     onnx.save(proto, path)
     return {
         "opset": proto.opset_import[0].version,
         "versions": {name: version(name) for name in ("torch", *PACKAGES)},
         "max_abs_diff": _differences(graph, path, model.canvas),
     }
+
+
+def _metadata(model: Pretrained) -> dict[str, str]:
+    """The facts of config.json; what is no text is JSON."""
+    facts = facts_of(model).items()
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts}
 
 
 def _trace(graph: Graph, canvas: int) -> Any:

@@ -5,7 +5,6 @@ Shapes: N films. Scores and labels as in classification.py.
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import binary_calibration_error
 
 from pcamx.metrics.bootstrap import Floats, Statistic, Values, mean
 from pcamx.metrics.classification import checked
@@ -30,6 +29,8 @@ def calibration_error(score_N: Values, label_N: Values) -> Statistic:
     score, label = checked(score_N, label_N)
     value = None
     if len(score):
+        from torchmetrics.functional.classification import binary_calibration_error
+
         pair = torch.from_numpy(score), torch.from_numpy(label).long()
         value = float(binary_calibration_error(*pair, n_bins=BINS, norm="l1"))
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import binary_auroc, binary_cohen_kappa
 
 from pcamx.metrics.bootstrap import Floats, Statistic, Values, mean, to_floats
 
@@ -48,6 +47,8 @@ def auroc(score_N: Values, label_N: Values) -> Statistic:
     score, label = checked(score_N, label_N)
     value = None
     if 0 < label.sum() < len(label):  # torchmetrics would warn and answer 0
+        from torchmetrics.functional.classification import binary_auroc
+
         value = float(binary_auroc(torch.from_numpy(score), torch.from_numpy(label).long()))
     pairs = _ordered_pairs(score, label)
     return Statistic(value, len(score), lambda weight_RN: _ratio(*pairs(weight_RN)))
@@ -144,6 +145,8 @@ def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
 
     value = None
     if set(cell_S.tolist()) not in (set(), {0}, {3}):
+        from torchmetrics.functional.classification import binary_cohen_kappa
+
         value = float(binary_cohen_kappa(torch.from_numpy(called), torch.from_numpy(label).long()))
     return Statistic(value, len(score), replicate)
 

@@ -9,16 +9,17 @@ Shapes: B batch, H W the canvas.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+import pcamx
 from pcamx import __version__
 from pcamx.catalogue import StageId, classifiers, maps_of, trainable
 from pcamx.config import Attention, Config, ConfigError, Pooling
@@ -31,6 +32,9 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.report import Report, read_report_of
 from pcamx.run.weights import Weights, network_of
 from pcamx.types import ABNORMAL
+
+if TYPE_CHECKING:
+    from pcamx import Prediction
 
 FORMAT = 1
 CONFIG, SAFETENSORS = "config.json", "model.safetensors"
@@ -87,6 +91,16 @@ class Pretrained:
         logits_BC, maps = explain(self.network, self.standardise(grey_B1HW), kinds)
         assert logits_BC is not None
         return logits_BC.float().softmax(1)[:, ABNORMAL], maps
+
+    @overload
+    def predict(self, films: str | Path) -> "Prediction": ...
+    @overload
+    def predict(self, films: list[str] | Sequence[Path]) -> "list[Prediction]": ...
+    def predict(
+        self, films: str | Path | list[str] | Sequence[Path]
+    ) -> "Prediction | list[Prediction]":
+        """Return probability, maps and lesion candidates of a film, or of several: `pcamx.predict`."""
+        return pcamx.predict(self, films)
 
 
 def from_pretrained(
@@ -165,6 +179,16 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in model.network.state_dict().items()}
     weights = save(state, metadata={"format": "pt"})
     facts = {
+        **facts_of(model),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    (folder / SAFETENSORS).write_bytes(weights)
+    (folder / CONFIG).write_text(json.dumps(sealed(facts), indent=1) + "\n", encoding="utf-8")
+
+
+def facts_of(model: Pretrained) -> dict[str, Any]:
+    """Return what an export says of a model, in its config.json and in its ONNX file."""
+    return {
         "format": FORMAT,
         "model_type": "pcamx",
         "pcamx": __version__,
@@ -178,10 +202,7 @@ def save_pretrained(model: Pretrained, folder: Path) -> None:
         "thresholds": {name: t._asdict() for name, t in model.thresholds.items()},
         "versions": dict(model.versions),
         "commit": model.commit,
-        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    (folder / SAFETENSORS).write_bytes(weights)
-    (folder / CONFIG).write_text(json.dumps(sealed(facts), indent=1) + "\n", encoding="utf-8")
 
 
 def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from pcamx.report.figures.film_figure import legend_bar, overlay
 
-LONG_SIDE = 1000
-"""Limits the longer side of a drawn film, in pixels of the picture."""
 CANDIDATE = "#56F0C8"  # a green that neither a film nor the map has
 _DPI = 200
 _MARGIN, _HEAD, _LINE, _BAR, _LEAST = 24, 104, 25, 400, 1040
