@@ -88,5 +88,5 @@ def test_an_old_file_stays_where_the_disk_refuses(tmp_path: Path) -> None:
     films = [Film("a.png", 0, "p", "s", "", "valid", 9, 9, 255, "")]
     markers: list[Box | None] = [None]
     with pytest.raises(PcamxError, match=r"cannot write .*films\.csv"):
-        write_films(tmp_path / "films.csv", films, markers, {}, {})
+        write_films(tmp_path / "films.csv", films, markers, {}, {}, {})
     assert (tmp_path / "films.csv").read_text() == "before"

@@ -79,11 +79,11 @@ def test_a_fault_while_saving_is_not_called_a_full_disk(tmp_path: Path, fault: E
     broken = SimpleNamespace(save_checkpoint=save_checkpoint)
     with mock.patch.object(checkpoints.dist, "barrier"):
         with pytest.raises(type(fault), match="CUDA"):
-            checkpoints.save(broken, tmp_path, Progress(done=3), CPU)
+            checkpoints.save(broken, tmp_path, Progress(done=3), CPU, "")
         assert (root / "step00000003").is_dir()
         fault = OSError(28, "No space left on device")
         with pytest.raises(PcamxError, match="No space left on device; make room"):
-            checkpoints.save(broken, tmp_path, Progress(done=3), CPU)
+            checkpoints.save(broken, tmp_path, Progress(done=3), CPU, "")
     assert [path.name for path in root.iterdir()] == ["step00000002"]
 
 

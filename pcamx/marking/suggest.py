@@ -54,8 +54,8 @@ def suggest(
     """
     if count < 1:
         raise PcamxError(f"--count {count}: ask for 1 film or more")
-    check_place(out, ".csv")
     model, store = opened(run, data)
+    check_place(out, ".csv")
     films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]
     if not films:
         raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")
