@@ -32,8 +32,8 @@ class _Dumper(yaml.SafeDumper):
     """SafeDumper that quotes a text which `_StrictLoader` would read as a number."""
 
 
-for _side in (_StrictLoader, _Dumper):
-    _side.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
+_StrictLoader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
 
 
 def read_yaml(path: str | Path, expected: str) -> Any:
