@@ -64,6 +64,11 @@ from pcamx import from_pretrained
 model = from_pretrained(".", device="cpu")
 probability, maps = model.explain(torch.from_numpy(grey))
 ```
+
+`model.predict("film.png")` reads a film of any depth, and DICOM, and finds lesion candidates too.
+`samples/` holds two drawn films, of no patient, and what this model answers to them: `pcamx export
+--check FOLDER` tells whether a copy of this folder is whole and answers the same. The facts of
+config.json are in model.onnx as well, as its metadata.
 """
 
 _UNMEASURED = """\
