@@ -99,7 +99,7 @@ class Pretrained:
     def predict(
         self, films: str | Path | list[str] | Sequence[Path]
     ) -> "Prediction | list[Prediction]":
-        """Return probability, maps and lesion candidates of a film, or of several: `pcamx.predict`."""
+        """Return what is found in a film, or in several; see `pcamx.predict`."""
         return pcamx.predict(self, films)
 
 
