@@ -183,7 +183,7 @@ def test_checkpoint_of_another_layout(tmp_path: Path, write_config: Any, case: C
     (tmp_path / "run/config.yaml").unlink()
     ended = processes.train(2, write_config(tmp_path, {"model.encoder": "basic"}), 1, "--resume")
     assert ended.code == 2, ended.text
-    assert "step00000002: does not fit this model" in ended.text and "Traceback" not in ended.text
+    assert "step00000002: it is of another config" in ended.text and "Traceback" not in ended.text
 
 
 # What follows needs no process: a folder as `save` leaves it.

@@ -52,7 +52,7 @@ def report(run: Path) -> Any:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page and no pictures, which take three quarters of the time."""
-    for name in ("_write_pictures", "_write_all_films"):
+    for name in ("_write_pages", "_write_all_films"):
         monkeypatch.setattr(f"pcamx.evaluation.evaluate.{name}", lambda *_: None)
 
 
@@ -158,10 +158,12 @@ def test_faithfulness_is_there_where_it_is_asked_for(
                 figure = maps.pop(key)
                 assert figure["n"] == 3 and 0 <= figure["low"] <= figure["value"] <= 1
                 seen.add((name, figure["value"]))
+            ranks = maps.pop("patch_correlation")
+            assert ranks["value"] is None or -1 <= ranks["value"] <= 1
     assert len(seen) > 10
     for part in ("stages", "baselines"):
         assert json.loads(json.dumps(found[part])) == report[part]  # all else as before
-    assert "deletion" in (copy / "report.html").read_text()
+    assert "deletion" in (copy / "report.json").read_text()
 
 
 class ByHand:

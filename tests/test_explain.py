@@ -552,7 +552,7 @@ def test_a_network_that_answers_nan(films: Path, tmp_path: Path, write_config: A
 
     made = random_runs.random_run(tmp_path / "run", write_config(tmp_path), stages=(1,))
     weights = load_weights(made / "stage1/weights.pt")
-    weights.state["head.weight"].fill_(float("nan"))
+    weights.state["head.weight"].fill_(3.0e38)  # finite, and both logits are infinite
     save_weights(made / "stage1/weights.pt", weights)
     with pytest.raises(PcamxError, match="answers NaN; train it again"):
         explain(made, [films], out=tmp_path / "out")

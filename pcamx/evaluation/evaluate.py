@@ -6,7 +6,7 @@ Shapes: N films.
 import datetime
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
-from pcamx.data.canvas.side_markers import read_markers
+from pcamx.data.canvas.side_markers import Box, read_markers
 from pcamx.data.contents import sha256_of
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
@@ -36,7 +36,7 @@ from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_files, replacing_folder, write_text
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.figures.film_figure import save_png
+from pcamx.report.figures.film_figure import Panel, save_png
 from pcamx.report.page import write_page
 from pcamx.report.viewer.page import render
 from pcamx.run.folder import RunFolder
@@ -115,21 +115,35 @@ def _measure(
         run.some(run.store, shown),
         shown,
     )
-    subject = f"{run.run.path}, {run.split} split of {run.store.folder}"
-    list(run.track(pictures.draw_films(), "drawing films", len(films)))
     with replacing_files(out.path) as folder:
         new = RunFolder(folder)
         write_films(new.films_file, films, markers, scores, tuned, basis)
         report["films_sha256"] = sha256_of(new.films_file)
         write_report(new, report)
-        write_page(report, read_history(run.run), panels, new.page_file, out.all_films_file.name)
-        found = all_films(new.films_file, pictures, markers, paired[1] if paired else [], subject)
-        write_text(new.all_films_file, render(found, "All films", out.page_file.name))
-        if panels:
-            save_png(panels, new.figure_file)
+        _write_pages(run, report, panels, new)
+        _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
     if not panels:
         out.figure_file.unlink(missing_ok=True)
     return report
+
+
+def _write_pages(run: MeasuredRun, report: Report, panels: Sequence[Panel], new: RunFolder) -> None:
+    write_page(report, read_history(run.run), panels, new.page_file, new.all_films_file.name)
+    if panels:
+        save_png(panels, new.figure_file)
+
+
+def _write_all_films(
+    run: MeasuredRun,
+    pictures: FilmPictures,
+    markers: Sequence[Box | None],
+    twins: Sequence[Twin],
+    new: RunFolder,
+) -> None:
+    list(run.track(pictures.draw_films(), "drawing films", len(pictures.films)))
+    subject = f"{run.run.path}, {run.split} split of {run.store.folder}"
+    found = all_films(new.films_file, pictures, markers, twins, subject)
+    write_text(new.all_films_file, render(found, "All films", new.page_file.name))
 
 
 def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
