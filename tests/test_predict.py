@@ -90,7 +90,7 @@ def test_canvas_without_dali(dtype: type, white: int) -> None:
     """A film of the canvas's size is the same to the bit; a smooth one within 2 grey levels."""
     y, x = np.mgrid[:500, :403] / 500
     smooth = (white * (0.5 + 0.4 * np.sin(9 * x) * np.cos(7 * y))).astype(dtype)
-    for grey, most in ((smooth[:64, :64], 0), (smooth, 2)):
+    for grey, most in ((np.ascontiguousarray(smooth[:64, :64]), 0), (smooth, 2)):
         ours = lay_pixels([grey], [white], 64).int()
         theirs = decode_pixels([grey], [white], 64, device=CPU, threads=1).int()
         assert (ours - theirs).abs().max() <= most

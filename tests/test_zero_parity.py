@@ -57,9 +57,9 @@ class Plain:
         self.module, self.bf16 = build_stage(stage, config, images), config.runtime.precision
         if state is not None:
             self.module.load_state_dict(state)
-        groups = build.parameter_groups(self.module, DECAY)
-        self.optimizer = torch.optim.AdamW(groups, lr=LR)
-        self.schedule = build.one_cycle(self.optimizer, LR, 100)
+        groups = build.parameter_groups(self.module, DECAY, LR)
+        self.optimizer = torch.optim.AdamW(groups)
+        self.schedule = build.one_cycle(self.optimizer, 100)
 
     def step(self, batch: Any) -> dict[str, Tensor]:
         """One update; the gradient it was made with."""

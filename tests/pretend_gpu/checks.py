@@ -133,7 +133,7 @@ def universal(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, An
     feed, model = _open(config, 1, ranks, folder)
     batches = feed.epoch(0)
     engine.train_step(model, next(batches), clipping=1.0)
-    checkpoints.save(model, folder, Progress(step=1, done=1), ranks)
+    checkpoints.save(model, folder, Progress(step=1, done=1), ranks, "")
     root, tag = folder / "checkpoints", "step00000001"
     state = torch.load(root / tag / "rank_0.pt", weights_only=True)
     del state["cuda_rng"]
@@ -149,7 +149,12 @@ def universal(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, An
 def commands(config: Config, ranks: engine.Ranks) -> Iterator[tuple[str, Callable[[], object]]]:
     """Each command on the run that the first trains, of stage 3, which has all parts."""
     run, store = Path(config.run.folder), read_store(Path(config.data.store))
-    yield "train", lambda: trainer._train(config, store, [3], ranks, resume=False)
+
+    def train() -> None:
+        with engine.Watch(config.runtime.timeout) as watch:
+            trainer._train(config, store, [3], ranks, watch, resume=False)
+
+    yield "train", train
     for name in ("attend", "class_activation", "gather_affine_normalise"):
         # What is measured has to be there, so PyTorch computes what the kernels do not.
         setattr(fused, name, getattr(reference, name))
