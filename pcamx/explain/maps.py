@@ -53,7 +53,7 @@ def answer(model: Pretrained, films: Sequence[Reading], kind: MapKind) -> list[A
     return answers(model, films, [kind])[kind.key]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def answers(
     model: Pretrained, films: Sequence[Reading], kinds: Sequence[MapKind]
 ) -> dict[str, list[Answer]]:
