@@ -3,10 +3,10 @@
 from pcamx.config.checks import ConfigError
 from pcamx.config.file import as_tree, changed, differences, dump, load
 from pcamx.config.instruments import DeepSpeed, FlopsProfiler, Monitor
-from pcamx.config.tree import (
+from pcamx.config.sections import (
+    TIMM,
     Attention,
     Augment,
-    Config,
     Data,
     Layout,
     Model,
@@ -16,9 +16,11 @@ from pcamx.config.tree import (
     Runtime,
     Stage,
 )
+from pcamx.config.tree import Config
 from pcamx.config.yaml_text import read_yaml, settings
 
 __all__ = [
+    "TIMM",
     "Attention",
     "Augment",
     "Config",

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pcamx.catalogue import TRAINABLES
 from pcamx.config.checks import ConfigError
-from pcamx.config.tree import Config, Stage
+from pcamx.config.sections import Stage
+from pcamx.config.tree import Config
 from pcamx.config.yaml_text import read_yaml, write_yaml
 
 

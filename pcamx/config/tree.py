@@ -1,239 +1,22 @@
-"""Every key of a run: one tree of frozen dataclasses, whose defaults are those that ship."""
+"""A run's config: one tree of the sections, and what must hold between them."""
 
-import difflib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pcamx.catalogue import TRAINABLES, StageId, trainable
-from pcamx.config.checks import ConfigError, in_range, not_empty
+from pcamx.config.checks import ConfigError
 from pcamx.config.instruments import DeepSpeed
-
-Layout = Literal["bottleneck", "basic", "bottleneck_stride8"]
-"""Of the paper's 23 layers, see `pcamx.model.encoder`."""
-Pooling = Literal["mean", "lse", "top"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """Where a run lives and what makes it repeatable."""
-
-    folder: str
-    """Checkpoints, metrics and reports go here; relative to the working directory."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        not_empty("run.folder", self.folder)
-        in_range("run.seed", self.seed, 0, 2**31 - 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
-    """The prepared store and how its films reach the device."""
-
-    store: str
-    """Folder that `pcamx prepare` wrote."""
-    canvas: int = 320
-    """Side of the square canvas in pixels; a multiple of 16, the network's stride."""
-    feed: Literal["resident", "stream"] = "resident"
-    """resident: decode once, keep uint8 canvases, on the GPU if it has room, else in the host's
-    memory, once for all its ranks. stream: decode each epoch."""
-    cache: str = ""
-    """Folder that keeps resident's canvases, one byte a pixel, for the next run; relative to the
-    working directory, STORE/cache if empty. It may be deleted."""
-    balanced: bool = False
-    """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long.
-    Stage 3's marked films are among them, and where they are more than half the rest is normal."""
-    marked: int = 100
-    """How many marked training films stage 3 may learn from, drawn by the seed."""
-    threads: int = 2
-    """CPU threads of the decoder, per rank."""
-
-    def __post_init__(self) -> None:
-        not_empty("data.store", self.store)
-        in_range("data.canvas", self.canvas, 32, 4096)
-        if self.canvas % 16:
-            raise ConfigError(f"data.canvas: {self.canvas} is not a multiple of 16")
-        in_range("data.marked", self.marked, 0, 10**9)
-        in_range("data.threads", self.threads, 1, 1024)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augment:
-    """Random changes of a training film; each figure is the largest change, 0 turns it off."""
-
-    flip: bool = True
-    """Mirror left and right with probability 1/2."""
-    rotate: float = 15.0
-    """Degrees to either side."""
-    scale: float = 0.1
-    """Relative: 0.1 zooms by 0.9 to 1.1."""
-    shift: float = 0.05
-    """Of the canvas side, along each axis."""
-    brightness: float = 0.2
-    """Relative: grey levels times 0.8 to 1.2."""
-
-    def __post_init__(self) -> None:
-        in_range("augment.rotate", self.rotate, 0, 180)
-        for name in ("scale", "shift", "brightness"):
-            in_range(f"augment.{name}", getattr(self, name), 0, 0.9)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
-    """The network, which ends in 128 filters and a pooled linear classifier."""
-
-    encoder: str = "bottleneck"
-    """Of the paper's 23 layers bottleneck, basic or bottleneck_stride8, whose maps are twice as
-    fine each way; or timm:NAME, a backbone of timm such as timm:resnet18 (pcamx[encoders])."""
-    weights: str = ""
-    """What a timm backbone starts from where a stage's init_from is scratch: nothing if empty, a
-    local safetensors file or state dict, or timm, which fetches its own."""
-    frozen: Literal[0, 4, 8, 16] = 0
-    """The stride up to whose maps a timm backbone stays as it came; 0 trains all of it."""
-    pooling: Pooling = "mean"
-    """Of each class's map to its logit: the paper's mean over the cells, the logarithm of the mean
-    exponential, or the mean of the top 2 % of the cells."""
-
-    def __post_init__(self) -> None:
-        timm = self.encoder.startswith("timm:") and len(self.encoder) > len("timm:")
-        if not timm and self.encoder not in (layouts := get_args(Layout)):
-            near = difflib.get_close_matches(self.encoder, layouts, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"model.encoder: {self.encoder!r} is not one of {', '.join(layouts)}, or a timm "
-                f"backbone such as timm:resnet18{hint}"
-            )
-        for key in ("weights", "frozen"):
-            if getattr(self, key) and not timm:
-                raise ConfigError(f"model.{key}: only a timm backbone has it; leave it out")
-        if self.frozen and not self.weights:
-            raise ConfigError("model.frozen: fresh weights would stay so; name model.weights")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attention:
-    """From the class activation map to the masked image."""
-
-    mask_class: Literal["abnormal", "predicted", "label"] = "abnormal"
-    """Whose map masks the image. `label` leaks the label into the mask: for comparison only."""
-    mask_from: Literal["map", "decoder"] = "map"
-    """What masks the image in stage 3: the class's map, or the decoder's answer."""
-    omega: float = 10.0
-    """Slope of the mask M = sigmoid(omega (A - sigma)); A is the min-max normalised map."""
-    sigma: float = 0.5
-    mask_grad: bool = True
-    """Whether gradients flow through the mask into features and weights."""
-    batch_norm: Literal["batch", "running", "updated"] = "batch"
-    """How the second pass normalises: by its own batch, by the running statistics, or by its own
-    batch and into the running statistics, as an ordinary forward does."""
-
-    def __post_init__(self) -> None:
-        in_range("attention.omega", self.omega, 1e-3, 1e4)
-        in_range("attention.sigma", self.sigma, 0, 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """Eq. (3) and (4): L = (1 - lambda) L1 + lambda L2 + lambda' L3."""
-
-    schedule: Literal["rescaled", "paper", "constant", "none"] = "rescaled"
-    """lambda of the running training accuracy P. paper: e^(P-1). rescaled: 0 at chance.
-    constant: 1/2. none: 0, so that only L1 counts: stage 1 trained on, the control."""
-    lesion_weight: float = 10.0
-    """lambda', the weight of L3; `configs/paper.yaml` has 1."""
-    lesion_loss: Literal["mse", "bce_dice"] = "bce_dice"
-    """L3 of a film: squared error, or binary cross-entropy plus the soft Dice loss."""
-    lesion_share: float = 0.0
-    """Share of the pixels' weight that lies on lesion pixels; 0 is the plain mean over pixels."""
-    normal_films: bool = False
-    """Whether normal films teach the decoder an empty answer: half of L3 is then theirs."""
-    marked_per_batch: int = 4
-    """Marked films in each global batch of stage 3, at least 1."""
-    map_weight: float = 0.0
-    """Weight of a loss between the marks and the classifier's own map in stage 3."""
-    map_loss: Literal["pointing", "energy", "bce", "l1", "gain"] = "pointing"
-    """Which: -log of the softmax's mass inside the mark, 1 - share of the positive map inside it,
-    cross-entropy of each cell, absolute or squared error of the normalised map."""
-    erase_weight: float = 0.0
-    """Weight of: a marked film with its lesion erased is normal, with another patch abnormal."""
-    agreement_weight: float = 0.0
-    """Weight of the divergence of map and decoder on abnormal films, which moves the map alone."""
-    reasons_weight: float = 0.0
-    """Weight of the squared input gradients outside the marks (right for the right reasons)."""
-
-    def __post_init__(self) -> None:
-        in_range("objective.lesion_weight", self.lesion_weight, 0, 1e6)
-        in_range("objective.lesion_share", self.lesion_share, 0, 1)
-        in_range("objective.marked_per_batch", self.marked_per_batch, 1, 10**6)
-        for name in ("map", "erase", "agreement", "reasons"):
-            in_range(f"objective.{name}_weight", getattr(self, f"{name}_weight"), 0, 1e6)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """Length, step size and start of one stage."""
-
-    epochs: int
-    lr: float = 1.0e-3
-    """Peak of the one-cycle schedule."""
-    backbone_lr: float = 1.0
-    """Step size of a timm backbone, as a share of `lr`."""
-    init_from: str = "scratch"
-    """scratch, the section of an earlier stage of this run such as stage1, or the path of a
-    weights.pt."""
-
-    def __post_init__(self) -> None:
-        in_range("epochs", self.epochs, 1, 10**6)
-        in_range("lr", self.lr, 1e-9, 1e3)
-        in_range("backbone_lr", self.backbone_lr, 0, 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Runtime:
-    """How the run is spread over devices."""
-
-    batch_size: int
-    """Of all ranks together; a multiple of the number of ranks."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO; what is sharded over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 runs through autocast: weights and batch norm stay float32."""
-    impl: Literal["auto", "triton", "reference"] = "auto"
-    """Which implementation of the operations in `pcamx.ops` runs; auto: Triton's on a GPU."""
-    compile: Literal["off", "on", "reduce-overhead"] = "off"
-    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3. The last has a
-    GPU replay it as a CUDA graph, for small batches, where the host takes longer than the GPU."""
-    sync_batch_norm: bool = False
-    """Whether training normalises by the batch of all ranks instead of each rank's own part."""
-    gradient_clipping: float = 1.0
-    """Largest norm of the whole gradient; 0 leaves it as it is."""
-    weight_decay: float = 1.0e-2
-    log_every: int = 10
-    """Steps between two lines of metrics.jsonl; the only steps that wait for the device."""
-    save_every: int = 200
-    """Steps between two checkpoints; each epoch's end is one as well."""
-    timeout: float = 120.0
-    """Seconds without progress in the midst of steps (10 times the slowest step, if that is more)
-    after which all ranks end; half as long without a sign of life from one of them. Decoding,
-    compiling, validation and checkpoints may go half an hour without progress."""
-
-    def __post_init__(self) -> None:
-        in_range("runtime.batch_size", self.batch_size, 1, 10**7)
-        in_range("runtime.gradient_clipping", self.gradient_clipping, 0, 1e6)
-        in_range("runtime.weight_decay", self.weight_decay, 0, 10)
-        in_range("runtime.log_every", self.log_every, 1, 10**9)
-        in_range("runtime.save_every", self.save_every, 1, 10**9)
-        in_range("runtime.timeout", self.timeout, 1, 10**6)
-        if self.sync_batch_norm and self.compile != "off":
-            raise ConfigError(
-                "runtime.sync_batch_norm: its sums over the ranks cannot be in torch.compile's "
-                "graph; set it to false, or runtime.compile to off"
-            )
-        if self.compile != "off" and self.zero_stage == 3:
-            raise ConfigError(
-                "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
-                "to compile; set runtime.zero_stage to 0, 1 or 2"
-            )
+from pcamx.config.sections import (
+    ONLY_TIMM,
+    Attention,
+    Augment,
+    Data,
+    Model,
+    Objective,
+    Run,
+    Runtime,
+    Stage,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,7 +57,8 @@ class Config:
         return [e.key for e in TRAINABLES if self.stages.get(e.section) is not None]
 
     def __post_init__(self) -> None:
-        _check_stages(self.stages, timm=self.model.encoder.startswith("timm:"))
+        _check_starts(self.stages)
+        _check_backbone(self)
         if self.objective.marked_per_batch >= self.runtime.batch_size:
             raise ConfigError(
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
@@ -294,20 +78,23 @@ class Config:
             )
 
 
-def _check_stages(stages: dict[str, Stage | None], *, timm: bool) -> None:
+def _check_starts(stages: dict[str, Stage | None]) -> None:
     """Raise ConfigError unless every stage starts from what was trained before it."""
     sections = [entry.section for entry in TRAINABLES]
     for number, entry in enumerate(TRAINABLES):
         stage = stages.get(entry.section)
         start = stage.init_from if stage else ""
         where = f"stages.{entry.section}.init_from"
-        if stage and stage.backbone_lr != 1 and not timm:
-            raise ConfigError(
-                f"stages.{entry.section}.backbone_lr: only a timm backbone has it; leave it out"
-            )
         if start in sections and not entry.classifies:
             raise ConfigError(
                 f"{where}: {start} has learned from more than the marks; set it to scratch"
             )
         if start in sections[number:]:
             raise ConfigError(f"{where}: {start} does not come before {entry.title}")
+
+
+def _check_backbone(config: Config) -> None:
+    """Raise ConfigError where a stage has a step size for a backbone that there is not."""
+    for section, stage in config.stages.items():
+        if stage and stage.backbone_lr != 1 and not config.model.timm:
+            raise ConfigError(f"stages.{section}.backbone_lr: {ONLY_TIMM}")

@@ -15,7 +15,7 @@ from pcamx.config import Attention, Model
 from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import Encoder
 from pcamx.model.head import Head
-from pcamx.model.timm_encoder import PREFIX, TimmEncoder
+from pcamx.model.timm_encoder import TimmEncoder
 from pcamx.ops import Impl
 from pcamx.types import ABNORMAL, NORMAL
 
@@ -81,7 +81,7 @@ class Segmenter(nn.Module):
 
 def build_encoder(model: Model) -> Encoder | TimmEncoder:
     """Return the encoder that the config names, with fresh weights."""
-    if model.encoder.startswith(PREFIX):
+    if model.timm:
         return TimmEncoder(model.encoder, model.frozen)
     layout: Any = model.encoder  # checked by the config
     return Encoder(layout)

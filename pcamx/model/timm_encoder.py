@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcamx.config import TIMM
 from pcamx.errors import PcamxError
 from pcamx.model.encoder import FILTERS
 
-PREFIX = "timm:"
 TAPS = (4, 8, 16, 32)
 """Strides of the backbone's maps that are used; the last is added to the one before."""
 _PROBE = 128
@@ -52,7 +52,8 @@ class TimmEncoder(nn.Module):
         for layer in (self.lateral, self.top):
             if layer is not None:
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        self._centres = dict(zip(strides, centres(name), strict=True))
+        self._strides = strides
+        self._centres = dict(zip((s for s in TAPS if s in widths), centres(name), strict=True))
         self._moved = round(self._centres[16] - _middle(16))
         self._frozen = _modules_before(self.backbone, frozen) if frozen else []
         for module in self._frozen:
@@ -73,27 +74,27 @@ class TimmEncoder(nn.Module):
         """Return `forward`'s maps, and the one at stride 8 to which the last has a graph."""
         with torch.enable_grad():
             maps = self._maps(image_B1HW.detach().requires_grad_())
-            return self._features(maps), maps[1]
+            return self._features(maps), maps[8]
 
     def placed(self, source_BKhw: Tensor) -> Tensor:
         """Return what belongs to `tracked`'s source, such as its gradient, as its map lies."""
-        return self._put_back(source_BKhw, TAPS[1])
+        return self._put_back(source_BKhw, 8)
 
-    def _maps(self, image_B1HW: Tensor) -> list[Tensor]:
+    def _maps(self, image_B1HW: Tensor) -> dict[int, Tensor]:
+        """The backbone's maps, by stride."""
         B, _, H, W = image_B1HW.shape
         # As in the paper's encoder: a view whose strides say channels_last.
         image_B1HW = image_B1HW.reshape(B, H, W, 1).permute(0, 3, 1, 2)
         maps: list[Tensor] = self.backbone(_shifted(image_B1HW, self._moved))
-        return maps
+        return dict(zip(self._strides, maps, strict=True))
 
-    def _features(self, maps: list[Tensor]) -> list[Tensor]:
-        four_BKhw, eight_BKhw = (self._put_back(maps[i], TAPS[i]) for i in (0, 1))
-        return [four_BKhw, eight_BKhw, self._last(maps)]
+    def _features(self, maps: dict[int, Tensor]) -> list[Tensor]:
+        return [self._put_back(maps[4], 4), self._put_back(maps[8], 8), self._last(maps)]
 
-    def _last(self, maps: list[Tensor]) -> Tensor:
-        x_BKhw: Tensor = self.lateral(maps[2])
+    def _last(self, maps: dict[int, Tensor]) -> Tensor:
+        x_BKhw: Tensor = self.lateral(maps[16])
         if self.top is not None:
-            x_BKhw = x_BKhw + self._finer(self.top(maps[3]), x_BKhw.shape[-2:])
+            x_BKhw = x_BKhw + self._finer(self.top(maps[32]), x_BKhw.shape[-2:])
         features_BKhw: Tensor = F.relu(self.norm(x_BKhw))
         return features_BKhw
 
@@ -136,30 +137,27 @@ def _shifted(x_BKhw: Tensor, by: int) -> Tensor:
 
 def input_scale(name: str) -> tuple[float, float]:
     """Return mean and standard deviation, in grey levels of 0..255, that the weights expect."""
-    cfg = _timm().models.get_pretrained_cfg(name.removeprefix(PREFIX))
+    cfg = _timm().models.get_pretrained_cfg(name.removeprefix(TIMM))
     if cfg is None:
-        raise PcamxError(f"model.encoder: timm knows no {name.removeprefix(PREFIX)}")
+        raise PcamxError(f"model.encoder: timm knows no {name.removeprefix(TIMM)}")
     return 255 * sum(cfg.mean) / len(cfg.mean), 255 * sum(cfg.std) / len(cfg.std)
 
 
 def _backbone(name: str) -> Any:
     timm = _timm()
-    known = name.removeprefix(PREFIX)
+    known = name.removeprefix(TIMM)
     try:
-        probe = timm.create_model(known, features_only=True, in_chans=1, pretrained=False)
-        found = list(probe.feature_info.reduction())
-        if not {4, 8, 16} <= set(found):
-            raise PcamxError(
-                f"model.encoder: {known} gives maps at strides {found}; one with 4, 8 and 16 is "
-                "needed, such as timm:resnet18"
-            )
-        taken = [found.index(stride) for stride in TAPS if stride in found]
-        return timm.create_model(
-            known, features_only=True, in_chans=1, pretrained=False, out_indices=taken
-        )
+        backbone = timm.create_model(known, features_only=True, in_chans=1, pretrained=False)
+        found = list(backbone.feature_info.reduction())
     except (RuntimeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise PcamxError(f"model.encoder: timm cannot make {known}: {reason}") from None
+    if not {4, 8, 16} <= set(found):
+        raise PcamxError(
+            f"model.encoder: {known} gives maps at strides {found}; one with 4, 8 and 16 is "
+            "needed, such as timm:resnet18"
+        )
+    return backbone
 
 
 def _timm() -> Any:
@@ -172,13 +170,14 @@ def _timm() -> Any:
     return timm
 
 
-def _modules_before(backbone: nn.Module, stride: int) -> list[nn.Module]:
+def _modules_before(backbone: Any, stride: int) -> list[nn.Module]:
     """The backbone's innermost modules that its map of ``stride`` depends on, by the gradient."""
     image = torch.zeros(1, 1, 64, 64)
     backbone.eval()
     maps = backbone(image)
     inputs = [p for p in backbone.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(maps[TAPS.index(stride)].sum(), inputs, allow_unused=True)
+    place = backbone.feature_info.reduction().index(stride)
+    grads = torch.autograd.grad(maps[place].sum(), inputs, allow_unused=True)
     reached = {id(p) for p, grad in zip(inputs, grads, strict=True) if grad is not None}
     backbone.train()
     return [
@@ -203,6 +202,8 @@ def centres(name: str) -> tuple[float, ...]:
     found = []
     maps = backbone(image * 1e-3)
     for map_BKhw, stride in zip(maps, backbone.feature_info.reduction(), strict=True):
+        if stride not in TAPS:
+            continue
         cell = map_BKhw.shape[-1] // 2
         seen = map_BKhw[0, :, cell, cell].sum()
         (grad_11HW,) = torch.autograd.grad(seen, image, retain_graph=True)
@@ -232,7 +233,7 @@ def timm_state(name: str) -> dict[str, Tensor]:
     """Return the state dict of timm's own weights, of one grey channel; PcamxError if none."""
     timm = _timm()
     try:
-        model = timm.create_model(name.removeprefix(PREFIX), pretrained=True, in_chans=1)
+        model = timm.create_model(name.removeprefix(TIMM), pretrained=True, in_chans=1)
     except Exception as error:
         # The hub's client raises whatever its transport does.
         raise PcamxError(

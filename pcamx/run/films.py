@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pcamx.config import Model
 from pcamx.data.store import Store, read_store
-from pcamx.model.timm_encoder import PREFIX, input_scale
+from pcamx.model.timm_encoder import input_scale
 
 
 def read_films(folder: Path, model: Model) -> Store:
@@ -15,7 +15,7 @@ def read_films(folder: Path, model: Model) -> Store:
     Raises PcamxError where the store cannot be read, or timm or its backbone is missing.
     """
     store = read_store(folder)
-    if not model.encoder.startswith(PREFIX):
+    if not model.timm:
         return store
     mean, std = input_scale(model.encoder)
     return replace(store, mean=mean, std=std)
