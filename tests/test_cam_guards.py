@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -162,6 +162,14 @@ def test_refuses_what_is_no_batch_of_images(x: Any, message: str) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """As at a terminal: a process started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _interrupt(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
@@ -170,6 +178,7 @@ def _fail(*_: object) -> None:
     raise RuntimeError("out of paper")
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 @pytest.mark.parametrize(
     ("trouble", "error"), [(_interrupt, KeyboardInterrupt), (_fail, RuntimeError)]
 )
@@ -186,6 +195,7 @@ def test_the_model_is_as_it_was_whatever_happens(
     assert not F.relu(PositiveCAM(model)(images(), 0)).isnan().any()  # and the lock is free
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_while_the_model_is_put_back() -> None:
     """A layer whose mode, as it is put back, brings the Ctrl-C: those behind are put back too."""
 

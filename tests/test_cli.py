@@ -180,7 +180,8 @@ def _unmarked(film: Film) -> Film:
 
 
 def test_all_is_well(check: Any) -> None:
-    check([1, 2, 3])
+    """What every refusal below changes one thing of."""
+    check([1, 2, 3])  # raises PcamxError if not
 
 
 def test_stage_3_without_marks_is_said_before_stage_1(check: Any, store_folder: Path) -> None:
@@ -255,7 +256,10 @@ def test_config_of_a_run_that_never_began_does_not_bind(
 ) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
-    check([1], {"runtime.batch_size": 4})
+    check([1], {"runtime.batch_size": 4})  # raises PcamxError if it binds
+    (tmp_path / "run/stage1").mkdir()
+    with pytest.raises(PcamxError, match="another config"):
+        check([1], {"runtime.batch_size": 4}, resume=True)
 
 
 def test_resume_with_a_damaged_checkpoint(check: Any, tmp_path: Path) -> None:
