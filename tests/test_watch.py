@@ -9,6 +9,7 @@ import processes
 import pytest
 
 from pcamx import config as configs
+from pcamx.engine import watch
 from pcamx.engine.watch import LONG, Pulse, fault
 from pcamx.run import checkpoints
 from pcamx.training import preflight
@@ -21,6 +22,17 @@ def pulses(**changes: dict[str, Any]) -> dict[int, Pulse]:
         facts: dict[str, Any] = {"doing": f"step {rank}", "heard": 90.0, "patience": 30.0}
         found[rank] = Pulse(f"host{rank}", 100 + rank, **(facts | changes.get(f"r{rank}", {})))
     return found
+
+
+@pytest.mark.parametrize("meeting", ["127.0.0.1", "localhost"])
+def test_one_host_listens_on_its_loopback_alone(
+    monkeypatch: pytest.MonkeyPatch, meeting: str
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", meeting)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert watch._interface() in {"127.0.0.1", "::1"}
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    assert watch._interface() == ""
 
 
 def test_all_is_well() -> None:

@@ -30,6 +30,7 @@ _SLOWER = 10
 _PATIENCE = 5.0
 """Seconds that one rank has to speak for all, after which a launcher has ended the others."""
 _LARGEST = 2000  # bytes of a datagram
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class Watch:
         self.rank, world = dist.get_rank(), dist.get_world_size()
         self._socket = socket.socket(_family(), socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(("", 0))
+        self._socket.bind((_interface(), 0))
         ours = [_address(), self._socket.getsockname()[1], os.getpid(), secrets.token_hex(8)]
         hosts, found = HostRanks().gather(socket.gethostname()), HostRanks().gather(ours)
         self._peers = {rank: tuple(found[rank][:2]) for rank in range(world) if rank != self.rank}
@@ -191,6 +192,11 @@ class Watch:
 
 def _family() -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in _address() else socket.AF_INET
+
+
+def _interface() -> str:
+    """Where pulses are taken: the loopback alone where the ranks meet there, else every one."""
+    return _address() if os.environ["MASTER_ADDR"] in _LOOPBACK else ""
 
 
 def _address() -> str:
