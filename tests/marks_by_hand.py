@@ -29,9 +29,7 @@ L_ROWS = [[1, 0, 0], [1, 0, 0], [1, 1, 1]]
 def mask(kind: str) -> NDArray[np.uint8]:
     """What each must become."""
     want = np.zeros((H, W), np.uint8)
-    if kind == "polygon":
-        want[2:7, 4:9] = 255  # with its outline
-    elif kind == "box":
+    if kind in ("polygon", "box"):
         want[2:6, 4:8] = 255
     else:
         want[2:5, 4:7] = np.array(L_ROWS, np.uint8) * 255

@@ -1,5 +1,7 @@
 """COCO and Label Studio in the matrix of marks."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from marks_truth import (
     W,
     Write,
     as_json,
+    as_text,
     b64,
     box,
     flat,
@@ -31,6 +34,16 @@ def coco(*drawn: dict[str, Any], name: str = "ap.png", categories: Any = ("lesio
     images = [{"id": 1, "file_name": name, "width": W, "height": H}]
     named = [{"id": k, "name": label} for k, label in enumerate(categories, 1)]
     return as_json({"images": images, "annotations": marks, "categories": named})
+
+
+def with_points(write: Write) -> Write:
+    """The same with every id a float, as pandas writes a column with gaps."""
+
+    def written(folder: Path) -> Path:
+        file = write(folder)
+        return as_text(file, re.sub(r'(id": \d+)', r"\1.0", file.read_text()))
+
+    return written
 
 
 BBOX = {"bbox": [5, 4, 12, 9]}
@@ -65,6 +78,7 @@ COCO = [
         {AP: BOX},
         says=("damaged: annotation 2 of ap.png: the run lengths do not fill 40 x 30",),
     ),
+    Case("ids with a point", with_points(coco(BBOX)), {AP: BOX}, labels=("lesion",)),
     Case(
         "class with a point",
         coco(BBOX, {"bbox": [30, 20, 5, 5], "category_id": 2}, categories=("1.0", "2.0")),

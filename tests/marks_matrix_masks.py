@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def image(pixels: Any, suffix: str = ".png", **save: Any) -> Write:
+def image(pixels: Any, suffix: str = ".png", name: str = "ap", **save: Any) -> Write:
     def write(folder: Path) -> Path:
-        (folder / "masks").mkdir()
+        (folder / "masks").mkdir(exist_ok=True)
         drawn = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-        drawn.save(folder / "masks" / f"ap{suffix}", **save)
+        drawn.save(folder / "masks" / f"{name}{suffix}", **save)
         return folder / "masks"
 
     return write
@@ -91,6 +91,14 @@ MASKS = [
         image(np.where(box(6, 5, 8, 6), 128, _one * 255).astype(np.uint8)),
         {AP: PAINTED},
         says=("greys: ap.png (128, 255)",),
+    ),
+    Case(
+        "no background",
+        lambda folder: (
+            image(np.full((W, H), 255, np.uint8), name="lat")(folder) and image(_one)(folder)
+        ),
+        {AP: PAINTED},
+        says=("damaged: lat.png: no pixel is black or transparent; paint the background black",),
     ),
     *(Case(f"EXIF {k}", turned(k), {AP: PAINTED}) for k in range(2, 9)),
     Case(

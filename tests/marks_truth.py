@@ -31,7 +31,7 @@ class Case(NamedTuple):
     exact: dict[str, Bits]
     """Film > its pixels."""
     near: dict[str, Bits] = {}
-    """Film > its pixels, but for those along the edge: vertices lie in the middle of pixels."""
+    """Film > its pixels, but for two: curves are drawn with corners, shares with few digits."""
     says: tuple[str, ...] = ()
     """Problems: `kind: text`, each the beginning of one."""
     labels: tuple[str, ...] = ()
@@ -75,14 +75,6 @@ def turned_box(cx: float, cy: float, w: float, h: float, degrees: float) -> Bits
     along = (x - cx) * math.cos(t) + (y - cy) * math.sin(t)
     across = (y - cy) * math.cos(t) - (x - cx) * math.sin(t)
     return (abs(along) < w / 2) & (abs(across) < h / 2)
-
-
-def grown(bits: Bits) -> Bits:
-    """With the eight neighbours of each pixel."""
-    padded = np.pad(bits, 1)
-    shifts = [(r, c) for r in range(3) for c in range(3)]
-    height, width = bits.shape
-    return np.logical_or.reduce([padded[r : r + height, c : c + width] for r, c in shifts])
 
 
 BOX = box(5, 4, 17, 13)

@@ -126,6 +126,27 @@ def test_high_bit_by_hand(signed: bool) -> None:
         assert np.abs(shown(film) - share * 65535).max() <= 0.5
 
 
+@pytest.mark.parametrize("stored", [9, 10, 11])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bits_that_the_header_does_not_count_are_named(stored: int, signed: bool) -> None:
+    """Cut off, the film would wrap around; an overlay above the values is still left out."""
+    words = RAMP.astype(int) - 2048 if signed else RAMP
+    film = dicoms.dataset(words.astype(np.int16 if signed else np.uint16), bits=stored)
+    assert refusal(film) == f"its pixels use 12 bits, its BitsStored says {stored}"
+    film = packed(dicoms.stream("jpeg2000", RAMP, 12), uid.JPEG2000Lossless, BitsStored=stored)
+    film.HighBit = stored - 1
+    assert refusal(film) == f"its pixels use 12 bits, its BitsStored says {stored}"
+    overlay = RAMP.copy()
+    overlay[5:9, 5:20] |= 0x9000
+    assert np.array_equal(read_dicom(content(dicoms.dataset(overlay))).grey_HW, RAMP)
+
+
+def test_a_stream_of_more_bits_than_are_allocated_is_of_values() -> None:
+    film = packed(dicoms.stream("jpeg2000", RAMP, 12), uid.JPEG2000Lossless)
+    film.BitsAllocated, film.BitsStored, film.HighBit = 8, 8, 7
+    assert np.array_equal(read_dicom(content(film)).grey_HW, RAMP)
+
+
 def test_a_high_bit_that_is_wrong_is_named() -> None:
     assert refusal(dicoms.dataset(RAMP, HighBit=15)) == (
         "its HighBit is 15, its pixels lie in the lower 12 bits"
@@ -306,11 +327,14 @@ def test_presentation_lut_shape() -> None:
 # Files without a preamble or file meta
 
 
-@pytest.mark.parametrize("implicit", [False, True])
-def test_a_film_without_preamble_and_file_meta(tmp_path: Path, implicit: bool) -> None:
+@pytest.mark.parametrize("encoded", ["implicit", "explicit", "big endian"])
+def test_a_film_without_preamble_and_file_meta(tmp_path: Path, encoded: str) -> None:
+    little = encoded != "big endian"
     film = dicoms.dataset(RAMP, VOILUTSequence=[dicoms.table(np.arange(4096), 0, 12)])
+    film.PixelData = RAMP.astype("<u2" if little else ">u2").tobytes()
     del film.file_meta
-    encoding = {"implicit_vr": implicit, "little_endian": True, "enforce_file_format": False}
+    encoding = {"implicit_vr": encoded == "implicit", "little_endian": little}
+    encoding["enforce_file_format"] = False
     (tmp_path / "a.png").write_bytes(content(film, **encoding))
     found = read_film(tmp_path / "a.png")
     assert found.kind == "DICOM"

@@ -12,6 +12,7 @@ from marks_by_hand import FILMS
 from PIL import Image
 
 from pcamx.data.marks import Marks, Mask, read_marks
+from pcamx.data.marks.shapes import Polygon, draw
 from pcamx.errors import PcamxError
 
 
@@ -66,10 +67,39 @@ def test_marks_of_a_film_are_put_together(tmp_path: Path) -> None:
     tree["images"].append({"id": 8, "file_name": "of another set.png"})  # unmarked: no matter
     file.write_text(json.dumps(tree))
     want = by_hand.mask("polygon")
-    want[5:10, 15:] = 255
+    want[5:9, 15:] = 255
     found = masks(file)["a/x.jpg"]
     assert found is not None and np.array_equal(found, want)
     assert read_marks(file, FILMS).unmarked == 1
+
+
+OUTLINES = {
+    "a box's corners": [(3, 2), (11, 2), (11, 8), (3, 8)],  # 8 x 6 pixels
+    "past the film": [(-4.0, -3.0), (30.0, 4.0), (9.0, 25.0)],
+    "a star, its middle hollow": [(10, 0.2), (13.1, 9.6), (5.2, 3.8), (14.8, 3.8), (6.9, 9.6)],
+    "dented": [(2.2, 1.1), (17.7, 1.4), (16.2, 8.8), (9.1, 4.3), (3.3, 9.4)],
+    "one pixel": [(4.4, 4.4), (4.6, 4.4), (4.5, 4.6)],
+}
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_pixels_of_a_polygon(name: str) -> None:
+    """By whether a centre lies in it: even-odd along a ray to the right."""
+    ring = OUTLINES[name]
+    want = np.zeros((10, 20), bool)
+    for row, column in np.ndindex(want.shape):
+        for (x0, y0), (x1, y1) in zip(ring, ring[1:] + ring[:1], strict=True):
+            if (y0 > row + 0.5) != (y1 > row + 0.5):
+                cut = x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+                want[row, column] ^= column + 0.5 < cut
+    assert want.any() and np.array_equal(draw([Polygon((tuple(ring),))], (20, 10)) > 0, want)
+
+
+def test_a_crack_between_centres_is_its_outline() -> None:
+    crack = Polygon((((3.0, 4.6), (9.0, 4.6), (9.0, 4.9), (3.0, 4.9)),))
+    want = np.zeros((10, 20), np.uint8)
+    want[4, 3:10] = 255
+    assert np.array_equal(draw([crack], (20, 10)), want)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +127,7 @@ def test_pixels_of_a_box(
 def test_turned_rectangles_and_ellipses(tmp_path: Path) -> None:
     """Label Studio turns a rectangle about its left upper corner, CVAT about its middle."""
     want = np.zeros((10, 20), np.uint8)
-    want[2:7, 4:9] = 255
+    want[2:6, 4:8] = 255
     # 90 degrees clockwise about (8, 2): the corner at its left, the rectangle below it.
     file = by_hand.label_studio(tmp_path, "box")
     tree = json.loads(file.read_text())
@@ -111,7 +141,7 @@ def test_turned_rectangles_and_ellipses(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('xtl="4.0" ytl="2.0" xbr="8.0" ybr="6.0"', wide))
     found = masks(file)["a/x.jpg"]
     want = np.zeros((10, 20), np.uint8)
-    want[1:8, 5:8] = 255
+    want[1:7, 5:7] = 255
     assert found is not None and np.array_equal(found, want)
     circle = {"points": [[10, 5], [13, 5]], "shape_type": "circle", "label": ""}
     file = by_hand.labelme(tmp_path, "box")
@@ -119,8 +149,8 @@ def test_turned_rectangles_and_ellipses(tmp_path: Path) -> None:
     file.write_text(json.dumps(tree | {"shapes": [circle]}))
     found = masks(file)["a/x.jpg"]
     rows, columns = np.nonzero(found)  # type: ignore[arg-type]
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 8, 7, 13)
-    assert len(rows) == pytest.approx(np.pi * 3.5**2, rel=0.15)  # its outline included
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 7, 7, 12)
+    assert len(rows) == pytest.approx(np.pi * 3**2, rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["COCO", "Pascal VOC", "LabelMe", "Label Studio", "CVAT"])

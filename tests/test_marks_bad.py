@@ -46,7 +46,7 @@ def change(file: Path, edit: Any) -> Path:
         ({"width": 0}, {}, "the image is 0 x 10"),
         ({"height": -10}, {}, "height is -10"),
         ({"height": 1.5}, {}, "height is 1.5"),
-        ({"id": None}, {}, "image id None is neither"),
+        ({"id": None}, {}, "image id missing is neither"),
         ({"id": [7]}, {}, "image id [7] is neither"),
         ({"file_name": 3}, {}, "file_name of 7 is 3, not a text"),
         ({"file_name": "a\nb\x1b[0m"}, {}, "not used: a?b?[0m; check"),

@@ -129,7 +129,7 @@ def test_masks_of_one_class_each_number_it_too(tmp_path: Path) -> None:
             pixels_HW[2:4, 2 + 3 * k : 4 + 3 * k] = value
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(pixels_HW).save(tmp_path / f"{name}.png")
-    Image.fromarray(np.full((10, 10), 2, np.uint8)).save(tmp_path / "a" / "y.png")
+    Image.fromarray(np.pad(np.full((8, 8), 2, np.uint8), 1)).save(tmp_path / "a" / "y.png")
     with pytest.raises(PcamxError, match="marks of 2 classes, 1 2, 2 2; say which"):
         read_marks(tmp_path, FILMS)
     found = read_marks(tmp_path, FILMS, ["1"])
@@ -298,7 +298,7 @@ def test_masks_that_are_named_and_not_used(
     tmp_path: Path, content: bytes, suffix: str, message: str
 ) -> None:
     (tmp_path / f"x{suffix}").write_bytes(content)
-    Image.fromarray(np.ones((10, 10), np.uint8)).save(tmp_path / "z.png")
+    Image.fromarray(np.eye(10, dtype=np.uint8)).save(tmp_path / "z.png")
     films = FILMS | {"z.png": (10, 10)}
     found = read_marks(tmp_path, films)
     assert list(found.of) == ["z.png"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from marks_matrix import MATRIX
-from marks_truth import FILMS, grown
+from marks_truth import FILMS
 
 from pcamx.data.marks import read_marks
 
@@ -22,9 +22,7 @@ def test_the_mask_and_what_is_said(tmp_path: Path, name: str) -> None:
             assert np.array_equal(lesion, case.exact[film])
         else:
             want = case.near[film]
-            inner = ~grown(~want)
-            assert inner.sum() > 20
-            assert lesion[inner].all() and not lesion[~grown(want)].any()
+            assert want.sum() > 40 and np.count_nonzero(lesion != want) <= 2
     said = [f"{problem.kind}: {problem.text}" for problem in found.problems]
     assert len(said) == len(case.says), said
     assert all(text.startswith(start) for text, start in zip(said, case.says, strict=True)), said

@@ -52,13 +52,17 @@ def png(depth: int, colour: int, samples: np.ndarray) -> bytes:
 
 PNG, JPEG = encoded(L, "PNG"), encoded(L, "JPEG", quality=95)
 DEEP = GREY.astype(np.uint16) * 16
+FAINT = L.rotate(180).point(lambda level: max(level, 1))
+CLEAR = L.point(lambda level: 255 * (level > 60))
 
 SOUND: dict[str, bytes] = {
     "grey.png": PNG,
     "colour.png": encoded(RGB, "PNG"),
-    "alpha.png": encoded(Image.merge("LA", [L, L.rotate(180)]), "PNG"),
-    "rgba.png": encoded(Image.merge("RGBA", [*RGB.split(), L]), "PNG"),
-    "palette.png": encoded(RGB.quantize(64), "PNG", transparency=3),
+    "alpha.png": encoded(Image.merge("LA", [L, FAINT]), "PNG"),
+    "rgba.png": encoded(Image.merge("RGBA", [*RGB.split(), FAINT]), "PNG"),
+    "all clear.png": encoded(Image.merge("LA", [L, L.point(lambda _: 0)]), "PNG"),
+    "clear where black.png": encoded(L, "PNG", transparency=0),
+    "palette.png": encoded(RGB.quantize(64), "PNG"),
     "one bit.png": encoded(L.convert("1"), "PNG"),
     "12 of 16 bit.png": encoded(Image.fromarray(DEEP), "PNG"),
     "8 of 16 bit.png": encoded(Image.fromarray(GREY.astype(np.uint16)), "PNG"),
@@ -174,6 +178,17 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "CMYK JPEG": (lambda: encoded(RGB.convert("CMYK"), "JPEG"), "mode CMYK"),
     "16-bit RGB PNG": (lambda: png(16, 2, WIDE), "16 bits a channel in colour"),
     "16-bit alpha PNG": (lambda: png(16, 4, WIDE[..., :2]), "16 bits a channel in colour"),
+    "white under alpha": (lambda: encoded(Image.merge("LA", [L, CLEAR]), "PNG"), "transparent"),
+    "colour under alpha": (
+        lambda: encoded(Image.merge("RGBA", [*RGB.split(), CLEAR]), "PNG"),
+        "in part transparent, and not black underneath; save it without alpha",
+    ),
+    "a colour that is clear": (lambda: encoded(RGB, "PNG", transparency=(30, 20, 225)), "transp"),
+    "a grey that is clear": (lambda: encoded(L, "PNG", transparency=99), "transparent"),
+    "a deep grey that is clear": (
+        lambda: encoded(Image.fromarray(DEEP), "PNG", transparency=1600),
+        "transparent",
+    ),
     "turned in XMP": (xmp_turned, "metadata other than EXIF"),
     "turned TIFF": (lambda: encoded(L, "TIFF", tiffinfo={274: 6}), "turned TIFF"),
     "palette TIFF": (lambda: encoded(L.convert("P"), "TIFF"), "TIFF of mode P"),

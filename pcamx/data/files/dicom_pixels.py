@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pcamx.data.files import codestream
 from pcamx.data.files.dicom_attributes import whole
 from pcamx.data.files.image import UnfitError, check_size
+from pcamx.data.files.lookup import count_levels, look_up
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -134,7 +135,8 @@ def _cell(
             f"its BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} do not fit"
         )
     held = stream.bits if stream else 8 * words_HW.dtype.itemsize
-    if held < stored or stream and held == stored:  # a stream of values, not of words
+    if held < stored or stream and (held == stored or held > allocated):
+        # A stream of values, not of words.
         return Cell(0, held, bool(stream and stream.signed) or (signed and held == stored))
     if high >= held:
         raise UnfitError(f"its HighBit {high} is not in its pixels, which have {held} bits")
@@ -142,4 +144,28 @@ def _cell(
     lies_low = shift and not signed and not (words_HW >> stored).any()
     if lies_low and (words_HW & ((1 << shift) - 1)).any():
         raise UnfitError(f"its HighBit is {high}, its pixels lie in the lower {stored} bits")
-    return Cell(shift, stored, signed or bool(stream and stream.signed))
+    cell = Cell(shift, stored, signed or bool(stream and stream.signed))
+    _check_above(words_HW, cell, held)
+    return cell
+
+
+def _check_above(words_HW: NDArray[Any], cell: Cell, held: int) -> None:
+    """Raise UnfitError where bits above the value are of it too: a header that claims too few.
+
+    The value alone would then wrap around, from white to black within a pixel, where with those
+    bits the picture goes on. An overlay there makes edges instead of mending any.
+    """
+    words_n = np.flatnonzero(count_levels(words_HW))
+    widths = range(cell.bits + 1, held - cell.shift + 1)
+    if not widths or (cell._replace(bits=widths[-1]).values(words_n) == cell.values(words_n)).all():
+        return
+    sums = {n: _variation(words_HW, cell._replace(bits=n)) for n in (cell.bits, *widths)}
+    if (best := min(sums, key=lambda n: sums[n])) != cell.bits:
+        raise UnfitError(f"its pixels use {best} bits, its BitsStored says {cell.bits}")
+
+
+def _variation(words_HW: NDArray[Any], cell: Cell) -> int:
+    """Sum the steps from each pixel to those right of and below it."""
+    table = cell.values(np.arange(1 << (8 * words_HW.dtype.itemsize))).astype(np.int32)
+    value_HW = look_up(table, words_HW)
+    return sum(int(np.abs(np.diff(value_HW, axis=axis)).sum(dtype=np.int64)) for axis in (0, 1))

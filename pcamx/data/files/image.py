@@ -8,6 +8,7 @@ Pillow reads only the header here, and words the reason when the decoder refuses
 What DALI and Pillow agree on, to a grey level, and what is therefore allowed:
 
 - PNG of 1 to 8 bits, grey, RGB, palette, with alpha (dropped) or not, interlaced; 16-bit grey.
+  Not where what is wholly transparent hides anything but black, which viewers do not show.
 - JPEG, grey and colour, progressive; Pillow clips out-of-gamut colour, DALI takes luma alone.
 - The EXIF orientation of JPEG and PNG. Not one kept in XMP or a text chunk, which DALI ignores.
 - BMP; TIFF, grey or RGB, 8 and 16 bits, one page, in its own orientation.
@@ -90,9 +91,12 @@ DICOM_HEAD = 132
 def is_dicom(data: bytes) -> bool:
     """Tell whether the content begins as DICOM does (PS3.10, 7.1), or as files without a preamble.
 
-    Old ones begin with their file meta (group 2) or data set (group 8), in little endian.
+    Old ones begin with their file meta (group 2) or data set (group 8), the latter also in big
+    endian.
     """
     if data[128:132] == b"DICM":
+        return True
+    if data[:3] == b"\0\x08\0" and data[4:6] in _FIRST_VRS:
         return True
     if data[:2] not in (b"\x02\0", b"\x08\0") or data[3:4] != b"\0":
         return False
@@ -178,6 +182,26 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         raise UnfitError(f"a TIFF in tiles of {across} x {down} pixels, larger than the image")
 
 
+def _check_clear(image: Image.Image) -> None:
+    """Raise UnfitError where a part is transparent, and what is underneath would be seen."""
+    try:
+        if image.mode in _DEEP:
+            level = image.info.get("transparency") or 0
+            hides = bool(level and (np.asarray(image) == level).any())
+        elif "A" in image.mode or "transparency" in image.info:
+            rgba_HW4 = np.asarray(image.convert("RGBA"))
+            clear_HW = rgba_HW4[..., 3] == 0
+            hides = not clear_HW.all() and bool(rgba_HW4[clear_HW, :3].any())
+        else:
+            return
+    except MemoryError:
+        raise
+    except Exception as error:  # as in _open
+        raise UnfitError(f"damaged: {one_line(error)}") from None
+    if hides:
+        raise UnfitError("in part transparent, and not black underneath; save it without alpha")
+
+
 def _turn(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8: how the decoder turns what is stored."""
     # Pillow decodes a whole PNG in search of EXIF at its end; most have none.
@@ -238,6 +262,7 @@ def read_image(data: bytes) -> ImageFile:
             raise UnfitError(f"damaged header or EXIF: {one_line(error)}") from None
         width, height = image.size if turn in UPRIGHT else image.size[::-1]
         grey_HW = _decode(image, data)
+        _check_clear(image)
         kind = str(image.format)
     if grey_HW.shape != (height, width):
         shape = f"{grey_HW.shape[1]} x {grey_HW.shape[0]}"

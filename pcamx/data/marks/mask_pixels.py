@@ -63,7 +63,7 @@ def classes_of(file: Path) -> Layers:
     """
     colours_HW, lesion_HW, grey = _read(_bytes(file))
     values = np.unique(colours_HW[lesion_HW])
-    if len(values) > 1 and lesion_HW.all():
+    if lesion_HW.all():
         raise PcamxError("no pixel is black or transparent; paint the background black")
     names = [f"{value:g}" if grey else f"#{int(value):06x}" for value in values.tolist()]
     numbers = bool(len(values)) and values.dtype != bool and 0 < values[0] <= values[-1] < _INDEX

@@ -1,9 +1,10 @@
 """What a person drew on an image, and how it becomes pixels.
 
 Coordinates are continuous: pixel i covers [i, i + 1), x to the right, y down. A box holds the
-pixels whose centre lies in it, at least one. A polygon is filled by Pillow, as LabelMe does: each
-vertex lies in the pixel that holds it, and the outline belongs to the lesion, so none is lost and
-each is half a pixel wider. On 353 published polygons the centres agree to 0.02 pixel.
+pixels whose centre lies in it, at least one, and so does a polygon, by the even-odd rule: drawn
+along a box it holds the box's pixels, as pycocotools fills it. LabelMe's own masks add the outline,
+half a pixel all around. Of a polygon that holds no centre, a crack drawn as a line, the outline is
+the lesion.
 
 Shapes: H W the pixels of a raster.
 """
@@ -47,9 +48,30 @@ class Polygon:
         return Polygon(tuple(map(scaled, self.rings)))
 
     def draw(self, image: Image.Image) -> None:
-        pen = ImageDraw.Draw(image)
         for ring in self.rings:
-            pen.polygon(ring, fill=255)
+            bits, corner = _centres_in(ring, image.size)
+            if bits.any():
+                image.paste(255, corner, Image.fromarray(bits * np.uint8(255)))
+            else:
+                ImageDraw.Draw(image).polygon(ring, fill=255)
+
+
+def _centres_in(ring: Points, size: Size) -> tuple[Bits, tuple[int, int]]:
+    """The pixels around a ring whose centre it holds, and where the first of them lies."""
+    x_n, y_n = np.array(ring, np.float64).T
+    left, top = (max(0, math.floor(low)) for low in (x_n.min(), y_n.min()))
+    width = max(0, min(size[0], math.ceil(x_n.max())) - left)
+    height = max(0, min(size[1], math.ceil(y_n.max())) - top)
+    # Where a row's centre crosses an edge, inside and outside change for all to the right.
+    turns = np.zeros((height, width + 1), np.bool_)
+    ends = zip(x_n, y_n, np.roll(x_n, -1), np.roll(y_n, -1), strict=True)
+    for x0, y0, x1, y1 in ends:
+        first, last = (math.ceil(y - top - 0.5) for y in sorted((y0, y1)))
+        row_r = np.arange(max(0, first), min(height, last))
+        if len(row_r):
+            x_r = x0 + (row_r + top + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+            turns[row_r, np.clip(np.ceil(x_r - left - 0.5), 0, width).astype(np.int64)] ^= True
+    return np.logical_xor.accumulate(turns, axis=1)[:, :width], (left, top)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,35 +25,40 @@ def read(tree: Any, file: str) -> Iterator[Annotated]:
     """Return the images of the file. Raises PcamxError without the file."""
     del file
     images = _images(tree)
-    labels = {item.get("id"): label_of(item.get("name")) for item in _categories(tree)}
+    categories = objects(tree, "categories", "COCO") if "categories" in tree else []
+    labels = {_key(item.get("id")): label_of(item.get("name")) for item in categories}
+    labels.pop(None, None)
     drafts: dict[Any, Draft] = defaultdict(Draft)
     for item in objects(tree, "annotations", "COCO"):
-        key = item.get("image_id")
+        key = _key(item.get("image_id"))
         where = f"annotation {short(item.get('id'))}"
-        if not isinstance(key, int | str) or key not in images:
-            why = f"image_id {short(key)} is not among the images"
+        if key is None or key not in images:
+            why = f"image_id {short(item.get('image_id'))} is not among the images"
             yield Annotated("", remarks=(Remark("damaged", f"{where}: {why}"),))
             continue
         name, size = images[key]
         category = item.get("category_id")
-        called = labels.get(category, ()) if isinstance(category, int | str) else ()
-        _take(item, f"{where} of {name}", size, called or label_of(category), drafts[key])
+        called = labels.get(_key(category), ()) or label_of(category)
+        _take(item, f"{where} of {name}", size, called, drafts[key])
     for key, (name, size) in images.items():
         yield drafts[key].image(name, size)
 
 
-def _categories(tree: dict[str, Any]) -> list[dict[str, Any]]:
-    items = objects(tree, "categories", "COCO") if "categories" in tree else []
-    return [item for item in items if isinstance(item.get("id"), int | str)]
+def _key(value: Any) -> int | str | None:
+    """An id as it is compared: 1.0 is 1, as numpy and pandas write it; None for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) else None
 
 
 def _images(tree: Any) -> dict[Any, tuple[str, Size | None]]:
     """Key > name and size. Two of one key raise: their marks could be either's."""
     images: dict[Any, tuple[str, Size | None]] = {}
     for image in objects(tree, "images", "COCO"):
-        key = image.get("id")
-        if not isinstance(key, int | str):
-            raise PcamxError(f"image id {key!r} is neither number nor text; export the marks again")
+        key = _key(image.get("id"))
+        if key is None:
+            shown = short(image.get("id"))
+            raise PcamxError(f"image id {shown} is neither number nor text; export the marks again")
         if key in images:
             raise PcamxError(f"image id {key} is given twice; export the marks again")
         name = word(image.get("file_name"), f"file_name of {key}")
