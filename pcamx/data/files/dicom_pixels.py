@@ -156,7 +156,8 @@ def _check_above(words_HW: NDArray[Any], cell: Cell, held: int) -> None:
     bits the picture goes on. An overlay there makes edges instead of mending any.
     """
     words_n = np.flatnonzero(count_levels(words_HW))
-    widths = range(cell.bits + 1, held - cell.shift + 1)
+    used = min(held, int(words_n[-1]).bit_length())
+    widths = range(cell.bits + 1, used - cell.shift + 1)
     if not widths or (cell._replace(bits=widths[-1]).values(words_n) == cell.values(words_n)).all():
         return
     sums = {n: _variation(words_HW, cell._replace(bits=n)) for n in (cell.bits, *widths)}
