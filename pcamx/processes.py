@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,6 +76,31 @@ def begin() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # blocked while it was launched
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Let this process take MEMORY more than it has; what wants more raises MemoryError.
+
+    For work on a film that is not worth a process of its own. One thread at a time.
+    """
+    with _ONE_AT_A_TIME:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        with suppress(ValueError, OSError):  # a lower bound already, or a system without /proc
+            resource.setrlimit(resource.RLIMIT_DATA, (_data() + MEMORY, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _data() -> int:
+    """Bytes that count against RLIMIT_DATA."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmData:"))
 
 
 def _end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pcamx.data.store import Film, csv_text, fingerprint, read_store, write_stor
 from pcamx.errors import PcamxError
 from pcamx.evaluation import rows
 from pcamx.evaluation.rows import Rows
+from pcamx.explain.work import Here
 from pcamx.output import plain_cell, safe_cell, sealed, unsealed
 from pcamx.processes import MEMORY, in_processes
 from pcamx.run.folder import RunFolder
@@ -113,6 +115,13 @@ def _take(size: int) -> str:
 def test_a_reading_process_may_take_so_much_memory() -> None:
     found = list(in_processes(_take, [1 << 20, MEMORY + 1], [Path("a"), Path("b")], 1))
     assert found == [str(1 << 20), "refused"]
+
+
+def test_a_film_that_is_read_in_this_process_may_take_no_more() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    for size, said in ((1 << 20, str(1 << 20)), (MEMORY + (1 << 20), "refused")):
+        assert Here().submit(_take, size).result() == said
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 1001), (3, 256)])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pcamx.errors import PcamxError
-from pcamx.processes import begin, started
+from pcamx.processes import begin, bounded, started
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,12 +18,13 @@ FILMS_EACH = 8  # fewer films are not worth another process
 
 
 class Here(Executor):
-    """Runs each call at once, in this process."""
+    """Runs each call at once, in this process, within the memory that one of its own would have."""
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
         """Return the call's result, as a future that is done."""
         done: Future[object] = Future()
-        done.set_result(fn(*args, **kwargs))
+        with bounded():
+            done.set_result(fn(*args, **kwargs))
         return done
 
 
