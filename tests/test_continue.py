@@ -44,7 +44,7 @@ def mark(folder: Path, *films: Film) -> Path:
     for film in films:
         mask_HW = np.zeros((film.height, film.width), np.uint8)
         mask_HW[2:12, 2:12] = 255
-        path = folder / f"{film.path}.png"
+        path = folder / film.path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask_HW).save(path)
     return folder
@@ -136,12 +136,14 @@ def test_a_run_without_stage_3_goes_on_from_its_last(
 
 
 def held_out_alone(parent: Path, store: Store, tmp_path: Path) -> list[str]:
+    shutil.rmtree(tmp_path / "marks")
     mark(tmp_path / "marks", *(film for film in store.split("valid") if film.mark))
     return []
 
 
 def unknown_films(parent: Path, store: Store, tmp_path: Path) -> list[str]:
-    path = tmp_path / "marks/nobody.png.png"
+    path = tmp_path / "marks/nobody.png"
+    shutil.rmtree(path.parent)
     path.parent.mkdir()
     Image.fromarray(np.full((48, 48), 255, np.uint8)).save(path)
     return []
@@ -209,15 +211,15 @@ def test_mistakes_are_one_line_and_leave_nothing(
     table = "path,patient,label\n"
     (parent / "films.csv").write_text(table)
     monkeypatch.setattr("pcamx.compare.measured.read_films", lambda path: None)
+    mark(tmp_path / "marks", chosen(store, parent)[1][0])
     more = mistake(parent, store, tmp_path)
-    if not (tmp_path / "marks").exists():
-        mark(tmp_path / "marks", chosen(store, parent)[1][0])
     there = sorted(tmp_path.iterdir())
     words = ["continue", str(parent), "--marks", str(tmp_path / "marks")]
     monkeypatch.setattr(sys, "argv", ["pcamx", *words, "--out", str(tmp_path / "two"), *more])
     assert cli.main() == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *progress, line = capsys.readouterr().err.splitlines()
     assert line.startswith("pcamx: error: ") and message in line
+    assert not any("error" in earlier for earlier in progress)
     assert sorted(tmp_path.iterdir()) == there
 
 

@@ -17,6 +17,12 @@ from pcamx.progress import Track, silent
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report_of
 
+_OWN = (
+    *("run.folder", "data.store", "data.cache", "data.marked"),
+    f"stages.{STAGE_3.section}.init_from",
+)
+"""What makes it this run, and not another of the parent's config."""
+
 
 @dataclass(frozen=True, slots=True)
 class Continued:
@@ -49,21 +55,22 @@ def begin(
     changed, ``marks`` cannot be used, ``out`` exists, or a change is of what is decided here.
     """
     before = RunFolder(parent)
-    config = before.read_config()
+    theirs = before.read_config()
+    config = _changed(theirs, changes or {})
     start = before.finished_classifiers()[-1]
     _check_evaluated(before, start)
-    store = read_store(before.find_store(config))
+    store = read_store(before.find_store(theirs))
     before.check_store(store.folder)
     run = RunFolder(out)
     train = store.split("train")
-    chosen = choose_marked(train, config.data.marked, seed=config.run.seed)
+    chosen = choose_marked(train, theirs.data.marked, seed=theirs.run.seed)
     with replacing_folder(out, refuse_anything) as draft:
         new = RunFolder(draft)
         new.store.mkdir()
         earlier = {train[i].path for i in chosen}
         found = add_marks(store, earlier, marks, new.store, labels=labels, track=track)
         own = _own(run, config, store, before.weights(start), found.films)
-        write_text(new.config_file, configs.dump(_changed(config, changes or {}, own)))
+        write_text(new.config_file, configs.dump(configs.changed(config, own)))
     run.write_origin(run.store, before)
     return Continued(run, start, found)
 
@@ -80,17 +87,13 @@ def _check_evaluated(before: RunFolder, start: StageId) -> None:
 def _own(
     run: RunFolder, config: Config, store: Store, weights: Path, marked: int
 ) -> dict[str, Any]:
-    """The keys that make it this run."""
-    return {
-        "run.folder": str(run.path),
-        "data.store": str(run.store),
-        "data.cache": config.data.cache or str(store.folder / CACHE),
-        "data.marked": marked,
-        f"stages.{STAGE_3.section}.init_from": str(weights),
-    }
+    """The values of `_OWN`."""
+    cache = config.data.cache or str(store.folder / CACHE)
+    values = (str(run.path), str(run.store), cache, marked, str(weights))
+    return dict(zip(_OWN, values, strict=True))
 
 
-def _changed(config: Config, changes: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
-    if both := sorted(own.keys() & changes.keys()):
-        raise ConfigError(f"{both[0]}: pcamx continue decides it; leave it out")
-    return configs.changed(config, {**changes, **own})
+def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    if decided := [key for key in _OWN if key in changes and key != "data.cache"]:
+        raise ConfigError(f"{decided[0]}: pcamx continue decides it; leave it out")
+    return configs.changed(config, changes)
