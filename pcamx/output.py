@@ -205,6 +205,14 @@ def lives(process: int) -> bool:
     return True
 
 
+def refuse_anything(folder: Path) -> None:
+    """Raise PcamxError unless ``folder`` is missing or empty: what `replacing_folder` may replace
+    where nothing may go.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise PcamxError(f"{folder}: there is something already; name a new folder with --out")
+
+
 @contextmanager
 def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that takes its place if the block succeeds.

@@ -5,7 +5,18 @@ import signal
 import sys
 
 from pcamx import __version__
-from pcamx.cli import compare, evaluate, explain, export, init, marks, phantom, prepare, train
+from pcamx.cli import (
+    compare,
+    continue_run,
+    evaluate,
+    explain,
+    export,
+    init,
+    marks,
+    phantom,
+    prepare,
+    train,
+)
 from pcamx.errors import PcamxError, missing_package
 
 
@@ -15,8 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pcamx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subcommand in (phantom, prepare, init, marks, train, evaluate, compare, explain, export):
-        subcommand.add(commands)
+    parts = (phantom, prepare, init, marks, train, evaluate, compare, continue_run, explain, export)
+    for part in parts:
+        part.add(commands)
     return parser
 
 

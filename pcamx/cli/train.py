@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from pcamx import config as configs
 from pcamx.cli.command import Commands, command
+from pcamx.cli.config_options import add_gpus, add_set, told
 from pcamx.errors import PcamxError
 from pcamx.training.command import STAGES, command_again, launched, leave, train_command
 
@@ -26,18 +27,9 @@ def add(commands: Commands) -> None:
     )
     sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
     sub.add_argument("--stage", required=True, choices=STAGES)
-    sub.add_argument(
-        "--gpus", type=int, metavar="N", help="one process each (all that are here, or the CPU)"
-    )
+    add_gpus(sub)
     sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
-    sub.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a key of the config that this run has otherwise, such as runtime.batch_size=64",
-    )
+    add_set(sub, "runtime.batch_size=64")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -57,8 +49,7 @@ def _config(path: Path, words: list[str]) -> configs.Config:
     try:
         return configs.changed(config, configs.settings(words))
     except configs.ConfigError as error:
-        known = str(error).startswith("--set")
-        raise error if known else configs.ConfigError(f"--set {error}") from None
+        raise told(error) from None
 
 
 def _count(asked: int | None) -> int:

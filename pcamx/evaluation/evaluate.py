@@ -106,6 +106,8 @@ def _measure(
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
         report["stage3_against_segmenter"] = compared
+    if parent := run.run.parent():
+        report["parent"] = parent
     if run.store is not run.own and run.own.split(run.split):
         report["own"] = _own_auroc(run, stages)
     shown = choose_films(films, scores[list(stages)[-1]], seed=seed)

@@ -22,7 +22,7 @@ from pcamx.explain.maps import answer
 from pcamx.explain.reading import Reading, read
 from pcamx.marking.suggest import Suggestion, opened, suggest
 from pcamx.marking.tool_files import TOOLS, ToMark
-from pcamx.output import replacing_folder
+from pcamx.output import refuse_anything, replacing_folder
 from pcamx.progress import Track, silent
 from pcamx.report.viewer.pictures import eight_bits
 from pcamx.run.pretrained import Pretrained
@@ -47,17 +47,12 @@ def suggest_to(
     PcamxError as `pcamx.marking.suggest.suggest` does, where ``out`` is not empty, and where a
     film cannot be read or two films differ by their suffixes alone.
     """
-    with replacing_folder(out, _only_new) as draft:
+    with replacing_folder(out, refuse_anything) as draft:
         chosen = suggest(run, count, draft / LIST, data=data, track=track)
         model, store = opened(run, data)
         films = list(track(_to_mark(model, store, chosen), "drawing films", len(chosen)))
         TOOLS[tool](films, draft)
     return chosen
-
-
-def _only_new(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise PcamxError(f"{folder}: there is something already; name a new folder with --out")
 
 
 def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> Iterator[ToMark]:

@@ -18,6 +18,7 @@ from pcamx.data.marks.formats.predictions import LABELME_VERSION, SUGGESTED, SUG
 LABEL = "lesion"
 COLOUR = "#56b4e9"
 FILMS = "films"
+_GO_ON = "pcamx continue RUN --marks {} --out NEW_RUN"
 
 
 class ToMark(NamedTuple):
@@ -59,7 +60,7 @@ def label_studio(films: Sequence[ToMark], folder: Path) -> None:
         folder,
         "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
         "Import tasks.json. The candidates appear as predictions: correct, delete or draw; Submit.",
-        "Export as JSON, and pcamx prepare ... --marks EXPORT.json (or pcamx marks check).",
+        f"Export as JSON, and {_GO_ON.format('EXPORT.json')} (or pcamx marks check).",
     )
 
 
@@ -112,7 +113,7 @@ def cvat(films: Sequence[ToMark], folder: Path) -> None:
         folder,
         "New task in CVAT: paste labels.json into Raw labels, upload films.zip as its files.",
         "Actions, Upload annotations, CVAT 1.1: annotations.xml. Correct, delete or draw; save.",
-        "Export as CVAT for images 1.1, and pcamx prepare ... --marks annotations.xml.",
+        f"Export as CVAT for images 1.1, and {_GO_ON.format('annotations.xml')}.",
     )
 
 
@@ -143,7 +144,7 @@ def labelme(films: Sequence[ToMark], folder: Path) -> None:
         folder,
         f"Open the folder {FILMS} in LabelMe (Open Dir lists its subfolders too).",
         "Correct, delete or draw, and save every film, one that needs no change as well.",
-        f"pcamx prepare ... --marks {FILMS}: of films that were not saved nothing is taken.",
+        f"{_GO_ON.format(FILMS)}: of films that were not saved nothing is taken.",
     )
 
 
@@ -169,7 +170,7 @@ def coco(films: Sequence[ToMark], folder: Path) -> None:
         folder,
         f"Import {FILMS} and annotations.json into a tool that reads COCO.",
         "Correct, delete or draw.",
-        "Export from there, and pcamx prepare ... --marks EXPORT.json.",
+        f"Export from there, and {_GO_ON.format('EXPORT.json')}.",
     )
 
 

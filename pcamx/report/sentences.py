@@ -154,6 +154,8 @@ def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield key, str(report.get(key) or rows.DASH)
     for key, stage in rows.trained(report).items():
         yield key, cost(stage) or rows.DASH
+    if "parent" in report:
+        yield from _flat("goes on from", report["parent"])
     for key in ("data", "versions"):
         yield from _flat(key, report.get(key))
 

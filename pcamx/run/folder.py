@@ -1,7 +1,9 @@
 """Where everything lies in a run's folder, and which store the run belongs to.
 
 RUN/config.yaml                  as resolved
-RUN/origin.json                  the store that the run is trained on, and its fingerprint
+RUN/origin.json                  the store that the run is trained on, and its fingerprint; the run
+                                 that it goes on from, if any
+RUN/store/                       of such a run: its parent's films with more marks
 RUN/metrics.jsonl                one line per logged step and per validation
 RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
 RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
@@ -16,6 +18,7 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pcamx import config as configs
 from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
@@ -28,6 +31,8 @@ from pcamx.run.weights import Weights, load_weights
 FORMAT = 1
 """Of origin.json."""
 _ORIGIN = ("run", "store", "store_from_run", "sha256")
+_PARENT = ("parent", "parent_run")
+"""Of a run that `pcamx continue` made; others have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,11 @@ class RunFolder:
     def page_file(self) -> Path:
         """The report for people."""
         return self.path / "report.html"
+
+    @property
+    def store(self) -> Path:
+        """The store of a run that goes on from another, with more marks."""
+        return self.path / "store"
 
     @property
     def all_films_file(self) -> Path:
@@ -128,12 +138,19 @@ class RunFolder:
         """Of runs before origin.json: the fingerprint alone."""
         return self.path / "store.sha256"
 
-    def write_origin(self, store: Path) -> None:
-        """Note which store the run is trained on; raises PcamxError where the disk refuses."""
+    def write_origin(self, store: Path, parent: "RunFolder | None" = None) -> None:
+        """Note which store the run is trained on, and ``parent``, the run that it goes on from.
+
+        A parent that was noted before stays. Raises PcamxError where the disk refuses.
+        """
         here, there = self.path.resolve(), store.resolve()
-        origin = {
+        known = self._origin()
+        origin: dict[str, Any] = {key: known[key] for key in _PARENT if key in known}
+        if parent is not None:
+            origin = {"parent": str(parent.path.resolve()), "parent_run": parent.id() or ""}
+        origin |= {
             "format": FORMAT,
-            "run": self.id() or uuid.uuid4().hex,
+            "run": known.get("run") or uuid.uuid4().hex,
             "store": str(there),
             "store_from_run": os.path.relpath(there, here),
             "sha256": fingerprint(store),
@@ -148,7 +165,8 @@ class RunFolder:
                 found = unsealed(json.loads(self._origin_file.read_text(encoding="utf-8")))
                 if found["format"] != FORMAT:
                     raise ValueError
-                return {key: str(found[key]) for key in _ORIGIN}
+                keys = (*_ORIGIN, *(key for key in _PARENT if key in found))
+                return {key: str(found[key]) for key in keys}
             path = self._old_origin_file
             if path.is_file():
                 return {"sha256": _hexadecimal(path.read_text(encoding="utf-8").strip())}
@@ -162,6 +180,13 @@ class RunFolder:
     def id(self) -> str | None:
         """Return what tells this run from all others; None before its first step."""
         return self._origin().get("run")
+
+    def parent(self) -> dict[str, str] | None:
+        """Return folder and id ("" if it has none) of the run that this one goes on from."""
+        found = self._origin()
+        if "parent" not in found:
+            return None
+        return {"folder": found["parent"], "run": found["parent_run"]}
 
     def load_weights(self, key: StageId) -> Weights:
         """Read a finished stage's weights.

@@ -63,6 +63,8 @@ class Report(TypedDict):
     unfinished: list[StageId]
     films_sha256: NotRequired[str]
     """Of the films.csv of the same evaluation, which report.html names as well."""
+    parent: NotRequired[dict[str, str]]
+    """Of a run that goes on from another: that one's folder and id."""
     own: NotRequired[dict[str, Any]]
     """On another store's films: the AUROC on the run's own."""
     stage3_against_segmenter: NotRequired[dict[str, Any]]

@@ -1,14 +1,14 @@
 """Lesion marks drawn as masks into the store."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from pcamx.data.marks import MakeMask, read_marks
-from pcamx.data.store import MARKS, Film
+from pcamx.data.store import MARKS, SPLITS, Film
 from pcamx.progress import Track
 from pcamx.types import NORMAL
 
@@ -22,6 +22,8 @@ class MarkTally:
     """Left out because the film is labelled normal, which its label stays."""
     empty: int = 0
     on_quarantined: int = 0
+    on_held_out: int = 0
+    """Left out because the film is of another split than those whose marks were asked for."""
     notes: tuple[str, ...] = ()
     """What else is to be known of the marks, a line each: boxes, images that are no films, ..."""
 
@@ -33,22 +35,24 @@ def draw_marks(
     size_of: Mapping[str, tuple[int, int] | None],
     draft: Path,
     track: Track,
+    splits: Collection[str] = SPLITS,
 ) -> tuple[list[Film], MarkTally]:
     """Write the masks that ``marks`` hold below ``draft``; see `pcamx.data.marks.read_marks`.
 
-    Returns the films with their ``mark`` filled in.
+    Films of other splits than ``splits`` get none. Returns the films with their ``mark`` filled in.
     """
     if marks is None:
         return list(films), MarkTally()
     found = read_marks(marks, size_of, labels, track)
     tally: Counter[str] = Counter()
     work = track(found.masks.items(), "drawing marks", len(found.masks))
-    marked = _add_marks(films, work, draft, tally)
+    marked = _add_marks(films, work, draft, tally, splits)
     return marked, MarkTally(
         used=tally["used"],
         on_normal=tally["normal"],
         empty=tally["empty"],
         on_quarantined=tally["quarantined"],
+        on_held_out=tally["held out"],
         notes=tuple(found.notes()),
     )
 
@@ -58,6 +62,7 @@ def _add_marks(
     masks: Iterable[tuple[str, MakeMask | None]],
     draft: Path,
     tally: Counter[str],
+    splits: Collection[str],
 ) -> list[Film]:
     """Write the masks below ``draft``/marks; the films with their ``mark`` filled in."""
     by_path = {film.path: film for film in films}
@@ -66,7 +71,9 @@ def _add_marks(
             tally["quarantined"] += 1
             continue
         film, mask_HW = by_path[path], make()
-        if not mask_HW.any():
+        if film.split not in splits:
+            tally["held out"] += 1
+        elif not mask_HW.any():
             tally["empty"] += 1
         elif film.label == NORMAL:
             tally["normal"] += 1

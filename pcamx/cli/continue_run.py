@@ -1,0 +1,150 @@
+"""`pcamx continue`: train stage 3 of a run on, with more marks, and compare the two."""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from pcamx.cli.command import Commands, command
+from pcamx.cli.config_options import add_gpus, add_set, told
+from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
+
+if TYPE_CHECKING:
+    from pcamx.training.continued import Continued
+
+COMPARISON = "compare"
+"""Folder in the new run."""
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    sub = command(
+        commands,
+        "continue",
+        run,
+        "train stage 3 of a run on with more marks, in a new run that starts from its weights; "
+        "evaluate it and compare the two",
+        "pcamx continue runs/mine --marks export.json --out runs/mine2",
+    )
+    sub.add_argument("run", type=Path, metavar="RUN", help="an evaluated run; it stays as it is")
+    sub.add_argument(
+        "--marks",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help=f"{FORMATS}; {MERGING}; on a film that was marked before they replace its marks",
+    )
+    add_labels(sub)
+    sub.add_argument("--out", type=Path, required=True, metavar="NEW_RUN", help="a new folder")
+    add_gpus(sub)
+    add_set(sub, "stages.stage3.epochs=2")
+
+
+def run(options: argparse.Namespace) -> None:
+    from pcamx import config as configs
+    from pcamx.compare.measured import read_run
+    from pcamx.errors import PcamxError
+    from pcamx.report.console import track
+    from pcamx.training.command import launched
+    from pcamx.training.continued import begin
+
+    if launched():
+        raise PcamxError("pcamx continue starts the ranks itself; run it alone, with --gpus N")
+    changes = configs.settings(options.set)
+    read_run(options.run, str(options.run))  # what it will be compared with
+    try:
+        begun = begin(
+            options.run,
+            options.out,
+            options.marks,
+            labels=options.labels,
+            changes=changes,
+            track=track,
+        )
+    except configs.ConfigError as error:
+        # The parent's own config names its file.
+        raise told(error) if changes and str(options.run) not in str(error) else error from None
+    _print(begun, options.run)
+    if code := _train(begun, options.gpus):
+        _leave_stopped(begun, options.run)
+        raise SystemExit(code)
+    _measure(options.run, options.out)
+
+
+def _print(begun: "Continued", parent: Path) -> None:
+    from pcamx.catalogue import trainable
+
+    marks, tally = begun.marks, begun.marks.tally
+    for note in tally.notes:
+        print(note)
+    dropped = {
+        "marked films that are held out to measure on, which keep the marks they have": (
+            tally.on_held_out
+        ),
+        "marks on films labelled normal, not used": tally.on_normal,
+        "empty marks, not used": tally.empty,
+        "marks on quarantined films, not used": tally.on_quarantined,
+    }
+    for what, count in dropped.items():
+        if count:
+            print(f"{count} {what}")
+    print(
+        f"{begun.run.store}: {marks.films} marked films to learn from: {marks.earlier} as {parent} "
+        f"has them, {marks.renewed} marked anew, {marks.new} new"
+    )
+    print(f"{begun.run.path} starts from {trainable(begun.start).title} of {parent}")
+
+
+def _train(begun: "Continued", gpus: int | None) -> int:
+    """Train it as `pcamx train` does, by that command; the exit code."""
+    words = ["train", str(begun.run.config_file), "--stage", "3"]
+    words += [] if gpus is None else ["--gpus", str(gpus)]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        # Ctrl-C reaches the training from the terminal; SIGTERM comes to this process alone.
+        if number == signal.SIGTERM:
+            for process in started:
+                process.terminate()
+
+    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        sys.stdout.flush()
+        started.append(subprocess.Popen([sys.executable, "-m", "pcamx", *words]))  # noqa: S603
+        code = started[0].wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
+def _leave_stopped(begun: "Continued", parent: Path) -> None:
+    """Say what is left to do, or clear up where no step was taken."""
+    if not begun.run.begun():
+        shutil.rmtree(begun.run.path, ignore_errors=True)
+        return
+    out = begun.run.path
+    print(
+        f"pcamx: once trained: pcamx evaluate {out}, then pcamx compare {parent} {out} "
+        f"--out {out / COMPARISON}",
+        file=sys.stderr,
+    )
+
+
+def _measure(parent: Path, out: Path) -> None:
+    from pcamx.compare import PAGE, compare
+    from pcamx.evaluation.evaluate import evaluate
+    from pcamx.report.comparison_rows import print_comparison
+    from pcamx.report.console import say, track
+    from pcamx.run.folder import RunFolder
+
+    evaluate(out, track=track, say=say)
+    print_comparison(compare([parent, out], out / COMPARISON))
+    print(f"{RunFolder(out).page_file} is the new run's report for people")
+    print(f"{out / COMPARISON / PAGE} is the comparison with {parent}")

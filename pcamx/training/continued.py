@@ -1,0 +1,99 @@
+"""A run that goes on from another with more marks: its folder, ready for stage 3's training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pcamx import config as configs
+from pcamx.catalogue import STAGE_3, StageId, trainable
+from pcamx.config import Config, ConfigError
+from pcamx.data.feed.order import choose_marked
+from pcamx.data.prepare.more_marks import MoreMarks, add_marks
+from pcamx.data.store import CACHE, Store, read_store
+from pcamx.errors import PcamxError
+from pcamx.output import refuse_anything, replacing_folder, write_text
+from pcamx.progress import Track, silent
+from pcamx.run.folder import RunFolder
+from pcamx.run.report import read_report_of
+
+_OWN = (
+    *("run.folder", "data.store", "data.cache", "data.marked"),
+    f"stages.{STAGE_3.section}.init_from",
+)
+"""What makes it this run, and not another of the parent's config."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A run that is ready to be trained."""
+
+    run: RunFolder
+    start: StageId
+    """Whose weights stage 3 starts from, in the parent."""
+    marks: MoreMarks
+
+
+def begin(
+    parent: Path,
+    out: Path,
+    marks: Sequence[Path],
+    *,
+    labels: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+    track: Track = silent,
+) -> Continued:
+    """Make the run folder ``out``: config.yaml, origin.json and a store with the marks of both.
+
+    Stage 3 of it starts from the last finished stage of ``parent`` and learns from the films that
+    the parent's stage 3 may learn from, and from those of ``marks`` (`add_marks` says which marks
+    win). ``labels``: the classes of marks that are lesions. ``changes``: keys of the parent's
+    config that this run has otherwise. The parent and its store stay as they are; their films and
+    decoded canvases are shared.
+
+    Raises PcamxError where ``parent`` has nothing finished or evaluated, its store is gone or
+    changed, ``marks`` cannot be used, ``out`` exists, or a change is of what is decided here.
+    """
+    before = RunFolder(parent)
+    theirs = before.read_config()
+    config = _changed(theirs, changes or {})
+    start = before.finished_classifiers()[-1]
+    _check_evaluated(before, start)
+    store = read_store(before.find_store(theirs))
+    before.check_store(store.folder)
+    run = RunFolder(out)
+    train = store.split("train")
+    chosen = choose_marked(train, theirs.data.marked, seed=theirs.run.seed)
+    with replacing_folder(out, refuse_anything) as draft:
+        new = RunFolder(draft)
+        new.store.mkdir()
+        earlier = {train[i].path for i in chosen}
+        found = add_marks(store, earlier, marks, new.store, labels=labels, track=track)
+        own = _own(run, config, store, before.weights(start), found.films)
+        write_text(new.config_file, configs.dump(configs.changed(config, own)))
+    run.write_origin(run.store, before)
+    return Continued(run, start, found)
+
+
+def _check_evaluated(before: RunFolder, start: StageId) -> None:
+    """Raise PcamxError unless the weights are sound and evaluated."""
+    if read_report_of(before, before.load_weights(start)) is None:
+        raise PcamxError(
+            f"{before.path}: {trainable(start).title} is not evaluated, so there would be nothing "
+            f"to compare with; run pcamx evaluate {before.path}"
+        )
+
+
+def _own(
+    run: RunFolder, config: Config, store: Store, weights: Path, marked: int
+) -> dict[str, Any]:
+    """The values of `_OWN`."""
+    cache = config.data.cache or str(store.folder / CACHE)
+    values = (str(run.path), str(run.store), cache, marked, str(weights))
+    return dict(zip(_OWN, values, strict=True))
+
+
+def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    if decided := [key for key in _OWN if key in changes and key != "data.cache"]:
+        raise ConfigError(f"{decided[0]}: pcamx continue decides it; leave it out")
+    return configs.changed(config, changes)
