@@ -116,10 +116,15 @@ def test_a_grid_that_cannot_be_used(grid: Path, path: Any, value: Any, message: 
     assert str(caught.value).startswith(f"{grid}: ") and "\n" not in str(caught.value)
 
 
-def test_the_grid_of_the_project_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(processes.PROJECT)
-    grid = read_grid(Path("bench/ablation/grid.yaml"))
-    assert len(grid.cells) > 20 and grid.seeds == (0, 1, 2)
+@pytest.mark.parametrize(("name", "least"), [("grid", 20), ("tempting", 15)])
+def test_the_grids_of_the_project_can_be_used(
+    name: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bench").symlink_to(processes.PROJECT / "bench")
+    (tmp_path / "stores/tempting_twins").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    grid = read_grid(Path(f"bench/ablation/{name}.yaml"))
+    assert len(grid.cells) > least and grid.seeds == (0, 1, 2)
     changed = [job for job in jobs(grid, Path("out")) if job.cell.slug != "base"]
     base = grid.base
     for job in changed:  # no cell says what the base says
