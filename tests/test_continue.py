@@ -265,20 +265,28 @@ def test_a_stop_reaches_the_training_and_says_how_to_go_on(
     assert (f"pcamx evaluate {run}, then pcamx compare {parent} {run} --out" in said) is begun
 
 
-def test_the_loop(evaluated_run: Path, store: Store, tmp_path: Path) -> None:
-    """From an evaluated run and new marks to a new run, measured and compared, in one command."""
+def test_the_loop(
+    evaluated_run: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    few_pictures: None,
+) -> None:
+    """From an evaluated run and new marks to a new run, measured and compared, in one command.
+
+    Training is a process of its own, the rest is done here, where everything is imported.
+    """
     shutil.copytree(evaluated_run, tmp_path / "runs/one")
     parent = tmp_path / "runs/one"
     before = files(parent)
     mark(tmp_path / "marks", *chosen(store, parent)[1][:2])
-    words = ("continue", "runs/one", "--marks", "marks", "--out", "runs/two", "--gpus", 1)
-    done = processes.python(
-        *("-m", "pcamx", *words, "--set", "stages.stage3.epochs=1"),
-        cwd=tmp_path,
-        PYTHONPATH=str(processes.PROJECT),
-    ).ok()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pcamx.compare.pictures.FILMS", 2)
+    monkeypatch.setattr(os, "environ", processes.environment(PYTHONPATH=str(processes.PROJECT)))
+    words = ["continue", "runs/one", "--marks", "marks", "--out", "runs/two", "--gpus", "1"]
+    monkeypatch.setattr(sys, "argv", ["pcamx", *words, "--set", "stages.stage3.epochs=1"])
+    assert cli.main() == 0
     assert files(parent) == before
-    assert "8 marked films to learn from: 6 as runs/one has them, 0 marked anew, 2 new" in done.text
     run = RunFolder(tmp_path / "runs/two")
     assert run.finished() == [3] and run.load_weights(3).run == run.id()
     report = json.loads(run.report_file.read_text())

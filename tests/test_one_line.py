@@ -119,7 +119,7 @@ def test_a_reading_process_may_take_so_much_memory() -> None:
 
 def test_a_film_that_is_read_in_this_process_may_take_no_more() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    for size, said in ((1 << 20, str(1 << 20)), (MEMORY + (1 << 20), "refused")):
+    for size, said in ((1 << 20, str(1 << 20)), (2 * MEMORY, "refused")):
         assert Here().submit(_take, size).result() == said
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
 

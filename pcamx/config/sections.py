@@ -46,6 +46,9 @@ class Data:
     Stage 3's marked films are among them, and where they are more than half the rest is normal."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
+    watched: int = 0
+    """On how many further marked training films, whose marks nothing learns from, pointing and mIoU
+    are measured after each epoch; not with ZeRO-3."""
     threads: int = 2
     """CPU threads of the decoder, per rank."""
 
@@ -55,6 +58,7 @@ class Data:
         if self.canvas % 16:
             raise ConfigError(f"data.canvas: {self.canvas} is not a multiple of 16")
         in_range("data.marked", self.marked, 0, 10**9)
+        in_range("data.watched", self.watched, 0, 10**6)
         in_range("data.threads", self.threads, 1, 1024)
 
 

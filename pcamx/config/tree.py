@@ -64,6 +64,11 @@ class Config:
                 f"objective.marked_per_batch: {self.objective.marked_per_batch} leaves no room in "
                 f"runtime.batch_size {self.runtime.batch_size}"
             )
+        if self.data.watched and self.runtime.zero_stage == 3:
+            raise ConfigError(
+                "data.watched: a map needs the classifier's whole weights, which ZeRO-3 keeps in "
+                "parts; set it to 0, or runtime.zero_stage to 0, 1 or 2"
+            )
         compiled = self.runtime.compile != "off"
         if self.objective.reasons_weight and (compiled or self.runtime.zero_stage == 3):
             key = f"compile {self.runtime.compile}" if compiled else "zero_stage 3"

@@ -18,6 +18,7 @@ from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import Box, read_markers
 from pcamx.data.contents import sha256_of
+from pcamx.data.patients import drawn
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
@@ -231,6 +232,7 @@ def _data(run: MeasuredRun, tuning: int) -> dict[str, Any]:
     return {
         "store": str(run.store.folder),
         "split": run.split,
+        "intervals_over": drawn(run.store.split(run.split)),
         "splits": splits,
         "marked_used": tuning,
     }

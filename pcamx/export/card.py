@@ -5,7 +5,8 @@ from typing import Any
 
 from pcamx import __version__
 from pcamx.catalogue import BASELINES, MAPS, SAME_MARKS, trainable
-from pcamx.report import rows
+from pcamx.data.patients import FILMS
+from pcamx.report import rows, sentences
 from pcamx.run.pretrained import Pretrained
 from pcamx.run.report import Report
 from pcamx.run.weights import Weights
@@ -156,14 +157,15 @@ def _figures(model: Pretrained, report: Report) -> Iterator[str]:
     ]
     classified = [(r.name, r.figures) for r in rows.classification(report) if r.name in kept]
     valid = report["data"]["splits"]["valid"]
-    segmenter = ""
+    over, segmenter = sentences.over(report), ""
+    of = "" if over == FILMS else f" of {valid['patients']} {over}"
     if trainable(model.stage).decoder and SAME_MARKS.key in report["baselines"]:
         segmenter = ", and a segmenter trained on the same marks alone"
     yield "## Figures\n"
     yield (
-        f"On the validation split: {valid['films']} films of {valid['patients']} patients, "
+        f"On the validation split: {valid['films']} films{of}, "
         f"{valid['abnormal']} abnormal, {valid['marked']} with a marked lesion. In brackets the "
-        "95 % bootstrap interval over patients. Baselines: a Gaussian at the centre of every film, "
+        f"95 % bootstrap interval over {over}. Baselines: a Gaussian at the centre of every film, "
         f"the same network untrained{segmenter}.\n"
     )
     yield from _table("classification", rows.titles("decision", "first"), classified)

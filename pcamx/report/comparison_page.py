@@ -25,7 +25,8 @@ def render(found: Comparison, panels: Sequence[Panel]) -> str:
         "classes": comparison_rows.classification(found),
         "films": [gallery.film(panel) for panel in film_figure.ordered(panels)],
         "legend": gallery.legend(),
-        "meanings": list(sentences.terms()),
+        "over": found.over,
+        "meanings": list(sentences.terms(found.over)),
         "run": {
             name: [*sentences.facts(report), *_settings(found, name)]
             for name, report in found.reports.items()

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pcamx.catalogue import AUROC, MIOU, POINTING, measures
-from pcamx.report import rows
+from pcamx.report import rows, sentences
 from pcamx.report.rows import Estimate, Group, Row
 from pcamx.report.tables import cell, new_table
 
@@ -65,6 +65,11 @@ class Comparison:
     def first(self) -> str:
         """Name of the first run."""
         return next(iter(self.reports))
+
+    @property
+    def over(self) -> str:
+        """What the intervals draw; differences are over the films of the first run."""
+        return sentences.over(self.reports[self.first])
 
 
 def differences(found: Comparison) -> dict[str, str]:
@@ -152,11 +157,11 @@ def print_comparison(found: Comparison) -> None:
         for columns in _printed(found):
             console.print(_gap_table(found, columns), "")
     console.print(
-        "[low, high]: 95 % bootstrap interval over patients; of differences, film by film"
+        f"[low, high]: 95 % bootstrap interval over {found.over}; of differences, film by film"
     )
     console.print(
-        f"over the same patients. *: p <= {SURE} after Holm's correction for all differences. The "
-        "page shows baselines and films."
+        f"over the same {found.over}. *: p <= {SURE} after Holm's correction for all differences. "
+        "The page shows baselines and films."
     )
     for remark in found.remarks:
         console.print(Text(remark), soft_wrap=True)

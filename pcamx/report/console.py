@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from pcamx.catalogue import ACCURACY, AUROC, StageId
+from pcamx.catalogue import ACCURACY, AUROC, MAPS, MIOU, POINTING, StageId
 from pcamx.report import rows
 from pcamx.report.pace import Pace, time_left
 
@@ -102,6 +102,15 @@ def _scalars(found: Mapping[str, float]) -> str:
     return "  ".join(shown)
 
 
+def _watched(found: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{kind.title} {measure.title} {rows.number(found[key])}"
+        for kind in MAPS
+        for measure in (POINTING, MIOU)
+        if (key := f"{kind.key}_{measure.key}") in found
+    )
+
+
 class TrainingDisplay:
     """Shows training: a live line on a terminal, one plain line an epoch elsewhere.
 
@@ -163,10 +172,16 @@ class TrainingDisplay:
             pace = f"{self._pace.images_per_second()} ETA {self._pace.left(step)}"
             self._bar.update(self._bar.task_ids[0], completed=step, pace=pace)
 
-    def epoch_end(self, epoch: int, validation: Mapping[str, float | None]) -> None:
+    def epoch_end(
+        self,
+        epoch: int,
+        validation: Mapping[str, float | None],
+        watched: Mapping[str, float] | None = None,
+    ) -> None:
         """Leave one line that says what ``epoch`` cost and where it ended.
 
-        ``validation`` holds auroc and accuracy, None where undefined.
+        ``validation`` holds auroc and accuracy, None where undefined; ``watched`` is what
+        `pcamx.training.held_back.look` finds.
         """
         valid = [
             f"{measure.title} {rows.number(validation[measure.key])}"
@@ -180,6 +195,7 @@ class TrainingDisplay:
             f"ETA {self._pace.left(self._pace.steps)}",
             self._scalars,
             "valid " + " ".join(valid) if valid else "",
+            f"watched {_watched(watched)}" if watched else "",
         ]
         self.note("  ".join(part for part in parts if part))
 

@@ -49,7 +49,7 @@ def render(
         "all_films": all_films,
         "legend": gallery.legend(),
         "curves": _curves(report, metrics),
-        "meanings": list(sentences.terms()),
+        "meanings": list(sentences.terms(sentences.over(report))),
         "run": list(sentences.facts(report)),
         "config": json.dumps(report["config"], indent=2) if report.get("config") else "",
     }

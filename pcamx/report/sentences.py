@@ -18,6 +18,7 @@ from pcamx.catalogue import (
     TRAINABLES,
     classifiers,
 )
+from pcamx.data.patients import BLOCKS, FILMS, PATIENTS
 from pcamx.report import rows
 
 _AFTER: dict[str, tuple[tuple[str, str], ...]] = {
@@ -31,8 +32,22 @@ _AFTER: dict[str, tuple[tuple[str, str], ...]] = {
 """Terms that explain a measure's, after it."""
 
 
-def terms() -> Iterator[tuple[str, str]]:
-    """Yield every term of the page and what it means."""
+_DRAWN = {
+    PATIENTS: "draws whole patients, not single films.",
+    FILMS: "draws films, no two of which are known to be of one patient.",
+    BLOCKS: "draws whole blocks of neighbouring films, which stand for the unknown patients.",
+}
+
+
+def over(report: Mapping[str, Any]) -> str:
+    """Return what the intervals of a report draw, as `pcamx.data.patients.drawn` says it."""
+    data = report.get("data")
+    found = data.get("intervals_over") if isinstance(data, Mapping) else None
+    return found if found in _DRAWN else PATIENTS  # what reports of an earlier pcamx meant
+
+
+def terms(drawn: str = PATIENTS) -> Iterator[tuple[str, str]]:
+    """Yield every term of the page and what it means; ``drawn`` is what intervals draw."""
     yield from ((kind.title, kind.meaning) for kind in MAPS)
     for measure in MEASURES:
         lower = "" if measure.better == "higher" else " Lower is better."
@@ -42,7 +57,7 @@ def terms() -> Iterator[tuple[str, str]]:
         "small, medium, large",
         "Lesions that cover less than 0.3 % of the canvas, less than 1 %, and more.",
     )
-    yield "interval", "95 % bootstrap interval that draws whole patients, not single films."
+    yield "interval", f"95 % bootstrap interval that {_DRAWN[drawn]}"
     yield from ((baseline.title, baseline.meaning) for baseline in BASELINES)
     yield (
         "P, λ, mask area",

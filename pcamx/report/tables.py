@@ -89,7 +89,7 @@ def print_results(report: Mapping[str, object]) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    interval = "[low, high]: 95 % bootstrap interval over patients"
+    interval = f"[low, high]: 95 % bootstrap interval over {sentences.over(report)}"
     console.print(f"{interval}. n: films; {KAPPA.title}'s: studies,")
     console.print(f"{FALSE_ACTIVATION.title}'s: normal films.")
     if compared := sentences.against(report):

@@ -18,7 +18,7 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report_of
 
 _OWN = (
-    *("run.folder", "data.store", "data.cache", "data.marked"),
+    *("run.folder", "data.store", "data.cache", "data.marked", "data.watched"),
     f"stages.{STAGE_3.section}.init_from",
 )
 """What makes it this run, and not another of the parent's config."""
@@ -89,7 +89,7 @@ def _own(
 ) -> dict[str, Any]:
     """The values of `_OWN`."""
     cache = config.data.cache or str(store.folder / CACHE)
-    values = (str(run.path), str(run.store), cache, marked, str(weights))
+    values = (str(run.path), str(run.store), cache, marked, 0, str(weights))
     return dict(zip(_OWN, values, strict=True))
 
 

@@ -19,6 +19,7 @@ from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_start
+from pcamx.training.held_back import held_back
 from pcamx.training.start_weights import start_weights
 from pcamx.types import ABNORMAL
 
@@ -26,6 +27,7 @@ _FREE = (
     "data.threads",
     "data.feed",
     "data.cache",
+    "data.watched",
     "runtime.log_every",
     "runtime.save_every",
     "runtime.timeout",
@@ -143,6 +145,11 @@ def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
         raise PcamxError(
             f"{store.folder}: data.balanced needs films of both classes, and no training film is "
             f"{'abnormal' if lacking == [ABNORMAL] else 'normal'}; set it to false"
+        )
+    if config.data.watched and not held_back(config, store):
+        raise PcamxError(
+            "data.watched: every marked training film is learned from, so none is left to watch; "
+            "lower data.marked, or set it to 0"
         )
     for stage in stages:
         steps_per_epoch(len(train), config.runtime.batch_size, marked_per_batch(config, stage))

@@ -28,6 +28,7 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.history import History
 from pcamx.run.weights import Weights, save_weights
 from pcamx.training import preflight
+from pcamx.training.held_back import look
 from pcamx.training.joining import joined
 from pcamx.training.losses import telemetry_on_host
 from pcamx.training.stages import Stage, build_stage
@@ -112,6 +113,7 @@ class StageRun:
             config, decoded, stage=stage, rank=ranks.rank, world=ranks.world
         )
         self.valid = noted(decoded.split("valid"), watch)
+        self.train = noted(decoded.split("train"), watch)
         self.history = History(self.run)
         self.engine: Any = None
         self.progress = Progress()
@@ -240,7 +242,12 @@ class StageRun:
             network = self.engine.module.network
             validation = validate(network, self.config, self.store, self.valid, self.ranks)
             self._write_line("valid", validation)
-        self.display.epoch_end(progress.epoch, validation)
+        seen = {}
+        if self.config.data.watched:
+            network = self.engine.module.network
+            seen = look(network, self.stage, self.config, self.store, self.train, self.ranks)
+            self._write_line("watched", seen)
+        self.display.epoch_end(progress.epoch, validation, seen)
         progress.epoch += 1
         progress.step = 0
         self._save()

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from pcamx.data import patients
 from pcamx.data.csv_files import csv_rows
 from pcamx.data.sets.entry import Entry
 from pcamx.errors import PcamxError
@@ -100,7 +101,7 @@ def _entry(root: Path, row: dict[str, str], where: str) -> Entry:
         where,
         _path(root, row["image_id"], label),
         label,
-        patient=f"block {block}",
+        patient=patients.block(block),
         study=row["image_id"].removesuffix(".jpg"),
         part="mixed" if len(parts) > 1 else "".join(parts),
         split=split_of(block),

@@ -1,0 +1,83 @@
+"""launch/slurm.sh with a Slurm of a dozen lines, and what launch/Dockerfile takes with it.
+
+Neither Slurm nor a container was at hand: the script runs as it is, its ranks are real processes.
+"""
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+
+SCRIPT, DOCKERFILE = (processes.PROJECT / "launch" / name for name in ("slurm.sh", "Dockerfile"))
+SCONTROL = "#!/bin/bash\n[ \"$*\" = 'show hostnames nodes' ] && printf '127.0.0.1\\nother\\n'\n"
+SRUN = """#!/bin/bash
+shift
+for n in $(seq 0 $((SLURM_NTASKS - 1))); do
+    SLURM_PROCID=$n SLURM_LOCALID=$n "$@" & pids+=($!)
+done
+code=0
+for pid in "${pids[@]}"; do wait $pid || code=$?; done
+exit $code
+"""
+ECHO = '#!/bin/bash\necho "$MASTER_ADDR:$MASTER_PORT ${@: -3}"\n'
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Any:
+    """``slurm(srun, *words, **env)`` runs the script in ``tmp_path`` as a job of two tasks."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+
+    def run(srun: str, *words: object, **env: str) -> processes.Ended:
+        for name, text in (("srun", srun), ("scontrol", SCONTROL)):
+            (bin_ / name).write_text(text)
+            (bin_ / name).chmod(0o755)
+        path = f"{bin_}:{processes.BIN}:{os.environ['PATH']}"
+        job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "nodes", "SLURM_NTASKS": "2"}
+        return processes.command("bash", SCRIPT, *words, cwd=tmp_path, PATH=path, **(job | env))
+
+    return run
+
+
+def test_two_tasks_train_together(tmp_path: Path, write_config: Any, slurm: Any) -> None:
+    write_config(tmp_path)
+    words = ("run.yaml", "--stage", 1, "--set", "stages.stage1.epochs=1")
+    slurm(SRUN, *words, MASTER_PORT=str(processes.free_port())).ok()
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if x["kind"] == "train"] == [1, 2, 3, 4]
+    from pcamx.run.weights import load_weights
+
+    assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+    again = slurm(SRUN, *words, MASTER_PORT=str(processes.free_port()))  # a mistake is the job's
+    assert again.code == 2 and again.text.count("already holds stage 1: add --resume") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "restarts", "expected"),
+    [
+        (("c.yaml", "--stage", "all"), "0", "c.yaml --stage all"),
+        (("c.yaml", "--stage", "all"), "1", "--stage all --resume"),
+        (("c.yaml", "--resume", "--stage", "all"), "1", "--resume --stage all"),
+    ],
+)
+def test_what_every_rank_is_told(
+    words: tuple[str, ...], restarts: str, expected: str, slurm: Any
+) -> None:
+    said = slurm(ECHO, *words, SLURM_RESTART_COUNT=restarts).ok().text
+    assert said.split(" ", 1) == ["127.0.0.1:20345", expected + "\n"]
+
+
+def test_the_image_takes_what_there_is() -> None:
+    text = DOCKERFILE.read_text()
+    taken = [word for line in re.findall(r"^COPY (.*) \S+$", text, re.M) for word in line.split()]
+    assert {"pyproject.toml", "pcamx", "kernels"} < set(taken)
+    assert all((processes.PROJECT / name).exists() for name in taken)
+    project = tomllib.loads((processes.PROJECT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r"/src\[([\w,]+)\]", text)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert project["readme"] in taken and set(project["license-files"]) <= set(taken)
