@@ -58,11 +58,10 @@ def add_marks(
         for number, (path, reason) in csv_rows(store.folder / QUARANTINE)
         if number > 1
     ]
-    sizes = {film.path: (film.width, film.height) for film in store.films}
+    sizes: dict[str, tuple[int, int] | None] = {path: None for path, _ in rejected}
+    sizes |= {film.path: (film.width, film.height) for film in store.films}
     bare = [replace(film, mark="") for film in store.films]
-    drawn, tally = draw_marks(
-        sources, labels, bare, {p: None for p, _ in rejected} | sizes, folder, track, {_LEARNED}
-    )
+    drawn, tally = draw_marks(sources, labels, bare, sizes, folder, track, {_LEARNED})
     if not tally.used:
         raise PcamxError(_nothing(store, sources, tally))
     films, contents = [], dict(store.contents)
