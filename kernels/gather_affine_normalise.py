@@ -18,21 +18,22 @@ BLOCK_H, BLOCK_W = 8, 64
 STEPS = 8
 """Of so many blocks, one below the other: what belongs to a film is computed for all."""
 WARPS = 4
-TWO_23 = 0x4B000000
-"""The bits of 2^23 in float32, of which the last 23 are then a whole number's."""
+TO_FLOAT, TO_GREY = tl.constexpr(2.0**64), tl.constexpr(2.0**85)
+"""A byte's bits read as float32 are so many of 2^-149, subnormal; the one scales them to where
+float32 is whole, the other, later, to greys. Neither rounds, and no byte has to be converted."""
 _COMPILED = tl.constexpr(not INTERPRETED)
 
 
 @triton.jit
-def _floor(place):
-    """Pixel at or before ``place``; the nearest int32 far outside, any for NaN."""
+def _to_int(whole):
+    """A whole float32 as int32: the nearest there is far outside, any for NaN."""
     if _COMPILED:
         # A plain conversion is undefined beyond int32; this one is not.
         return tl.inline_asm_elementwise(
-            "cvt.rmi.s32.f32 $0, $1;", "=r,f", [place], dtype=tl.int32, is_pure=True, pack=1
+            "cvt.rzi.s32.f32 $0, $1;", "=r,f", [whole], dtype=tl.int32, is_pure=True, pack=1
         )
     else:
-        return tl.floor(tl.minimum(tl.maximum(place, -1e9), 1e9)).to(tl.int32)
+        return tl.minimum(tl.maximum(whole, -1e9), 1e9).to(tl.int32)
 
 
 @triton.jit
@@ -52,17 +53,29 @@ def _divide(x, y, reciprocal_y):
 
 
 @triton.jit
-def _pixel(pixel_ptr, inside, two_23):
-    """The byte, 0 outside, set into the last bits of ``two_23``: as float32, 2^23 more than it."""
-    byte = tl.load(pixel_ptr, mask=inside, other=0)
-    return (byte.to(tl.int32) | two_23).to(tl.float32, bitcast=True)
+def _pixel(pixel_ptr, inside):
+    """The byte, 0 outside, as so many of 2^-149."""
+    if _COMPILED:
+        # Into 32 bits at once; tl.load fills 16 and clears the others with one more instruction.
+        byte = tl.inline_asm_elementwise(
+            "{ .reg .pred inside; setp.ne.s32 inside, $2, 0; mov.b32 $0, 0;"
+            " @inside ld.global.u8 $0, [$1]; }",
+            "=&r,l,r",
+            [pixel_ptr.to(tl.int64), inside.to(tl.int32)],
+            dtype=tl.int32,
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        byte = tl.load(pixel_ptr, mask=inside, other=0).to(tl.int32)
+    return byte.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _interpolate(upper_left, upper_right, lower_left, lower_right, x_share, y_share):
-    """Value between four of `_pixel`; their differences are exact."""
-    upper = (upper_left - 8388608.0) + x_share * (upper_right - upper_left)
-    lower = (lower_left - 8388608.0) + x_share * (lower_right - lower_left)
+def _interpolate(upper_left, upper_right, lower_left, lower_right, x_share, y_share, scale):
+    """Value between four of `_pixel`, times ``scale``, as ``x_share`` is; differences are exact."""
+    upper = tl.fma(x_share, upper_right - upper_left, upper_left * scale)
+    lower = tl.fma(x_share, lower_right - lower_left, lower_left * scale)
     return upper + y_share * (lower - upper)
 
 
@@ -80,7 +93,6 @@ def gather_affine_normalise_kernel(
     M,
     mean,
     std,
-    two_23,  # the bits of 2^23: known only at run time, setting a byte into them is one operation
     H: tl.constexpr,
     W: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -102,7 +114,7 @@ def gather_affine_normalise_kernel(
     along_x, along_y = t00 * from_x, t10 * (H / W) * from_x
 
     # Rows are 64 bits wide: all canvases together may pass 2^31 pixels, one alone may not.
-    row, gain = tl.load(row_ptr + b), tl.load(gain_ptr + b)
+    row, gain = tl.load(row_ptr + b), tl.load(gain_ptr + b) * TO_GREY
     there = (row >= 0) & (row < N)
     canvas_ptr += tl.where(there, row, 0) * (H * W)
     image_out_ptr += b * (H * W)
@@ -120,31 +132,34 @@ def gather_affine_normalise_kernel(
         from_y = y - (H - 1) * 0.5
         at_x = along_x + (t01 * (W / H) * from_y + start_x)
         at_y = along_y + (t11 * from_y + start_y)
-        x0, y0 = _floor(at_x), _floor(at_y)
-        x_share, y_share = at_x - x0.to(tl.float32), at_y - y0.to(tl.float32)
+        floor_x, floor_y = tl.floor(at_x), tl.floor(at_y)
+        x_share, y_share = (at_x - floor_x) * TO_FLOAT, at_y - floor_y
+        x0, y0 = _to_int(floor_x), _to_int(floor_y)
         left, right = (x0 >= 0) & (x0 < W), (x0 >= -1) & (x0 < W - 1)
         upper, lower = (y0 >= 0) & (y0 < H), (y0 >= -1) & (y0 < H - 1)
         here, at = (y < H) & (x < W), y0 * W + x0
         # Film and lesion side by side, tap by tap: so few predicates live at once.
-        grey_00 = _pixel(canvas_ptr + at, upper & left, two_23)
+        grey_00 = _pixel(canvas_ptr + at, upper & left)
         if lesion_ptr is not None:
-            lesion_00 = _pixel(lesion_ptr + at, upper & left, two_23)
-        grey_01 = _pixel(canvas_ptr + at + 1, upper & right, two_23)
+            lesion_00 = _pixel(lesion_ptr + at, upper & left)
+        grey_01 = _pixel(canvas_ptr + at + 1, upper & right)
         if lesion_ptr is not None:
-            lesion_01 = _pixel(lesion_ptr + at + 1, upper & right, two_23)
-        grey_10 = _pixel(canvas_ptr + at + W, lower & left, two_23)
+            lesion_01 = _pixel(lesion_ptr + at + 1, upper & right)
+        grey_10 = _pixel(canvas_ptr + at + W, lower & left)
         if lesion_ptr is not None:
-            lesion_10 = _pixel(lesion_ptr + at + W, lower & left, two_23)
-        grey_11 = _pixel(canvas_ptr + at + (W + 1), lower & right, two_23)
+            lesion_10 = _pixel(lesion_ptr + at + W, lower & left)
+        grey_11 = _pixel(canvas_ptr + at + (W + 1), lower & right)
         if lesion_ptr is not None:
-            lesion_11 = _pixel(lesion_ptr + at + (W + 1), lower & right, two_23)
-        grey = _interpolate(grey_00, grey_01, grey_10, grey_11, x_share, y_share)
+            lesion_11 = _pixel(lesion_ptr + at + (W + 1), lower & right)
+        grey = _interpolate(grey_00, grey_01, grey_10, grey_11, x_share, y_share, TO_FLOAT)
         grey = tl.minimum(tl.maximum(grey * gain, 0.0), 255.0)
         image = _divide(grey - mean_b, std, reciprocal_std)
         tl.store(image_out_ptr + (y * W + x), image, mask=here)
         if lesion_ptr is not None:
-            share = _interpolate(lesion_00, lesion_01, lesion_10, lesion_11, x_share, y_share)
-            lesion = (share >= 0.5).to(tl.float32) + missing
+            share = _interpolate(
+                lesion_00, lesion_01, lesion_10, lesion_11, x_share, y_share, TO_FLOAT
+            )
+            lesion = tl.where(share >= 0.5 / TO_GREY, 1.0 + missing, missing)
             tl.store(lesion_out_ptr + (y * W + x), lesion, mask=here)
 
 
@@ -177,7 +192,6 @@ def _forward(
             0 if lesion_M1HW is None else len(lesion_M1HW),
             mean,
             std,
-            TWO_23,
             H=H,
             W=W,
             BLOCK_H=BLOCK_H,

@@ -84,6 +84,12 @@ def test_the_maximum_over_tiles_carries_nan(compiled: dict[str, Any]) -> None:
     assert "max.NaN.f32" in compiled["maxima"]
 
 
+def test_the_bytes_of_films_are_not_flushed(compiled: dict[str, Any]) -> None:
+    """They are subnormal numbers, which the interpreter's processor keeps in any case."""
+    assert {"fma.rn.f32", "mul.f32"} <= {*compiled["arithmetic"]}
+    assert not [name for name in compiled["arithmetic"] if ".ftz" in name]
+
+
 def test_the_lines_are_those_of_the_planned_occupancy() -> None:
     """By hand: 8 programs of 4 warps are 1024 threads with 64 registers each; 228 KB / 8 - 1 KB."""
     assert aot.excess(FITS, 8, 90) == []

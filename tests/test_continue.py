@@ -282,7 +282,8 @@ def test_the_loop(
     mark(tmp_path / "marks", *chosen(store, parent)[1][:2])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pcamx.compare.pictures.FILMS", 2)
-    monkeypatch.setattr(os, "environ", processes.environment(PYTHONPATH=str(processes.PROJECT)))
+    monkeypatch.setenv("PYTHONPATH", str(processes.PROJECT))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     words = ["continue", "runs/one", "--marks", "marks", "--out", "runs/two", "--gpus", "1"]
     monkeypatch.setattr(sys, "argv", ["pcamx", *words, "--set", "stages.stage3.epochs=1"])
     assert cli.main() == 0

@@ -49,8 +49,8 @@ def test_zero_3_is_refused(write_config: Any, tmp_path: Path) -> None:
 
 
 def test_what_two_ranks_see_is_what_their_weights_show(tmp_path: Path, write_config: Any) -> None:
-    """Against a plain loop over the films with the finished weights; three films, so one pads."""
-    changes = {"data.watched": 3, "runtime.precision": "fp32", "stages.stage3.epochs": 1}
+    """Against a plain loop over the films with the finished weights; seven films on two ranks."""
+    changes = {"data.watched": 7, "runtime.precision": "fp32", "stages.stage3.epochs": 1}
     changes["stages.stage3.init_from"] = "scratch"
     path = write_config(tmp_path, changes)
     done = processes.train(2, path, 3).ok()
@@ -64,6 +64,7 @@ def test_what_two_ranks_see_is_what_their_weights_show(tmp_path: Path, write_con
     store = read_store(Path(config.data.store))
     weights = run.load_weights(3)
     network = network_of(weights, run.weights(3), CPU, config.attention, "reference")
+    assert len(held_back(config, store)) == 7
     films = [store.split("train")[i] for i in held_back(config, store)]
     canvases = stream(config.data, store, films, CPU)
     (batch,) = eval_batches(store, films, canvases, batch_size=8, device=CPU, impl="reference")
@@ -80,6 +81,6 @@ def test_what_two_ranks_see_is_what_their_weights_show(tmp_path: Path, write_con
             iou_B = both.sum((1, 2)).double() / any_.sum((1, 2))
             best = max(best, float(iou_B.mean()))
         assert line[f"{kind.key}_pointing"] == pytest.approx(float(hit), abs=1e-6)
-        assert line[f"{kind.key}_miou"] == pytest.approx(best, abs=1e-3)
+        assert line[f"{kind.key}_miou"] == pytest.approx(best, abs=1e-6)
     shown = f"watched positive CAM pointing {line['positive_cam_pointing']:.3f} mIoU"
     assert shown in done.text

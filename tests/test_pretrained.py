@@ -20,6 +20,7 @@ from pcamx.model.network import Network
 from pcamx.output import SEAL, sealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
+from pcamx.run.report import read_report, write_report
 from pcamx.run.weights import load_weights, save_weights
 
 
@@ -238,6 +239,15 @@ def more_keys(folder: Path) -> None:
         file.write("optics:\n  lens: 5\n")
 
 
+def other_number(folder: Path) -> None:
+    """A digit of a report that was measured, where nothing but its digest tells."""
+    run = RunFolder(folder)
+    write_report(run, read_report(run))
+    text = run.report_file.read_text()
+    run.report_file.write_text(text.replace('"marked_used": 6', '"marked_used": 7'))
+    assert text != run.report_file.read_text()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -266,6 +276,8 @@ def more_keys(folder: Path) -> None:
         (edit("report.json", versions=[]), "report.json: damaged"),
         (edit("report.json", commit=5), "report.json: damaged"),
         (large_figure, "report.json: damaged"),
+        (write("report.json", b'{"format": 1, "data": NaN}'), "report.json: damaged"),
+        (other_number, "report.json: damaged"),
         (write("report.json", b"[" * 100_000), "report.json: damaged"),
         (write("origin.json", b"[" * 100_000), "origin.json: damaged"),
         (write("store.sha256", b"\xff\xfe"), "store.sha256: damaged"),

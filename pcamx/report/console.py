@@ -104,10 +104,10 @@ def _scalars(found: Mapping[str, float]) -> str:
 
 def _watched(found: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{kind.title} {measure.title} {rows.number(found[key])}"
+        f"{kind.title} {POINTING.title} {rows.number(found[f'{kind.key}_{POINTING.key}'])} "
+        f"{MIOU.title} {rows.number(found[f'{kind.key}_{MIOU.key}'])}"
         for kind in MAPS
-        for measure in (POINTING, MIOU)
-        if (key := f"{kind.key}_{measure.key}") in found
+        if f"{kind.key}_{POINTING.key}" in found
     )
 
 

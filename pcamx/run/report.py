@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 from pcamx import __version__
 from pcamx.catalogue import StageId
 from pcamx.errors import PcamxError
-from pcamx.output import write_text
+from pcamx.output import sealed, unsealed, write_text
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights
 
@@ -71,8 +71,12 @@ class Report(TypedDict):
 
 
 def write_report(run: RunFolder, report: Report) -> None:
-    """Write report.json whole or not at all; raises PcamxError where the disk refuses."""
-    write_text(run.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    """Write report.json whole or not at all, with a digest of all of it.
+
+    Raises PcamxError where the disk refuses.
+    """
+    text = json.dumps(sealed(report), indent=1, allow_nan=False)
+    write_text(run.report_file, text + "\n")
 
 
 def read_report(run: RunFolder) -> Report:
@@ -82,8 +86,9 @@ def read_report(run: RunFolder) -> Report:
     """
     path, again = run.report_file, f"run pcamx evaluate {run.path} again"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        version = report["format"]
+        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        if (version := report["format"]) == FORMAT:
+            report = unsealed(report)
     except FileNotFoundError:
         if not run.is_run():
             run.read_config()
@@ -98,6 +103,10 @@ def read_report(run: RunFolder) -> Report:
         raise PcamxError(f"{path}: damaged or of another version ({wrong}); {again}")
     found: Report = report
     return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def read_report_of(run: RunFolder, weights: Weights) -> Report | None:
