@@ -1,4 +1,5 @@
-"""`python -m bench.torture`: files damaged, inputs fuzzed, trainings killed, stopped and starved.
+"""`python -m bench.torture`: files damaged, inputs fuzzed, trainings killed, stopped, starved
+and cut in two.
 
 Trial n of a seed does the same each time. FOLDER/trials.jsonl has a line a trial; those in it are
 not repeated, so it may be stopped and gone on with. A fault is a traceback, a signal, a hang,
@@ -16,9 +17,11 @@ from typing import Any
 
 from bench.lib import command
 from bench.lib.torture_files import Damage, in_a_worker, make
-from bench.lib.torture_runs import RUNS
+from bench.lib.torture_hosts import cut
+from bench.lib.torture_runs import disk, kill, stop
 from pcamx.errors import PcamxError
 
+RUNS = {"kill": kill, "stop": stop, "disk": disk, "cut": cut}
 KINDS = ("flip", "fuzz", *RUNS)
 _RARE = 50
 """Every so many trials is one of a training, which takes as long as all the others together."""

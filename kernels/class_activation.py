@@ -17,11 +17,11 @@ from pcamx.kernels.class_activation_kernels import (
     class_activation_fwd_kernel,
 )
 from pcamx.kernels.launch import (
+    by_strides,
     contiguous,
     device_of,
     empty_like_map,
     empty_map,
-    flatten_map,
     map_dtype,
 )
 
@@ -32,10 +32,10 @@ def map_arguments(
     features_BKhw: Tensor, weight_CK: Tensor, class_index_B: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, int]]:
     """Return the first six arguments of every kernel that reads feature maps, and its constants."""
-    features_BKN = flatten_map(features_BKhw)
-    C, K = weight_CK.shape
-    given = features_BKN, weight_CK.contiguous(), class_index_B.contiguous(), *features_BKN.stride()
-    sizes = {"C": C, "K": K, "N": features_BKN.shape[2], "BLOCK_K": BLOCK_K, "BLOCK_N": BLOCK_N}
+    features_BKhw, strides = by_strides(features_BKhw)
+    (C, K), (h, w) = weight_CK.shape, features_BKhw.shape[2:]
+    given = features_BKhw, weight_CK.contiguous(), class_index_B.contiguous(), *strides
+    sizes = {"C": C, "K": K, "N": h * w, "BLOCK_K": BLOCK_K, "BLOCK_N": BLOCK_N}
     return given, sizes | {"num_warps": 4}
 
 

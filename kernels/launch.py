@@ -42,15 +42,19 @@ def empty_map(features_BKhw: Tensor) -> Tensor:
     return features_BKhw.new_empty(B, h, w, dtype=map_dtype(features_BKhw))
 
 
-def flatten_map(features_BKhw: Tensor) -> Tensor:
-    """Return [B, K, h w], a view of contiguous and channels_last features, a copy of any other."""
+def by_strides(features_BKhw: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """Return features that kernels can read, and the strides of an image, a channel and a cell.
+
+    A copy unless they are contiguous or channels_last. No view, which would cost the host time.
+    """
+    _, K, h, w = features_BKhw.shape
     if features_BKhw.is_contiguous(memory_format=torch.channels_last):
-        return features_BKhw.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
-    return features_BKhw.contiguous().flatten(2)
+        return features_BKhw, (K * h * w, 1, K)
+    return features_BKhw.contiguous(), (K * h * w, h * w, 1)
 
 
 def empty_like_map(features_BKhw: Tensor) -> Tensor:
-    """Return memory in a layout that `flatten_map` can view: the features' where it can."""
+    """Return memory with the strides of `by_strides`."""
     if features_BKhw.is_contiguous(memory_format=torch.channels_last):
         return torch.empty_like(features_BKhw, memory_format=torch.channels_last)
     return torch.empty_like(features_BKhw, memory_format=torch.contiguous_format)

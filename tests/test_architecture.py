@@ -169,8 +169,8 @@ def test_folders() -> None:
     link = ROOT / "pcamx" / "kernels"
     assert link.is_symlink() and link.readlink() == Path("../kernels")
     assert not (ROOT / "kernels" / "__init__.py").exists()
-    kept = [p.name for p in (ROOT / "launch").iterdir() if p.name != "__pycache__"]
-    assert kept == ["train.py"]
+    kept = {p.name for p in (ROOT / "launch").iterdir() if p.name != "__pycache__"}
+    assert kept == {"train.py", "slurm.sh", "Dockerfile"}
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_draws_are_uniform_over_patients_and_do_not_depend_on_the_block(
     assert whole.mean(axis=0) == pytest.approx(np.ones(7), abs=4 * math.sqrt(6 / 7 / 3000))
     assert whole.var(axis=0) == pytest.approx(np.full(7, 6 / 7), rel=0.15)
     result = figure(VALUES, PATIENTS, replicates=300, seed=1)
-    monkeypatch.setattr(module, "_CELLS", 23)
+    monkeypatch.setattr(module, "_DRAWN", 23)
     blocks = list(draw_patients(7, 3000, seed=1))
     assert len(blocks) == 1000
     assert np.array_equal(np.concatenate(blocks), whole)

@@ -4,6 +4,7 @@ import csv
 import json
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def test_a_store_of_films_with_such_names(tmp_path: Path) -> None:
     assert csv_text(("a",), [(-1.5,)]) == "a\n-1.5\n"
 
 
+@pytest.mark.parametrize("column", ["label", "width", "white"])
+def test_a_manifest_with_a_number_of_thousands_of_digits(tmp_path: Path, column: str) -> None:
+    film = Film("a.png", 1, "p", "s", "", "train", 9, 9, 255, "")
+    write_store(tmp_path, tmp_path, [replace(film, **{column: 10**4299})], mean=1.0, std=1.0)
+    file = tmp_path / "manifest.csv"
+    file.write_text(file.read_text().replace("0" * 4299, "0" * 5000))
+    with pytest.raises(PcamxError, match=f"manifest.csv, line 2: {column} is '1000") as caught:
+        read_store(tmp_path)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_head_with_numbers_beyond_floats(tmp_path: Path) -> None:
     write_store(tmp_path, tmp_path, [], mean=1.0, std=1.0)
     head = json.loads((tmp_path / "store.json").read_text())
@@ -57,7 +69,11 @@ def test_a_head_with_numbers_beyond_floats(tmp_path: Path) -> None:
             fingerprint(tmp_path)
 
 
-@pytest.mark.parametrize("line", [f'{{"loss": {10**400}}}', f'{{"a": {"[" * 100_000}', "[]"])
+ODD_LINES = [f'{{"loss": {10**400}}}', f'{{"a": {"[" * 100_000}', "[]"]
+ODD_LINES += ['{"step": "x"}', '{"step": 1e999}', '{"step": null}', '{"stage": [1]}']
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
 def test_a_line_of_metrics_that_no_curve_can_show(tmp_path: Path, line: str) -> None:
     run = RunFolder(tmp_path)
     run.history_file.write_text('{"loss": 1, "stage": 1, "step": 1}\n' + line + "\n{}\n")

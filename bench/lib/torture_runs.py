@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +78,16 @@ def train(
     *,
     resume: bool = False,
     act: Callable[[list[subprocess.Popen[bytes]]], None] | None = None,
+    address: str = "127.0.0.1",
+    hosts: Sequence[Sequence[str]] = ((), ()),
 ) -> Ended:
-    """Train on two ranks, with ``act`` done to them meanwhile, as a launcher would."""
+    """Train on two ranks, with ``act`` done to them meanwhile, as a launcher would.
+
+    They meet at ``address``; words of ``hosts`` before each one's command take it elsewhere.
+    """
     config = folder / "run.yaml"
     config.write_text(_CONFIG.format(run=run, store=store, timeout=TIMEOUT))
-    shared = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    shared = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": address, "OMP_NUM_THREADS": "1"}
     shared["MASTER_PORT"] = str(free_port())
     words = [sys.executable, str(TRAIN), "--stage", "1", "--config", str(config)]
     words += ["--resume"] * resume
@@ -90,7 +95,7 @@ def train(
     with (folder / "log").open("w+b") as log:
         ranks = [
             subprocess.Popen(
-                words,
+                [*hosts[r], *words],
                 env=os.environ | shared | {"RANK": str(r), "LOCAL_RANK": str(r)},
                 stdout=log,
                 stderr=log,
@@ -130,7 +135,10 @@ def _bits(run: Path) -> str:
     return digest.hexdigest()
 
 
-def _fresh(folder: Path) -> tuple[Path, Path, Path]:
+Place = tuple[Path, Path, Path]
+
+
+def fresh(folder: Path) -> Place:
     """Folder of a trial, its run, and the sound store."""
     trial = folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
@@ -138,7 +146,7 @@ def _fresh(folder: Path) -> tuple[Path, Path, Path]:
     return trial, trial / "run", (folder / "sound/store").resolve()
 
 
-def _to_the_end(folder: Path, place: tuple[Path, Path, Path], what: str) -> dict[str, str]:
+def finish(folder: Path, place: Place, what: str) -> dict[str, str]:
     """Go on with an interrupted run; a fault unless it ends in the straight run's bits."""
     trial, run, _ = place
     sound = folder / "sound/run"
@@ -157,7 +165,7 @@ def _to_the_end(folder: Path, place: tuple[Path, Path, Path], what: str) -> dict
 
 def kill(folder: Path, seed: str) -> dict[str, str]:
     """Kill one rank, or both, at a random moment, up to twice; then go on."""
-    rng, place = random.Random(seed), _fresh(folder)
+    rng, place = random.Random(seed), fresh(folder)
     whole = float((folder / "sound/seconds").read_text())
     what = []
     for _ in range(rng.choice((1, 2))):
@@ -179,19 +187,24 @@ def kill(folder: Path, seed: str) -> dict[str, str]:
                 "what": "; ".join(what) + f"; {ended.fault}",
                 "said": ended.said,
             }
-    return _to_the_end(folder, place, "killed: " + ", ".join(what))
+    return finish(folder, place, "killed: " + ", ".join(what))
+
+
+def until_it_trains(place: Place) -> None:
+    """Wait for the first logged step."""
+    end = time.monotonic() + _LONG
+    while not (place[1] / "metrics.jsonl").is_file() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def stop(folder: Path, seed: str) -> dict[str, str]:
     """Stop a rank (SIGSTOP) once training has begun: it is named, and all end, in time."""
-    rng, place = random.Random(seed), _fresh(folder)
+    rng, place = random.Random(seed), fresh(folder)
     victim, wait = rng.randrange(WORLD), rng.uniform(0, 3)
     stopped = [0.0]
 
     def act(ranks: list[subprocess.Popen[bytes]]) -> None:
-        end = time.monotonic() + _LONG
-        while not (place[1] / "metrics.jsonl").is_file() and time.monotonic() < end:
-            time.sleep(0.05)
+        until_it_trains(place)
         time.sleep(wait)
         with suppress(ProcessLookupError):
             ranks[victim].send_signal(signal.SIGSTOP)
@@ -201,16 +214,16 @@ def stop(folder: Path, seed: str) -> dict[str, str]:
     late = time.monotonic() - stopped[0]
     what = f"rank {victim} stopped after {wait:.1f} s, all ended {late:.0f} s later"
     if ended.codes == [0, 0]:
-        return _to_the_end(folder, place, what)
+        return finish(folder, place, what)
     named = f"from rank {victim} on" in ended.said and "no answer" in ended.said
     if ended.fault or not named or late > TIMEOUT + 30:
         return {"came": "fault", "what": what, "said": ended.said}
-    return _to_the_end(folder, place, what)
+    return finish(folder, place, what)
 
 
 def disk(folder: Path, seed: str) -> dict[str, str]:
     """Fill a file system up: one line; with room, the same bits."""
-    rng, place = random.Random(seed), _fresh(folder)
+    rng, place = random.Random(seed), fresh(folder)
     kilobytes = rng.randrange(16, 30_000)
     place[1].mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place[1])]
@@ -223,10 +236,6 @@ def disk(folder: Path, seed: str) -> dict[str, str]:
         if ended.fault or (any(ended.codes) and not lines):
             return {"came": "fault", "what": what, "said": ended.said}
         subprocess.run(["mount", "-o", "remount,size=200m", str(place[1])], check=True)
-        return _to_the_end(folder, place, what)
+        return finish(folder, place, what)
     finally:
         subprocess.run(["umount", "-l", str(place[1])], check=False)
-
-
-Run = Callable[[Path, str], dict[str, str]]
-RUNS: Mapping[str, Run] = {"kill": kill, "stop": stop, "disk": disk}

@@ -26,6 +26,8 @@ SPLITS = ("train", "valid", "test")
 MANIFEST, QUARANTINE, HEAD, MARKS = "manifest.csv", "quarantine.csv", "store.json", "marks"
 CONTENT, NEAR_COPIES = "content.csv", "near_copies.csv"
 FILMS, REPORT, CACHE = "films", "transcode_report", "cache"
+_DIGITS = 18
+"""Of the longest number that can be right."""
 CANVASES = ".canvases"
 """Ending of the files in `cache/`."""
 
@@ -232,8 +234,9 @@ def _film(row: dict[str, str]) -> Film:
     """One checked row of the manifest; raises PcamxError without a location."""
     number: dict[str, int] = {}
     for name, low in {"label": 0, "width": 1, "height": 1, "white": 255}.items():
-        if not row[name].isdecimal() or int(row[name]) < low:
-            raise PcamxError(f"{name} is {row[name]!r}")
+        # Python reads no number of thousands of digits.
+        if not row[name].isdecimal() or len(row[name]) > _DIGITS or int(row[name]) < low:
+            raise PcamxError(f"{name} is {row[name][:40]!r}")
         number[name] = int(row[name])
     if number["label"] > 1:
         raise PcamxError(f"label is {number['label']}, not 0 or 1")

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Values = Tensor | NDArray[Any] | Sequence[float]
 
 _CELLS = 4_000_000  # numbers held at a time: 32 MB
+_DRAWN = 1_000_000  # of a draw, which are held four times: drawn, counted, by film, as floats
 
 
 class Figure(NamedTuple):
@@ -130,7 +131,7 @@ def draw_patients(patients: int, replicates: int, seed: int) -> Iterator[NDArray
     The blocks bound the memory: together they have ``replicates`` rows, each summing to P.
     """
     generator = np.random.default_rng(seed)
-    block = max(1, _CELLS // patients)
+    block = max(1, _DRAWN // patients)
     for start in range(0, replicates, block):
         rows = min(block, replicates - start)
         drawn_RP = generator.integers(patients, size=(rows, patients))
@@ -213,7 +214,7 @@ def _replicates(
 ) -> Floats:
     """The statistic for every draw of patients in which it is defined."""
     names_P, patient_N = np.unique(np.asarray(patients), return_inverse=True)
-    step = max(1, _CELLS // statistic.n)
+    step = max(1, _DRAWN // statistic.n)
     value_R = np.concatenate(
         [
             statistic.replicate(count_RP[start : start + step, patient_N].astype(np.float64))

@@ -74,13 +74,16 @@ def read_history(run: RunFolder) -> list[Mapping[str, Any]]:
             entry = None
         if not isinstance(entry, dict):
             raise PcamxError(
-                f"{path}: line {index} is not a JSON object, or has too large a number; remove it"
+                f"{path}: line {index} is not a JSON object, or has too large a number, or none as "
+                "its step; remove it"
             ) from None
         found.append(entry)
     return found
 
 
 def _check(entry: Mapping[str, Any]) -> None:
-    """Raise ValueError where a whole number is too large for a curve."""
+    """Raise ValueError where no curve can show it: of no stage or step, or too large a number."""
+    if not isinstance(entry.get("stage", 0), int | str) or type(entry.get("step", 0)) is not int:
+        raise ValueError
     if any(isinstance(value, int) and abs(value) > _LARGEST for value in entry.values()):
         raise ValueError

@@ -91,7 +91,8 @@ def command_again(words: Sequence[str]) -> str:
     elif "CROSS_SIZE" in os.environ:
         here, launcher = os.environ.get("LOCAL_SIZE"), "deepspeed --num_gpus"
     else:
-        return f"python {command}"
+        # Slurm's srun, for one, leaves no name of its own.
+        return f"python {command}" if world == "1" else f"your launcher and {command}"
     return f"{launcher} {world} {command}" if here == world else f"your launcher and {command}"
 
 
