@@ -52,7 +52,7 @@ def report(run: Path) -> Any:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page and no pictures, which take three quarters of the time."""
-    for name in ("_write_pages", "_write_all_films"):
+    for name in ("write_page", "save_png", "_write_all_films"):
         monkeypatch.setattr(f"pcamx.evaluation.evaluate.{name}", lambda *_: None)
 
 
@@ -356,6 +356,13 @@ def test_a_folder_that_cannot_be_made(run: Path, tmp_path: Path, store_folder: P
     (copy / f"on_{store_folder.name}").write_text("in the way")
     with pytest.raises(PcamxError, match=f"cannot lock .*on_{store_folder.name}: File exists"):
         evaluate(copy, other=store_folder, say=pytest.fail, track=pytest.fail)
+
+
+def test_a_run_without_its_history(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "metrics.jsonl").unlink()
+    with pytest.raises(PcamxError, match="metrics.jsonl: No such file.*the folder of a run"):
+        evaluate(copy, track=pytest.fail)
 
 
 def test_another_store_s_films_that_were_trained_on(

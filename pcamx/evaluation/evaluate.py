@@ -37,7 +37,7 @@ from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_files, replacing_folder, write_text
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.figures.film_figure import Panel, save_png
+from pcamx.report.figures.film_figure import save_png
 from pcamx.report.page import write_page
 from pcamx.report.viewer.page import render
 from pcamx.run.folder import RunFolder
@@ -84,7 +84,9 @@ def _measure(
     run: MeasuredRun, out: RunFolder, draft: Path, twins: Path | None, faithful: int
 ) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
-    paired = None if twins is None else _open_twins(run, twins)  # not after the measuring
+    # What may be amiss is said now, not after the measuring.
+    paired = None if twins is None else _open_twins(run, twins)
+    history = read_history(run.run)
     networks, untrained = run.networks(), run.untrained()
     stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
     explainers = run.explainers(networks, untrained)
@@ -123,17 +125,13 @@ def _measure(
         write_films(new.films_file, films, markers, scores, tuned, basis)
         report["films_sha256"] = sha256_of(new.films_file)
         write_report(new, report)
-        _write_pages(run, report, panels, new)
+        write_page(report, history, panels, new.page_file, new.all_films_file.name)
+        if panels:
+            save_png(panels, new.figure_file)
         _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
     if not panels:
         out.figure_file.unlink(missing_ok=True)
     return report
-
-
-def _write_pages(run: MeasuredRun, report: Report, panels: Sequence[Panel], new: RunFolder) -> None:
-    write_page(report, read_history(run.run), panels, new.page_file, new.all_films_file.name)
-    if panels:
-        save_png(panels, new.figure_file)
 
 
 def _write_all_films(
