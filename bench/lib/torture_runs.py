@@ -139,7 +139,7 @@ Place = tuple[Path, Path, Path]
 
 
 def fresh(folder: Path) -> Place:
-    """Folder of a trial, its run, and the sound store."""
+    """Make the folder of a trial; return it, its run, and the sound store."""
     trial = folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
     trial.mkdir()
@@ -191,7 +191,7 @@ def kill(folder: Path, seed: str) -> dict[str, str]:
 
 
 def until_it_trains(place: Place) -> None:
-    """Wait for the first logged step."""
+    """Return once the first step is logged."""
     end = time.monotonic() + _LONG
     while not (place[1] / "metrics.jsonl").is_file() and time.monotonic() < end:
         time.sleep(0.05)
