@@ -181,8 +181,8 @@ def _of(name: str, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def test_a_mask_image_of_another_frame_is_not_used(tmp_path: Path) -> None:
-    save(tmp_path / "x.png", np.ones((20, 10)))
-    save(tmp_path / "a" / "y.png", np.ones((10, 10)))
+    save(tmp_path / "x.png", np.eye(20, 10))
+    save(tmp_path / "a" / "y.png", np.eye(10))
     found = read_marks(tmp_path, FILMS)
     assert list(found.of) == ["a/y.jpg"]
     assert [problem.kind for problem in found.problems] == ["frame"]
@@ -369,11 +369,11 @@ def test_an_inverted_palette_goes_by_colour(tmp_path: Path) -> None:
 
 
 def test_a_masks_suffix_counts_in_a_whole_path_only(tmp_path: Path) -> None:
-    save(tmp_path / "flat" / "y.png", np.ones((10, 10)))
-    save(tmp_path / "flat" / "x.png", np.ones((10, 20)))
+    save(tmp_path / "flat" / "y.png", np.eye(10))
+    save(tmp_path / "flat" / "x.png", np.eye(10, 20))
     found = read_marks(tmp_path / "flat", FILMS)
     assert problems(found) == [("ambiguous", "y.png may be a/y.jpg or b/y.png")]
-    save(tmp_path / "whole" / "b" / "y.png", np.ones((10, 10)))
+    save(tmp_path / "whole" / "b" / "y.png", np.eye(10))
     assert list(masks(tmp_path / "whole")) == ["b/y.png"]
 
 
