@@ -29,7 +29,7 @@ $(VENV)/installed: pyproject.toml
 # on twins of the validation films that lack the lesion or the plate.
 demo: install
 	rm -rf runs/demo
-	$(BIN)/pcamx phantom runs/demo/phantom --train 1000 --valid 200 --size 128 --temptation plate --twins
+	$(BIN)/pcamx phantom runs/demo/phantom --train 800 --valid 200 --size 128 --temptation plate --twins
 	$(BIN)/pcamx prepare runs/demo/phantom/MURA-v1.1 --marks runs/demo/phantom/marks --out runs/demo/store
 	$(BIN)/pcamx prepare runs/demo/phantom/twins --marks runs/demo/phantom/twins/marks --out runs/demo/twins
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/deepspeed --num_gpus $(RANKS) --log_level error \
