@@ -179,9 +179,10 @@ def _unmarked(film: Film) -> Film:
     return dataclasses.replace(film, mark="")
 
 
-def test_all_is_well(check: Any) -> None:
-    """What every refusal below changes one thing of."""
-    check([1, 2, 3])  # raises PcamxError if not
+def test_all_is_well(check: Any, tmp_path: Path) -> None:
+    """What every refusal below changes one thing of; and checking leaves nothing behind."""
+    check([1, 2, 3])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
 def test_stage_3_without_marks_is_said_before_stage_1(check: Any, store_folder: Path) -> None:

@@ -145,7 +145,7 @@ def unknown_films(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     path = tmp_path / "marks/nobody.png"
     shutil.rmtree(path.parent)
     path.parent.mkdir()
-    Image.fromarray(np.full((48, 48), 255, np.uint8)).save(path)
+    Image.fromarray(np.eye(48, dtype=np.uint8) * np.uint8(255)).save(path)
     return []
 
 
@@ -189,7 +189,10 @@ def a_misspelt_key(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     ("mistake", "message"),
     [
         (held_out_alone, "no mark lies on an abnormal training film"),
-        (unknown_films, "mask images, but no mark can be used"),
+        (
+            unknown_films,
+            "images that are not films of this data set, not used: nobody.png",
+        ),
         (out_exists, "two: there is something already; name a new folder with --out"),
         (not_evaluated, "one: not evaluated yet; run pcamx evaluate"),
         (trained_since, "measures another training of stage 3; run pcamx evaluate"),

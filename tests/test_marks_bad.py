@@ -20,7 +20,7 @@ from pcamx.data.marks.collect import read_marks
 from pcamx.errors import PcamxError
 
 
-def refused(source: Path, message: str) -> None:
+def assert_refused(source: Path, message: str) -> None:
     """Reading or drawing the marks raises one line that names the file and holds ``message``."""
     with pytest.raises(PcamxError) as caught:
         for make in read_marks(source, FILMS).masks.values():
@@ -83,7 +83,7 @@ def change(file: Path, edit: Any) -> Path:
 def test_coco(tmp_path: Path, image: Any, mark: Any, message: str) -> None:
     file = by_hand.coco(tmp_path, "polygon", **image)
     change(file, lambda tree: tree["annotations"][0].update(mark))
-    refused(file, message)
+    assert_refused(file, message)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,14 @@ def test_coco(tmp_path: Path, image: Any, mark: Any, message: str) -> None:
     ],
 )
 def test_coco_parts(tmp_path: Path, part: str, value: Any, message: str) -> None:
-    refused(change(by_hand.coco(tmp_path, "box"), lambda t: t.update({part: value})), message)
+    assert_refused(
+        change(by_hand.coco(tmp_path, "box"), lambda t: t.update({part: value})), message
+    )
 
 
 def test_coco_image_twice(tmp_path: Path) -> None:
     file = change(by_hand.coco(tmp_path, "box"), lambda t: t["images"].append(t["images"][0]))
-    refused(file, "image id 7 is given twice")
+    assert_refused(file, "image id 7 is given twice")
 
 
 @pytest.mark.parametrize(
@@ -127,14 +129,14 @@ def test_voc(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 2 if old == "annotation>" else 1))
-    refused(file, message)
+    assert_refused(file, message)
 
 
 def test_entities_in_another_encoding(tmp_path: Path) -> None:
     file = tmp_path / "x.xml"
     bomb = '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "b">]><annotation/>'
     file.write_bytes(bomb.encode("utf-16"))
-    refused(file, "not UTF-8")
+    assert_refused(file, "not UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_entities_in_another_encoding(tmp_path: Path) -> None:
 )
 def test_yolo(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "x.txt").write_text(line)
-    refused(tmp_path / "x.txt", message)
+    assert_refused(tmp_path / "x.txt", message)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_yolo(tmp_path: Path, line: str, message: str) -> None:
 )
 def test_labelme(tmp_path: Path, kind: str, shape: Any, message: str) -> None:
     file = by_hand.labelme(tmp_path, kind)
-    refused(change(file, lambda tree: tree["shapes"][0].update(shape)), message)
+    assert_refused(change(file, lambda tree: tree["shapes"][0].update(shape)), message)
 
 
 def _region(tree: Any) -> Any:
@@ -218,7 +220,7 @@ def _region(tree: Any) -> Any:
     ],
 )
 def test_label_studio(tmp_path: Path, kind: str, edit: Any, message: str) -> None:
-    refused(change(by_hand.label_studio(tmp_path, kind), edit), message)
+    assert_refused(change(by_hand.label_studio(tmp_path, kind), edit), message)
 
 
 def test_a_task_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
@@ -256,21 +258,21 @@ def test_cvat(tmp_path: Path, kind: str, old: str, new: str, message: str) -> No
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 1))
-    refused(file, message)
+    assert_refused(file, message)
 
 
 def test_mask_images(tmp_path: Path) -> None:
     (tmp_path / "lossy").mkdir()
     Image.new("L", (20, 10)).save(tmp_path / "lossy" / "y.png")
     Image.new("L", (20, 10)).save(tmp_path / "lossy" / "x.jpg")
-    refused(tmp_path / "lossy", "x.jpg: .jpg blurs a mask's edge; save masks as PNG")
+    assert_refused(tmp_path / "lossy", "x.jpg: .jpg blurs a mask's edge; save masks as PNG")
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "x.png").write_text("text")
-    refused(tmp_path / "text", "x.png: not a readable mask")
+    assert_refused(tmp_path / "text", "x.png: not a readable mask")
     by_hand.images(tmp_path, "mask")
     cut = tmp_path / "masks" / "x.png"
     cut.write_bytes(cut.read_bytes()[:50])
-    refused(tmp_path / "masks", "x.png: not a readable mask")
+    assert_refused(tmp_path / "masks", "x.png: not a readable mask")
 
 
 def test_files_that_are_no_marks(tmp_path: Path) -> None:
@@ -296,19 +298,21 @@ def test_files_that_are_no_marks(tmp_path: Path) -> None:
         ("films", "holds no marks of a known kind"),
         ("none.json", "no such file or folder"),
     ):
-        refused(tmp_path / name, f"{tmp_path / name}: ")
-        refused(tmp_path / name, message)
+        assert_refused(tmp_path / name, f"{tmp_path / name}: ")
+        assert_refused(tmp_path / name, message)
 
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pcamx.data.marks.parse.MAX_BYTES", 100)
-    refused(by_hand.coco(tmp_path, "box"), "coco.json: larger than")
+    assert_refused(by_hand.coco(tmp_path, "box"), "coco.json: larger than")
 
 
 def test_several_kinds_in_one_folder(tmp_path: Path) -> None:
     by_hand.coco(tmp_path, "box")
     by_hand.voc(tmp_path / "voc", "box")
-    refused(tmp_path, "several kinds of marks, COCO (coco.json), Pascal VOC (voc/x.xml); name one")
+    assert_refused(
+        tmp_path, "several kinds of marks, COCO (coco.json), Pascal VOC (voc/x.xml); name one"
+    )
 
 
 # Run lengths
