@@ -230,6 +230,14 @@ def test_a_click_opens_a_film_and_keys_go_on(page: chromium.Page) -> None:
 
 
 @needs_chromium
+def test_a_film_that_is_closed_before_its_picture_has_come(page: chromium.Page) -> None:
+    page.click(".cell:nth-child(3)")
+    page.key("Escape")
+    page.run("document.getElementById('picture').dispatchEvent(new Event('load'))")
+    assert page.run("Promise.resolve().then(() => document.getElementById('film').hidden)") is True
+
+
+@needs_chromium
 def test_deep_links(window: chromium.Page, address: str) -> None:
     window.open(f"{address}#film={HOSTILE.replace('&', '%26')}&network=stage+2&part=WRIST")
     assert film(window) == HOSTILE

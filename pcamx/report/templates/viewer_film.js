@@ -110,7 +110,11 @@ function zoomBy(factor, atX, atY) {  // what lies under the pointer stays there
   place();
 }
 
-byId("picture").addEventListener("load", () => { place(); showMap(); });
+byId("picture").addEventListener("load", () => {
+  if (state.film === null) return;  // closed before it came
+  place();
+  showMap();
+});
 byId("stage").tabIndex = -1;
 byId("stage").addEventListener("wheel", (event) => {
   event.preventDefault();
