@@ -22,7 +22,7 @@ from pcamx.data.store import Film, Store, read_store, write_store
 from pcamx.errors import PcamxError
 from pcamx.marking.check import check, choose
 from pcamx.marking.suggest import in_turn, suggest
-from pcamx.marking.wrong_attention import Signs, background_limit, measure
+from pcamx.marking.wrong_attention import Signs, apart, measure, rival
 from pcamx.model.network import Network
 from pcamx.report.figures.contact_sheet import draw_sheet
 from pcamx.report.figures.film_figure import Panel
@@ -190,15 +190,31 @@ def test_true_grey_on_the_sheet() -> None:
 
 
 def test_the_score_by_hand() -> None:
-    assert Signs(1.0, 1.0, 0.0).score() == 0
-    assert Signs(0.8, 0.3, 0.6).score() == pytest.approx((2 * 0.4 + 0.6 + 0.5) / 4)
-    assert Signs(0.1, 0.0, 1.0).score() == pytest.approx((2 + 1 + 0.1) / 4)
-    assert Signs(0.4, 0.4, 0.0).reason() == "called normal (0.40)"
-    assert Signs(0.7, 0.1, 0.61).reason() == (
-        "uncertain (0.70); 61% of the attended area is background; "
-        "the attended area alone gives 0.10"
+    assert Signs(1.0, 0.0, 0.0, 0.0).score() == 0
+    assert Signs(0.8, 0.3, 0.6, None).score() == pytest.approx(0.45)
+    assert Signs(0.1, 0.3, 0.6, 0.9).score() == pytest.approx(0.6)
+    assert Signs(0.4, 0.0, 0.0, None).reason() == "called normal (0.40)"
+    assert Signs(0.7, 0.91, 0.5, 0.6).reason() == (
+        "map and decoder peak at different places; the map peaks elsewhere when the film is "
+        "mirrored; a second place has 91% of the peak"
     )
-    assert Signs(0.99, 0.98, 0.1).reason() == "nothing stands out (0.99)"
+    assert Signs(0.99, 0.2, 0.1, 0.4).reason() == "nothing stands out (0.99)"
+
+
+def test_a_rival_far_from_the_peak_by_hand() -> None:
+    map_BHW = torch.zeros(3, 12, 12)  # the last is flat
+    map_BHW[0, 2, 2], map_BHW[0, 2, 3] = 1.0, 0.9  # nearer than 12 / 6: no rival
+    map_BHW[1, 2, 2], map_BHW[1, 2, 4] = 1.0, 0.9
+    mean = map_BHW.mean((1, 2)).tolist()
+    expected = [-mean[0] / (1 - mean[0]), (0.9 - mean[1]) / (1 - mean[1]), 1.0]
+    assert rival(map_BHW).tolist() == pytest.approx([max(0, expected[0]), *expected[1:]])
+
+
+def test_peaks_apart_by_hand() -> None:
+    one, other = torch.zeros(3, 16, 16), torch.zeros(3, 16, 16)
+    one[:, 5, 5] = 1.0
+    other[0, 5, 5], other[1, 5, 7], other[2, 5, 15] = 1.0, 1.0, 1.0
+    assert apart(one, other).tolist() == [0.0, 0.5, 1.0]  # 4 of 16 pixels are far
 
 
 def test_parts_take_turns_and_ties_go_by_path() -> None:
@@ -206,17 +222,6 @@ def test_parts_take_turns_and_ties_go_by_path() -> None:
     films = [film(path, part=part) for path, part in parts.items()]
     order = in_turn(films, [0.9, 0.9, 0.95, 0.2, 0.3])
     assert [films[i].path for i in order] == ["c", "e", "a", "d", "b"]
-
-
-def test_background_of_a_drawn_film() -> None:
-    rng = np.random.default_rng(0)
-    grey = rng.normal(35, 3, (60, 60))
-    grey[20:50, 25:40] = rng.normal(110, 15, (30, 15))
-    grey[20:50, 30:34] = rng.normal(200, 10, (30, 4))
-    limit = background_limit(grey.clip(0, 255).astype(np.uint8))
-    assert 40 <= limit <= 75
-    assert background_limit((255 - grey).clip(0, 255).astype(np.uint8)) == -1
-    assert background_limit(np.full((9, 9), 80, np.uint8)) < 80
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +269,7 @@ def _candidates(store: Store) -> list[Film]:
 
 @torch.no_grad()
 def test_signs_by_hand(run: Path, unmarked: Path) -> None:
-    """The mask and both passes again, without the project's attention and scoring."""
+    """Both passes and the map again, without the project's maps."""
     store = read_store(unmarked)
     films = _candidates(store)
     model = from_pretrained(run)
@@ -278,19 +283,43 @@ def test_signs_by_hand(run: Path, unmarked: Path) -> None:
         canvas_HW = canvas_B1HW[k, 0].double()
         image = ((canvas_HW - store.mean) / store.std).float()[None, None]
         features = network.encoder(image)[-1]
-        cam = (features[0] * head.weight[1].clamp(min=0)[:, None, None]).sum(0)
-        cam = (cam - cam.min()) / (cam.max() - cam.min())
-        cam = F.interpolate(cam[None, None], (32, 32), mode="bilinear", align_corners=False)
-        mask = torch.sigmoid(10 * (cam - 0.5))
-        masked = network.encoder(image * mask)[-1]
+        normal, abnormal = (features.mean((2, 3)) @ head.weight.T + head.bias)[0].tolist()
+        assert signs.probability == pytest.approx(1 / (1 + math.exp(normal - abnormal)), abs=1e-5)
 
-        def p(maps: torch.Tensor) -> float:
-            normal, abnormal = (maps.mean((2, 3)) @ head.weight.T + head.bias)[0].tolist()
-            return 1 / (1 + math.exp(normal - abnormal))
+        def peak(features: torch.Tensor) -> torch.Tensor:
+            cam = (features[0] * head.weight[1].clamp(min=0)[:, None, None]).sum(0)
+            cam = F.interpolate(cam[None, None], (32, 32), mode="bilinear", align_corners=False)
+            top = cam[0, 0] >= cam.max() - 1e-5 * (cam.max() - cam.min())  # an edge may tie
+            return top.nonzero().double().mean(0)
 
-        assert signs.probability == pytest.approx(p(features), abs=1e-5)
-        assert signs.attended == pytest.approx(p(masked), abs=1e-4)
-        assert 0 < signs.background < 1
+        row, column = peak(features).tolist()
+        turned, mirrored = peak(network.encoder(image.flip(-1))[-1]).tolist()
+        far = math.hypot(row - turned, column - (31 - mirrored)) / 8
+        assert signs.unsteady == pytest.approx(min(1.0, far))
+        assert signs.disagreement is None
+        assert 0 <= signs.rival <= 1
+
+
+@torch.no_grad()
+def test_a_decoder_that_peaks_elsewhere(
+    run: Path, unmarked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disagreement is the distance to the decoder's peak, wherever that is."""
+    store = read_store(unmarked)
+    films = _candidates(store)[:3]
+    map_1HW = torch.zeros(1, 32, 32)
+    map_1HW[0, 30, 3] = 1.0
+
+    def answers(_: Any, canvas_B1HW: torch.Tensor) -> Any:
+        count = len(canvas_B1HW)
+        decoder_1HW = map_1HW.roll(-4, 1)  # 4 of 8 pixels up
+        maps = {"positive_cam": map_1HW, "decoder": decoder_1HW}
+        return torch.full((count,), 0.9), {k: m.expand(count, 32, 32) for k, m in maps.items()}
+
+    monkeypatch.setattr("pcamx.run.pretrained.Pretrained.explain", answers)
+    for signs in measure(from_pretrained(run), store, films):
+        assert signs.disagreement == 0.5
+        assert signs.unsteady == 1.0  # the answer ignores the film, so it is mirrored back: 25 px
 
 
 def test_suggest_by_file(run: Path, unmarked: Path, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def _add_suggest(parts: Commands) -> None:
         parts,
         "suggest",
         run_suggest,
-        "list the abnormal training films without a mark that are worth marking next: uncertain "
-        "or wrongly attended ones first, body parts in turn",
+        "list the abnormal training films without a mark that are worth marking next: those first "
+        "that seem wrongly attended, body parts in turn",
         "pcamx marks suggest runs/mura --count 100",
     )
     sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")

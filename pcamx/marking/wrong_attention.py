@@ -1,34 +1,36 @@
 """Signs that a trained network looks at the wrong place of a film that nobody has marked.
 
 Whether it does is only known where a film is marked. Three signs stand for it, each in [0, 1], and
-score = (2 doubt + background + change) / 4:
+the score is their mean:
 
-- doubt, min(1, 2 (1 - P)): 1 where an abnormal film is called normal, 0 where it is certain;
-- background: the share of the attended area (eq. (3)'s mask of the abnormal class) that lies on
-  the film's dark background;
-- change: how far P moves when only the attended area is shown.
+- rival: how near the positive class activation map comes to its peak far from it;
+- unsteady: how far the peak moves when the film is mirrored;
+- disagreement: how far the decoder's peak lies from the map's, where there is a decoder.
 
-Doubt weighs double, since it alone also says that the film is not learned yet.
+A distance counts fully from a quarter of the canvas on. What else was tried, and how well each
+sign tells, is in bench/results/cpu_2026-11_suggest.md.
 
-Shapes: B batch, H W the canvas or the film on it.
+Shapes: B batch, H W the canvas.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pcamx.catalogue import DECODER, POSITIVE_CAM
 from pcamx.data.store import Film, Store
 from pcamx.marking import film_tiles
 from pcamx.progress import Track, silent
 from pcamx.run.pretrained import Pretrained
-from pcamx.types import ABNORMAL
 
-_SMOOTH = 5  # pixels of the canvas: noise is no limb
+NEAR = 1 / 6
+"""Of the canvas's side: a second peak is no rival nearer than this to the first."""
+FAR = 1 / 4
+"""Of the canvas's side: peaks that far apart are of two places."""
+_EQUAL = 1e-5
+"""Of a map's range: maxima that differ by less are one, by rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,90 +38,91 @@ class Signs:
     """Of one film, each in [0, 1]."""
 
     probability: float
-    """Of abnormal, by the whole film."""
-    attended: float
-    """Of abnormal, by the attended area alone."""
-    background: float
-    """Share of the attended area that lies on the film's dark background."""
-
-    def doubt(self) -> float:
-        """Return 1 where the film is called normal, 0 where it is certainly abnormal."""
-        return min(1.0, 2 * (1 - self.probability))
-
-    def change(self) -> float:
-        """Return how far the probability moves when only the attended area is shown."""
-        return abs(self.probability - self.attended)
+    """Of abnormal."""
+    rival: float
+    """Height of the map's second peak above the map's mean, the first's being 1."""
+    unsteady: float
+    """Distance of the map's peaks on the film and on its mirror image; 1 from `FAR` on."""
+    disagreement: float | None
+    """Distance of the decoder's peak and the map's, likewise; None without a decoder."""
 
     def score(self) -> float:
         """Return how much the film is worth marking, in [0, 1]."""
-        return (2 * self.doubt() + self.background + self.change()) / 4
+        signs = (self.rival, self.unsteady, self.disagreement)
+        known = [sign for sign in signs if sign is not None]
+        return sum(known) / len(known)
 
     def reason(self) -> str:
-        """Return the signs that stand out, in words."""
+        """Return the signs that stand out, in words, and a film that is called normal."""
         said = []
-        if self.doubt() >= 1:
+        if self.probability <= 0.5:
             said.append(f"called normal ({self.probability:.2f})")
-        elif self.doubt() >= 0.5:
-            said.append(f"uncertain ({self.probability:.2f})")
-        if self.background >= 0.5:
-            said.append(f"{self.background:.0%} of the attended area is background")
-        if self.change() >= 0.25:
-            said.append(f"the attended area alone gives {self.attended:.2f}")
+        if self.disagreement is not None and self.disagreement >= 0.5:
+            said.append("map and decoder peak at different places")
+        if self.unsteady >= 0.5:
+            said.append("the map peaks elsewhere when the film is mirrored")
+        if self.rival >= 0.9:
+            said.append(f"a second place has {self.rival:.0%} of the peak")
         return "; ".join(said) or f"nothing stands out ({self.probability:.2f})"
 
 
-@torch.no_grad()
 def measure(
     model: Pretrained, store: Store, films: Sequence[Film], track: Track = silent
 ) -> list[Signs]:
     """Measure the signs of each film, in order."""
     found: list[Signs] = []
-    network, canvas = model.network, model.canvas
-    for batch, canvas_B1HW in film_tiles.batches(
-        store, films, canvas, model.device, track, "looking at films"
+    for _, canvas_B1HW in film_tiles.batches(
+        store, films, model.canvas, model.device, track, "looking at films"
     ):
-        image_B1HW = model.standardise(canvas_B1HW)
-        features = network.encoder(image_B1HW)
-        # An image of ones, attended, is the mask itself.
-        logits_BC, attended = network.head(features[-1], torch.ones_like(image_B1HW))
-        assert attended is not None
-        mask_B1HW = attended.image_B1HW
-        attended_BC = network(image_B1HW * mask_B1HW)
-        back_B1HW = _background(canvas_B1HW, batch)
-        background_B = (mask_B1HW * back_B1HW).sum((1, 2, 3)) / mask_B1HW.sum((1, 2, 3))
-        figures_B3 = torch.stack(
-            (_abnormal(logits_BC), _abnormal(attended_BC), background_B), dim=1
-        )
-        found += [Signs(*row) for row in figures_B3.tolist()]
+        probability_B, maps = model.explain(canvas_B1HW)
+        map_BHW = maps[POSITIVE_CAM.key]
+        mirrored_BHW = model.explain(canvas_B1HW.flip(-1))[1][POSITIVE_CAM.key].flip(-1)
+        columns = [
+            probability_B.tolist(),
+            rival(map_BHW).tolist(),
+            apart(map_BHW, mirrored_BHW).tolist(),
+            apart(map_BHW, maps[DECODER.key]).tolist()
+            if DECODER.key in maps
+            else [None] * len(map_BHW),
+        ]
+        found += [Signs(*row) for row in zip(*columns, strict=True)]
     return found
 
 
-def _abnormal(logits_BC: Tensor) -> Tensor:
-    return logits_BC.float().softmax(1)[:, ABNORMAL]
+def rival(map_BHW: Tensor) -> Tensor:
+    """Return the second peak's height above the map's mean as a share of the first's: [B].
 
-
-def _background(canvas_B1HW: Tensor, films: Sequence[Film]) -> Tensor:
-    """Where the canvas is padding or the film's background: bool [B, 1, H, W]."""
-    smooth_B1HW = F.avg_pool2d(canvas_B1HW.float(), _SMOOTH, stride=1, padding=_SMOOTH // 2)
-    limits = [
-        background_limit(film_tiles.on_film(canvas_1HW[0], film).cpu().numpy())
-        for canvas_1HW, film in zip(canvas_B1HW, films, strict=True)
-    ]
-    return smooth_B1HW <= torch.tensor(limits, device=canvas_B1HW.device)[:, None, None, None]
-
-
-def background_limit(grey_HW: NDArray[np.uint8]) -> int:
-    """Return the brightest grey level of a film's background, -1 where it seems to have none.
-
-    The triangle method (Zack, Rogers and Latt 1977): where the histogram is farthest below the
-    line from its peak, the background, to the bright end. A peak in the brighter half is no
-    background of a radiograph that shows bone white.
+    The second is the highest value `NEAR` or farther from the first. Nothing tells the places of a
+    flat map apart: 1.
     """
-    dark, bright = (int(level) for level in np.percentile(grey_HW, (1, 99)))
-    count = np.bincount(grey_HW.ravel(), minlength=256)
-    smooth = np.convolve(count, np.ones(5) / 5, mode="same")[: bright + 1]
-    peak = int(smooth.argmax())
-    if peak >= (dark + bright) / 2:
-        return -1
-    line = np.linspace(smooth[peak], smooth[bright], bright + 1 - peak)
-    return peak + int((line - smooth[peak:]).argmax())
+    _, H, W = map_BHW.shape
+    row_H1 = torch.arange(H, device=map_BHW.device)[:, None]
+    column_W = torch.arange(W, device=map_BHW.device)
+    row_B, column_B = peak(map_BHW).T[..., None, None]
+    near_BHW = (row_H1 - row_B) ** 2 + (column_W - column_B) ** 2 < (NEAR * W) ** 2
+    first_B, mean_B = map_BHW.amax((1, 2)), map_BHW.mean((1, 2))
+    second_B = map_BHW.masked_fill(near_BHW, -torch.inf).amax((1, 2))
+    share_B = (second_B - mean_B) / (first_B - mean_B)
+    return torch.where(first_B > mean_B, share_B.clamp(0, 1), 1.0)
+
+
+def apart(one_BHW: Tensor, other_BHW: Tensor) -> Tensor:
+    """Return the distance of two maps' peaks, as a share of `FAR`, 1 at the most: [B]."""
+    move_B2 = peak(one_BHW) - peak(other_BHW)
+    distance_B = torch.hypot(move_B2[:, 0], move_B2[:, 1])
+    return (distance_B / (FAR * one_BHW.shape[-1])).clamp(max=1)
+
+
+def peak(map_BHW: Tensor) -> Tensor:
+    """Return row and column of each map's maximum, the mean of equal ones: float64 [B, 2].
+
+    A map that was brought to the canvas's size is flat along its edge.
+    """
+    low_B11, high_B11 = map_BHW.amin((1, 2), keepdim=True), map_BHW.amax((1, 2), keepdim=True)
+    top_BHW = (map_BHW >= high_B11 - _EQUAL * (high_B11 - low_B11)).double()
+    count_B = top_BHW.sum((1, 2))
+    places = [
+        (top_BHW.sum(3 - axis) * torch.arange(n, device=map_BHW.device)).sum(1) / count_B
+        for axis, n in ((1, map_BHW.shape[1]), (2, map_BHW.shape[2]))
+    ]
+    return torch.stack(places, dim=1)
