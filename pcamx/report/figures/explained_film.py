@@ -75,6 +75,21 @@ def draw(picture: Picture) -> bytes:
 
     A pixel of ``image_HW`` is a pixel of the picture.
     """
+    # A figure refers to itself: its 15 MB and more would stay until Python has counted enough
+    # objects to look for cycles, dozens of films later. While nobody looks, all of it stays among
+    # the youngest objects, and looking at those takes milliseconds, at all of them half a second.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        drawn = _drawn(picture)
+    finally:
+        if collects:
+            gc.enable()
+    gc.collect(0)
+    return drawn
+
+
+def _drawn(picture: Picture) -> bytes:
     high, wide = picture.image_HW.shape
     width = max(2 * wide + 3 * _MARGIN, _LEAST)
     words = _words(picture, width - _BAR - 3 * _MARGIN)
@@ -89,12 +104,7 @@ def draw(picture: Picture) -> bytes:
     right = _show(sheet, overlay(picture.image_HW, picture.map_HW), left + wide + _MARGIN)
     _draw_candidates(right, picture)
     _draw_legend(sheet, picture, words, _HEAD + high + _MARGIN)
-    drawn = _png(figure)
-    # A figure refers to itself: its 15 MB and more would stay until Python has counted enough
-    # objects to look for cycles, dozens of films later.
-    del figure, sheet, right
-    gc.collect()
-    return drawn
+    return _png(figure)
 
 
 def _show(sheet: _Sheet, image_HW3: NDArray[np.uint8], left: int) -> Axes:
