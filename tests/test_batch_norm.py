@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from conftest import EQ_4_KEYS
 from test_stages import settings
 from torch import Tensor, nn
 
@@ -102,7 +103,7 @@ def ranks(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What two ranks found, and what one found with all their films."""
     out = tmp_path_factory.mktemp("sync")
-    config = configs.load(write_config(out, {"runtime.precision": "fp32"}))
+    config = configs.load(write_config(out, {"runtime.precision": "fp32"} | EQ_4_KEYS))
     for world in (1, 2):
         given = world, config, processes.free_port(), str(out)
         processes.on_ranks(one_rank, *given, world=world)

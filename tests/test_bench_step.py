@@ -40,7 +40,8 @@ def test_bytes_of_a_step() -> None:
         moved[stage] = step_bytes(work.build(work.config()), 64, 2)
     assert moved[1] * 25 == pytest.approx(110e6, rel=0.01)  # at 320 px
     assert moved[2] - 2 * moved[1] == 2 * (64 * 64 + 32 * 32 * 32)
-    assert moved[2] < moved[3] < 1.1 * moved[2]
+    third = moved[2] + 2 * moved[1]  # both films erased twice in a third pass
+    assert third < moved[3] < 1.1 * third
 
 
 def test_ratio_is_the_median_over_rounds() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import processes
 import pytest
 import torch
+from conftest import EQ_4_KEYS
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -168,7 +169,7 @@ def _worker(rank: int, config: Config, port: int, out: str) -> None:
 def found(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> list[dict[str, Any]]:
     """By rank, then by "<ZeRO stage> <precision>": what `_train` returned."""
     out = tmp_path_factory.mktemp("zero")
-    config = configs.load(write_config(out))
+    config = configs.load(write_config(out, EQ_4_KEYS))
     processes.on_ranks(_worker, config, processes.free_port(), str(out))
     assert not (out / "extensions").exists(), "a C++ extension was built"
     return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]

@@ -17,9 +17,10 @@ from torch.utils import cpp_extension
 TESTS = processes.PROJECT / "tests"
 ZERO = [f"3 {zero}" for zero in range(4)]
 STEPS = [*ZERO, "1 1", "2 1", "segmenter 1"]
-BUDGET = {"1 1": 295, "2 1": 575, "3 1": 725}
+BUDGET = {"1 1": 295, "2 1": 575, "3 1": 1150}
 """Operators and launches that a step may put on the device, by stage, with ZeRO-1 on one rank: 288,
-566 and 718 with PyTorch 2.13, which other versions need not meet to the operator."""
+566 and 1,139 (718 without the losses on the map and on erased lesions) with PyTorch 2.13, which
+other versions need not meet to the operator."""
 
 
 def _why_not() -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from conftest import EQ_4
 from torch import Tensor, nn
 
 from pcamx import config as configs
@@ -118,7 +119,7 @@ def test_a_schedule_that_does_not_look_at_p(schedule: Literal["none", "constant"
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_loss_is_put_together_as_printed(number: int) -> None:
-    config = settings(objective=Objective(schedule="rescaled", lesion_weight=0.3))
+    config = settings(objective=Objective(schedule="rescaled", lesion_weight=0.3, **EQ_4))
     stage, batch = make(number, config, p=0.8), films()
     seen = Masked(stage)
     output = stage(batch)

@@ -158,12 +158,12 @@ class Objective:
     """Whether normal films teach the decoder an empty answer: half of L3 is then theirs."""
     marked_per_batch: int = 4
     """Marked films in each global batch of stage 3, at least 1."""
-    map_weight: float = 0.0
+    map_weight: float = 0.5
     """Weight of a loss between the marks and the classifier's own map in stage 3."""
     map_loss: Literal["pointing", "energy", "bce", "l1", "gain"] = "pointing"
     """Which: -log of the softmax's mass inside the mark, 1 - share of the positive map inside it,
     cross-entropy of each cell, absolute or squared error of the normalised map."""
-    erase_weight: float = 0.0
+    erase_weight: float = 1.0
     """Weight of: a marked film with its lesion erased is normal, with another patch abnormal."""
     agreement_weight: float = 0.0
     """Weight of the divergence of map and decoder on abnormal films, which moves the map alone."""
