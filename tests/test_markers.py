@@ -1,4 +1,4 @@
-"""Boxes of side markers: read, laid on the canvas, and refused in one line."""
+"""Boxes of markers: read, laid on the canvas, and refused in one line."""
 
 from pathlib import Path
 
@@ -26,21 +26,30 @@ def test_boxes_on_the_canvas(tmp_path: Path) -> None:
     margin = 200 / 16
     a, b, c = read_markers(found, films, 200)
     left, top, right, bottom = 80 - margin, 90 - margin, 100 + margin, 110 + margin
-    assert a == Box(round(left), round(top), round(right), round(bottom))
-    assert b is None
-    assert c == Box(round(50 - margin), round(190 - margin), round(60 + margin), 200)
+    assert a == (Box(round(left), round(top), round(right), round(bottom)),)
+    assert b == ()
+    assert c == (Box(round(50 - margin), round(190 - margin), round(60 + margin), 200),)
     assert read_markers(found, films[:2], 200) == [a, b]
 
 
 def test_no_file_is_no_marker(tmp_path: Path) -> None:
     films = (film("a.png"),)
-    assert read_markers(store(tmp_path, *films), films, 64) == [None]
+    assert read_markers(store(tmp_path, *films), films, 64) == [()]
 
 
 def test_films_that_the_store_does_not_have_are_passed_over(tmp_path: Path) -> None:
     films = (film("a.png"),)
     found = store(tmp_path, *films, rows="gone.png,R,999,999,1000,1000\na.png,L,1,1,3,3\n")
-    assert read_markers(found, films, 100)[0] is not None
+    assert len(read_markers(found, films, 100)[0]) == 1
+
+
+def test_a_film_of_two_markers_and_a_header_of_before(tmp_path: Path) -> None:
+    films = (film("a.png"),)
+    rows = "a.png,R,40,20,50,30\na.png,plate,0,0,9,9\n"
+    both = read_markers(store(tmp_path, *films, rows=rows), films, 100)
+    assert [len(boxes) for boxes in both] == [2]
+    (tmp_path / "markers.csv").write_text("path,letter,left,top,right,bottom\n" + rows)
+    assert read_markers(store(tmp_path, *films), films, 100) == both
 
 
 @pytest.mark.parametrize(
@@ -66,5 +75,5 @@ def test_what_is_no_box_is_named(tmp_path: Path, row: str) -> None:
 def test_another_header_is_refused(tmp_path: Path) -> None:
     (tmp_path / "markers.csv").write_text("path,x,y\na.png,1,2\n")
     films = (film("a.png"),)
-    with pytest.raises(PcamxError, match="line 1 must be path,letter,left,top,right,bottom"):
+    with pytest.raises(PcamxError, match="line 1 must be path,marker,left,top,right,bottom"):
         read_markers(store(tmp_path, *films), films, 64)

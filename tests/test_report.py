@@ -208,12 +208,12 @@ def test_page_shows_the_reports_figures(
 def test_columns_are_those_that_were_measured(report: dict[str, Any]) -> None:
     titles = re.findall(r'<th scope="col">(.*?)</th>', page.render(report, [], []))
     assert {"PxAP", "MaxBoxAccV2", "false activation", "Dice", "medium lesions"} <= set(titles)
-    assert not {"small lesions", "peak on letter", "deletion"} & set(titles)
+    assert not {"small lesions", "peak on marker", "deletion"} & set(titles)
     for stage in report["stages"].values():
         for maps in stage["localization"].values():
             maps["on_marker"] = estimate(0.02, 12)
     titles = re.findall(r'<th scope="col">(.*?)</th>', page.render(report, [], []))
-    assert "peak on letter" in titles
+    assert "peak on marker" in titles
 
 
 def test_a_report_from_before_these_figures_still_makes_a_page(report: dict[str, Any]) -> None:

@@ -270,6 +270,14 @@ def test_the_command_takes_several_kinds(tmp_path: Path, monkeypatch: pytest.Mon
     assert _pcamx(monkeypatch, "phantom", str(tmp_path / "set"), *small, *asked) == 0
     kinds = {path.name for path in (tmp_path / "set" / "twins").iterdir() if path.is_dir()}
     assert kinds == {"lesion", "plate", "exposure", "cast", "marks", "temptations"}
+    _, *rows = _rows(tmp_path / "set" / "MURA-v1.1" / "markers.csv")
+    plates = tmp_path / "set" / "temptations" / "plate"
+    assert len(rows) == len([*plates.rglob("*.png")]) > 0
+    for path, name, *box in rows:
+        with Image.open(plates / path) as mask:
+            ys, xs = np.nonzero(np.asarray(mask))
+        assert name == "plate"
+        assert list(map(int, box)) == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     assert (
         _pcamx(monkeypatch, "phantom", str(tmp_path / "bare"), *small, "--temptation", "none") == 0
     )

@@ -114,22 +114,22 @@ LESIONS_FOUND = Measure(
 )
 ON_MARKER = Measure(
     key="on_marker",
-    title="peak on letter",
-    meaning="Share of the films carrying a side marker, L or R, whose map has its peak on it or "
-    "within 1/16 of the film's side.",
+    title="peak on marker",
+    meaning="Share of the films with a letter, L or R, or a plate on them whose map has its peak "
+    "on it or within 1/16 of the film's side.",
     of="map",
     function=f"{_METRICS}:pointing",
-    films="lettered",
+    films="with marker",
     better="lower",
     column="on_marker",
 )
 ON_MARKER_ABNORMAL = Measure(
     key="on_marker_abnormal",
-    title="peak on letter, abnormal",
+    title="peak on marker, abnormal",
     meaning="The same, of the abnormal ones among them.",
     of="map",
     function=f"{_METRICS}:pointing",
-    films="lettered abnormal",
+    films="abnormal with marker",
     better="lower",
 )
 DELETION = Measure(

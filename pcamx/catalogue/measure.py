@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Films = Literal[
-    "marked", "normal", "lettered", "lettered abnormal", "every", "abnormal tried", "twins"
+    "marked", "normal", "with marker", "abnormal with marker", "every", "abnormal tried", "twins"
 ]
-"""Films that a figure is about; lettered ones carry a side marker."""
+"""Films that a figure is about; a marker is a letter or a plate."""
 
 
 Judged = Literal["map", "decision", "faithfulness", "basis"]

@@ -1,6 +1,6 @@
 """From scores film by film to the figures of report.json, each with its patient-level interval.
 
-Shapes: N films, M marked films, K films with a side marker.
+Shapes: N films, M marked films, K films with a marker.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from pcamx.types import ABNORMAL, NORMAL
 
 
 class _Kinds(NamedTuple):
-    """Which of all films, or of all films with a side marker, each kind of measure is about."""
+    """Which of all films, or of all films with a marker, each kind of measure is about."""
 
     patients: dict[Films, list[str]]
     taken: dict[Films, Tensor]
@@ -32,7 +32,7 @@ def figures(
     scores: Scores,
     tuning: Mapping[str, Tuning],
     films: Sequence[Film],
-    markers: Sequence[Box | None],
+    markers: Sequence[Sequence[Box]],
     seed: int,
 ) -> Measured:
     """Return the figures of one network or baseline, as report.json has them.
@@ -85,19 +85,19 @@ def against_segmenter(
     return found
 
 
-def _kinds(films: Sequence[Film], markers: Sequence[Box | None]) -> _Kinds:
-    lettered = [film for film, box in zip(films, markers, strict=True) if box]
+def _kinds(films: Sequence[Film], markers: Sequence[Sequence[Box]]) -> _Kinds:
+    bearing = [film for film, boxes in zip(films, markers, strict=True) if boxes]
     return _Kinds(
         {
             "marked": [film.patient for film in films if film.mark],
             "normal": [film.patient for film in films if film.label == NORMAL],
-            "lettered": [film.patient for film in lettered],
-            "lettered abnormal": [film.patient for film in lettered if film.label == ABNORMAL],
+            "with marker": [film.patient for film in bearing],
+            "abnormal with marker": [film.patient for film in bearing if film.label == ABNORMAL],
         },
         {
             "normal": torch.tensor([film.label == NORMAL for film in films], dtype=torch.bool),
-            "lettered abnormal": torch.tensor(
-                [film.label == ABNORMAL for film in lettered], dtype=torch.bool
+            "abnormal with marker": torch.tensor(
+                [film.label == ABNORMAL for film in bearing], dtype=torch.bool
             ),
         },
     )
@@ -119,8 +119,8 @@ def _of_map(scores: MapScores, tuning: Tuning, kinds: _Kinds, seed: int) -> dict
     found: dict[str, Any] = {}
     for measure in measures("map"):
         patients = kinds.patients[measure.films]
-        if measure.films.startswith("lettered") and not kinds.patients["lettered"]:
-            continue  # of a data set that names no side markers
+        if measure.films.endswith("with marker") and not kinds.patients["with marker"]:
+            continue  # of a data set that names no markers
         value = scores.values(measure, tuning)
         if value is None:
             value, patients = torch.zeros(0), []

@@ -135,7 +135,7 @@ def _marks(batch: Batch, films: Sequence[Film]) -> Iterator[list[Ring]]:
 def all_films(
     table: Path,
     pictures: FilmPictures,
-    markers: Sequence[Box | None],
+    markers: Sequence[Sequence[Box]],
     twins: Sequence[Twin],
     subject: str,
 ) -> AllFilms:
@@ -149,7 +149,7 @@ def all_films(
         "split": [film.split for film in films],
     }
     if any(markers):
-        facts["letter"] = ["letter" if box else "no letter" for box in markers]
+        facts["marker"] = ["with" if boxes else "without" for boxes in markers]
     facts |= _temptations(twins, len(films))
     first = max(i for i, n in enumerate(networks) if n.title in _classifying())
     return AllFilms(

@@ -137,7 +137,7 @@ def _measure(
 def _write_all_films(
     run: MeasuredRun,
     pictures: FilmPictures,
-    markers: Sequence[Box | None],
+    markers: Sequence[Sequence[Box]],
     twins: Sequence[Twin],
     new: RunFolder,
 ) -> None:

@@ -10,7 +10,7 @@ map               key of the map ("positive_cam")
 peak              the map's maximum, not normalised: on normal films, what false activation reads
 on_marker, pointing, ...
                   the film's own share in the figure of that name in report.json, for every measure
-                  in `pcamx.catalogue` that has a column; on_marker of films with a side marker
+                  in `pcamx.catalogue` that has a column; on_marker of films with a marker
 lesion_effect, erase_blur, ...
                   the same of what that network's decision rests on, whatever the map
 
@@ -40,7 +40,7 @@ HEAD = (*FILM, "lesion_share", "network", "probability", "map", "peak")
 
 
 def measured() -> list[Measure]:
-    """Return the measures that have a column, those of films with a side marker first."""
+    """Return the measures that have a column, those of films with a marker first."""
     found = [measure for measure in measures("map") if measure.column]
     return sorted(found, key=lambda measure: measure.films == "marked")
 
@@ -108,7 +108,7 @@ def _take(row: Mapping[str, str], found: FilmTable) -> None:
 def write_films(
     path: Path,
     films: Sequence[Film],
-    markers: Sequence[Box | None],
+    markers: Sequence[Sequence[Box]],
     scores: Mapping[str, Scores],
     tuning: Mapping[str, Mapping[str, Tuning]],
     basis: Mapping[str, Mapping[str, Floats]],
@@ -139,11 +139,11 @@ def _rows(
     scores: Scores,
     tuning: Mapping[str, Tuning],
     films: Sequence[Film],
-    markers: Sequence[Box | None],
+    markers: Sequence[Sequence[Box]],
     basis: Sequence[Floats],
 ) -> Iterator[list[object]]:
     marked = [bool(film.mark) for film in films]
-    where = {"marked": marked, "lettered": [box is not None for box in markers]}
+    where = {"marked": marked, "with marker": [bool(boxes) for boxes in markers]}
     share = _spread(scores.lesion_share_M, marked)
     probability = (
         [""] * len(films) if scores.probability_N is None else _cells(scores.probability_N)

@@ -1,6 +1,6 @@
 """Run explainers over films and score them film by film.
 
-Shapes: B batch, N films, M marked films, K films with a side marker, T thresholds, L levels of
+Shapes: B batch, N films, M marked films, K films with a marker, T thresholds, L levels of
 PxAP, D IoU levels, H W the canvas. What is kept is about 9 kB per marked film and map, whatever the
 canvas, nearly all of it on the disk (`pcamx.evaluation.rows`), and one number per other film.
 """
@@ -25,7 +25,7 @@ from pcamx.types import Batch
 Watch = Callable[[Batch, str, Maps], None]
 _UNTUNED = 0.5
 """Threshold where no marked training film is there to tune it on."""
-_SEEN: dict[Films, Films] = {"lettered abnormal": "lettered", "normal": "every"}
+_SEEN: dict[Films, Films] = {"abnormal with marker": "with marker", "normal": "every"}
 """Films whose observations a measure shares with those of others."""
 
 
@@ -55,8 +55,8 @@ class MapScores:
     def values(self, measure: Measure, tuning: Tuning) -> Tensor | Statistic | None:
         """Return the measure's value of each film, or as a whole; None where undefined.
 
-        Of films "normal" and "lettered abnormal" those of all, or of all lettered films, which the
-        caller takes its own from.
+        Of films "normal" and "abnormal with marker" those of all, or of all films with a marker,
+        which the caller takes its own from.
         """
         found = self.of(measure)
         if not measure.value:
@@ -131,12 +131,12 @@ class _Parts:
 def score(
     explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
-    markers: Sequence[Box | None] | None = None,
+    markers: Sequence[Sequence[Box]] | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Scores]:
     """Score every explainer on the same films, decoded once.
 
-    ``markers`` are the regions of the films' side markers on the canvas, in the films' order.
+    ``markers`` are the regions of the films' markers on the canvas, in the films' order.
     ``watch`` is called with each batch, explainer's name and maps.
     """
     parts = {name: _Parts() for name in explainers}
@@ -174,11 +174,11 @@ class _Truth(NamedTuple):
     marker_KHW: Tensor
 
 
-def _truth(batch: Batch, markers: Sequence[Box | None]) -> _Truth:
+def _truth(batch: Batch, markers: Sequence[Sequence[Box]]) -> _Truth:
     films, _, height, width = batch.image_B1HW.shape
     marker_BHW = torch.zeros(films, height, width)
-    for film, box in enumerate(markers[:films]):
-        if box is not None:
+    for film, boxes in enumerate(markers[:films]):
+        for box in boxes:
             marker_BHW[film, box.top : box.bottom, box.left : box.right] = 1
     marker_B = marker_BHW.any(dim=2).any(dim=1)
     device = batch.image_B1HW.device
@@ -194,7 +194,7 @@ def _observe(map_BHW: Tensor, truth: _Truth) -> dict[tuple[str, Films], Tensor]:
     """What the measures' functions say of a batch's maps, each asked once."""
     given: dict[Films, tuple[Tensor, ...]] = {
         "marked": (map_BHW[truth.marked_B], truth.lesion_MHW),
-        "lettered": (map_BHW[truth.marker_B], truth.marker_KHW),
+        "with marker": (map_BHW[truth.marker_B], truth.marker_KHW),
         "every": (map_BHW,),
     }
     places = dict.fromkeys(_place(measure) for measure in measures("map"))

@@ -1,8 +1,8 @@
-"""Side markers: where the lead letter L or R lies on a film, for data sets that say so.
+"""Markers: where something lies on a film that says nothing of a lesion, for data sets that say so.
 
-``markers.csv`` in the data folder, beside the films: a header and one row per film that carries a
-letter, its box in the upright film's pixels (right and bottom just past it). Phantoms come with
-one. It is never trained on; `pcamx evaluate` counts the maps that peak on the letter.
+``markers.csv`` in the data folder, beside the films: a header and one row for each lead letter or
+plate of a film, its box in the upright film's pixels (right and bottom just past it). Phantoms
+come with one. It is never trained on; `pcamx evaluate` counts the maps that peak on a marker.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 
 FILE = "markers.csv"
-HEADER = ("path", "letter", "left", "top", "right", "bottom")
+HEADER = ("path", "marker", "left", "top", "right", "bottom")
+_BEFORE = ("path", "letter", *HEADER[2:])
 _MARGIN = 1 / 16
-"""Of the canvas, around the letter: one cell of a 20 x 20 map is 1/20 wide, so that a map which
-looks at the letter may peak that far beside it."""
+"""Of the canvas, around a marker: one cell of a 20 x 20 map is 1/20 wide, so that a map which
+looks at it may peak that far beside it."""
 
 
 class Box(NamedTuple):
@@ -29,26 +30,27 @@ class Box(NamedTuple):
     bottom: int
 
 
-def read_markers(store: Store, films: Sequence[Film], canvas: int) -> list[Box | None]:
-    """Read the region of each film's marker on the canvas, margin included; None where it has none.
+def read_markers(store: Store, films: Sequence[Film], canvas: int) -> list[tuple[Box, ...]]:
+    """Read the regions of each film's markers on the canvas, margin included.
 
     Raises PcamxError that names the line of a file that cannot be understood.
     """
     path = store.root / FILE
     if not path.is_file():
-        return [None] * len(films)
+        return [()] * len(films)
     known = {film.path: film for film in store.films}
-    regions: dict[str, Box] = {}
+    regions: dict[str, tuple[Box, ...]] = {}
     for number, (line, row) in enumerate(csv_rows(path)):
         if number == 0:
-            if tuple(row) != HEADER:
+            if tuple(row) not in (HEADER, _BEFORE):
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")
         elif row[0] in known:  # a film that was quarantined is not
             box = _box(row, known[row[0]])
             if box is None:
                 raise PcamxError(f"{path}, line {line}: not a box on that film; mend it")
-            regions[row[0]] = _region(box, known[row[0]], canvas)
-    return [regions.get(film.path) for film in films]
+            region = _region(box, known[row[0]], canvas)
+            regions[row[0]] = (*regions.get(row[0], ()), region)
+    return [regions.get(film.path, ()) for film in films]
 
 
 def _box(row: list[str], film: Film) -> Box | None:

@@ -16,7 +16,7 @@ from pcamx.data.canvas import side_markers
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.phantom.film import draw_film
 from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, study_path
-from pcamx.data.phantom.temptations import EXPOSURE, THE_LETTER, Temptation
+from pcamx.data.phantom.temptations import EXPOSURE, PLATE, THE_LETTER, Temptation
 from pcamx.data.phantom.twins import HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
@@ -25,6 +25,8 @@ from pcamx.progress import Track, silent
 MOST = {"train": 60_000, "valid": 39_999}  # images; a patient has at least one
 ALONE = 128  # films that are not worth a second process
 FILMS, MARKS, TEMPTING, TWINS = "MURA-v1.1", "marks", "temptations", "twins"
+Markers = list[tuple[str, Box]]
+"""Of a film, each with its name, L, R or plate."""
 LABELS = ("path", "label", "split", "patient", "study", "part")
 
 
@@ -56,8 +58,8 @@ def draw_phantoms(
     under the same relative paths. About half of the studies are abnormal, in every body part. What
     tempts a network to decide by something else, and how often, stands in
     `pcamx.data.phantom.temptations`; ``out/temptations/KIND`` holds masks of where it is, but
-    for the letter, whose place is in markers.csv, and for exposure, which is everywhere. A network
-    that falls for a temptation does well in training only.
+    for the letter, whose place is in markers.csv (a plate's box is there too), and for exposure,
+    which is everywhere. A network that falls for a temptation does well in training only.
 
     ``out/twins``, if asked for, is a data set of its own for `pcamx prepare` and `pcamx evaluate`:
     the validation films once more, each with its lesion toggled and with each of the temptations
@@ -107,8 +109,8 @@ def draw_plans(
         for folder in {(whole / path).parent for job in jobs for path in _files(job)}:
             folder.mkdir(parents=True, exist_ok=True)
         done = _draw_all(jobs, whole, size, workers)
-        boxes = dict(track(done, "drawing phantoms", len(jobs)))
-        _write_markers(whole / FILMS, plans, boxes)
+        markers = dict(track(done, "drawing phantoms", len(jobs)))
+        _write_markers(whole / FILMS, plans, markers)
         if twins:
             _write_twins(whole / TWINS, twins)
 
@@ -158,14 +160,14 @@ def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
                 csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _write_markers(root: Path, plans: Sequence[FilmPlan], boxes: dict[str, Box | None]) -> None:
-    """Where the letter lies, in the films' order."""
+def _write_markers(root: Path, plans: Sequence[FilmPlan], markers: dict[str, Markers]) -> None:
+    """Where letters and plates lie, in the films' order."""
     with (root / side_markers.FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(side_markers.HEADER)
         for plan in plans:
-            if box := boxes[f"{FILMS}/{image_path(plan)}"]:
-                writer.writerow([image_path(plan), plan.marker, *box])
+            for name, box in markers[f"{FILMS}/{image_path(plan)}"]:
+                writer.writerow([image_path(plan), name, *box])
 
 
 def _write_twins(root: Path, twins: Sequence[Twin]) -> None:
@@ -181,8 +183,8 @@ def _write_twins(root: Path, twins: Sequence[Twin]) -> None:
 
 def _draw_all(
     jobs: Sequence[Job], root: Path, size: int, workers: int | None
-) -> Iterator[tuple[str, Box | None]]:
-    """Draws the films; yields each one's path and the box of its letter, in any order."""
+) -> Iterator[tuple[str, Markers]]:
+    """Draws the films; yields each one's path and its markers, in any order."""
     draw = partial(_draw_one, root=root, size=size)
     wanted = workers or min(len(os.sched_getaffinity(0)), -(-len(jobs) // ALONE))
     if wanted == 1:
@@ -193,14 +195,18 @@ def _draw_all(
         yield from pool.imap_unordered(draw, jobs, chunksize=16)
 
 
-def _draw_one(job: Job, root: Path, size: int) -> tuple[str, Box | None]:
+def _draw_one(job: Job, root: Path, size: int) -> tuple[str, Markers]:
     drawn = draw_film(job.plan, size)
     _save(drawn.film, root / job.film)
     if job.plan.positive:
         _save(drawn.mask, root / job.mark)
     for kind, mask_HW in drawn.temptations.items():
         _save(mask_HW, root / job.tempting.format(kind=kind))
-    return job.film, drawn.marker
+    markers = [] if drawn.marker is None else [(job.plan.marker, drawn.marker)]
+    if PLATE in drawn.temptations:
+        box = Image.fromarray(drawn.temptations[PLATE]).getbbox()
+        markers += [] if box is None else [(PLATE, Box(*box))]
+    return job.film, markers
 
 
 def _save(image_HW: NDArray[np.uint8], path: Path) -> None:
