@@ -16,6 +16,7 @@ from pcamx.errors import PcamxError
 FILE = "markers.csv"
 HEADER = ("path", "marker", "left", "top", "right", "bottom")
 _BEFORE = ("path", "letter", *HEADER[2:])
+"""When only letters were markers."""
 _MARGIN = 1 / 16
 """Of the canvas, around a marker: one cell of a 20 x 20 map is 1/20 wide, so that a map which
 looks at it may peak that far beside it."""
