@@ -193,12 +193,11 @@ def test_the_score_by_hand() -> None:
     assert Signs(1.0, 0.0, 0.0, 0.0).score() == 0
     assert Signs(0.8, 0.3, 0.6, None).score() == pytest.approx(0.45)
     assert Signs(0.1, 0.3, 0.6, 0.9).score() == pytest.approx(0.6)
-    assert Signs(0.4, 0.0, 0.0, None).reason() == "called normal (0.40)"
+    assert Signs(0.4, 0.0, 0.0, None).reason() == "called normal"
     assert Signs(0.7, 0.91, 0.5, 0.6).reason() == (
-        "map and decoder peak at different places; the map peaks elsewhere when the film is "
-        "mirrored; a second place has 91% of the peak"
+        "map and decoder peak apart; mirrored, the map peaks elsewhere; a second peak of 91%"
     )
-    assert Signs(0.99, 0.2, 0.1, 0.4).reason() == "nothing stands out (0.99)"
+    assert Signs(0.99, 0.2, 0.1, 0.4).reason() == "nothing stands out"
 
 
 def test_a_rival_far_from_the_peak_by_hand() -> None:

@@ -114,7 +114,7 @@ def _panels(
             panels.append(
                 Panel(
                     title=film.path,
-                    caption=", ".join(filter(None, (film.part, one.reason))),
+                    caption=f"{film.part} ({one.signs.probability:.2f}), {one.reason}".lstrip(),
                     image_HW=film_tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
                     maps={POSITIVE_CAM.title: film_tiles.on_film(map_BHW[k], film).cpu().numpy()},
                 )

@@ -56,14 +56,14 @@ class Signs:
         """Return the signs that stand out, in words, and a film that is called normal."""
         said = []
         if self.probability <= 0.5:
-            said.append(f"called normal ({self.probability:.2f})")
+            said.append("called normal")
         if self.disagreement is not None and self.disagreement >= 0.5:
-            said.append("map and decoder peak at different places")
+            said.append("map and decoder peak apart")
         if self.unsteady >= 0.5:
-            said.append("the map peaks elsewhere when the film is mirrored")
+            said.append("mirrored, the map peaks elsewhere")
         if self.rival >= 0.9:
-            said.append(f"a second place has {self.rival:.0%} of the peak")
-        return "; ".join(said) or f"nothing stands out ({self.probability:.2f})"
+            said.append(f"a second peak of {self.rival:.0%}")
+        return "; ".join(said) or "nothing stands out"
 
 
 def measure(
