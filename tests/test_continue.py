@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -266,6 +267,24 @@ def test_a_stop_reaches_the_training_and_says_how_to_go_on(
     said = capsys.readouterr().err
     assert run.exists() is begun
     assert (f"pcamx evaluate {run}, then pcamx compare {parent} {run} --out" in said) is begun
+
+
+def test_a_stop_while_the_training_is_being_started(
+    parent: Path, store: Store, tmp_path: Path, monkeypatch: Any
+) -> None:
+    found = begin(parent, tmp_path / "two", [mark(tmp_path / "m", chosen(store, parent)[1][0])])
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec sleep 20\n")  # it is told to end before
+    script.chmod(0o755)
+
+    class Slow(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *words: Any) -> None:
+            super().__init__(*words)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(continue_run.sys, "executable", str(script))
+    monkeypatch.setattr(continue_run.subprocess, "Popen", Slow)
+    assert continue_run._train(found, None) == 128 + signal.SIGTERM
 
 
 def test_the_loop(

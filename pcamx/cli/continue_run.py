@@ -106,10 +106,13 @@ def _train(begun: "Continued", gpus: int | None) -> int:
     words = ["train", str(begun.run.config_file), "--stage", "3"]
     words += [] if gpus is None else ["--gpus", str(gpus)]
     started: list[subprocess.Popen[bytes]] = []
+    told_to_end = False
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         # Ctrl-C reaches the training from the terminal; SIGTERM comes to this process alone.
+        nonlocal told_to_end
         if number == signal.SIGTERM:
+            told_to_end = True
             for process in started:
                 process.terminate()
 
@@ -117,6 +120,8 @@ def _train(begun: "Continued", gpus: int | None) -> int:
     try:
         sys.stdout.flush()
         started.append(subprocess.Popen([sys.executable, "-m", "pcamx", *words]))  # noqa: S603
+        if told_to_end:  # while it was being started
+            started[0].terminate()
         code = started[0].wait()
     finally:
         for number, handler in before.items():
