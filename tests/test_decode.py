@@ -58,7 +58,7 @@ def expected(path: Path, canvas: int) -> npt.NDArray[np.int64]:
     return np.asarray(sheet).astype(int)
 
 
-def check(store: Store, tolerance: int = 3) -> None:
+def assert_decoded(store: Store, tolerance: int = 3) -> None:
     (canvases,) = decode(store, [range(len(store.films))])
     assert canvases.dtype == torch.uint8 and canvases.is_contiguous()
     for one, canvas in zip(store.films, canvases, strict=True):
@@ -84,7 +84,7 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     # Not reduced: at hard edges the two libraries' filters differ by more than the tolerance.
     Image.fromarray(texture(64, 48) > 128).save(tmp_path / "one_bit.png")
     films = [film(name, 150, 100) for name in names]
-    check(make_store(tmp_path, [*films, film("one_bit.png", 64, 48)]))
+    assert_decoded(make_store(tmp_path, [*films, film("one_bit.png", 64, 48)]))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -96,14 +96,14 @@ def test_exif_orientation(tmp_path: Path, suffix: str) -> None:
         name = f"{orientation}.{suffix}"
         Image.fromarray(texture(150, 100)).save(tmp_path / name, exif=exif)
         films.append(film(name, *((100, 150) if orientation >= 5 else (150, 100))))
-    check(make_store(tmp_path, films))
+    assert_decoded(make_store(tmp_path, films))
 
 
 def test_sizes_up_and_down_and_extreme(tmp_path: Path) -> None:
     sizes = [(64, 64), (65, 63), (500, 333), (333, 500), (40, 30), (300, 2), (7, 900)]
     for w, h in sizes:
         Image.fromarray(texture(w, h)).save(tmp_path / f"{w}_{h}.png")
-    check(make_store(tmp_path, [film(f"{w}_{h}.png", w, h) for w, h in sizes]))
+    assert_decoded(make_store(tmp_path, [film(f"{w}_{h}.png", w, h) for w, h in sizes]))
 
 
 def test_a_film_of_the_canvas_size_is_kept_to_the_bit(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def exact(inputs: Case) -> Case:
     return Case(*wide, tuple(g.double() for g in inputs.grads))  # type: ignore[arg-type]
 
 
-def within(ours: Any, torchs: Any, truth: Any, slack: float = 1) -> None:
+def assert_within(ours: Any, torchs: Any, truth: Any, slack: float = 1) -> None:
     """At most twice PyTorch's own error, or a few units in the last place of its arithmetic.
 
     The interpreter cuts float32 off where it should round to bfloat16: one unit is allowed there.
@@ -137,7 +137,7 @@ def test_attend(shape: Shape, size: Size, layout: str, dtype: torch.dtype, devic
     inputs = case(shape, size, dtype, device, layout)
     options = {"omega": 7.3, "sigma": 0.43}
     ours = attended(inputs, "triton", **options)
-    within(
+    assert_within(
         ours,
         attended(inputs, "reference", **options),
         attended(exact(inputs), "reference", **options),
@@ -149,7 +149,7 @@ def test_attend(shape: Shape, size: Size, layout: str, dtype: torch.dtype, devic
 def test_attend_of_half_the_bits(layout: str, dtype: torch.dtype, device: str) -> None:
     inputs = case((2, 128, 8, 9), (32, 40), dtype, device, layout)
     ours = attended(inputs, "triton")
-    within(ours, attended(inputs, "reference"), attended(exact(inputs), "reference"))
+    assert_within(ours, attended(inputs, "reference"), attended(exact(inputs), "reference"))
     of_layout = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
     assert ours.grad_features is not None
     kept = of_layout.get(layout, torch.contiguous_format)
@@ -160,7 +160,7 @@ def test_attend_of_two_dtypes(device: str) -> None:
     """As trained with autocast: bfloat16 features, the rest float32."""
     inputs = case((2, 32, 8, 9), (32, 40), torch.float32, device, "nhwc")
     inputs = inputs._replace(features_BKhw=inputs.features_BKhw.bfloat16())
-    within(
+    assert_within(
         attended(inputs, "triton"),
         attended(inputs, "reference"),
         attended(exact(inputs), "reference"),
@@ -176,7 +176,7 @@ def test_class_activation(
 ) -> None:
     inputs = case(shape, (1, 1), dtype, device, layout)
     ours = mapped(inputs, "triton", positive)
-    within(
+    assert_within(
         ours, mapped(inputs, "reference", positive), mapped(exact(inputs), "reference", positive)
     )
 
@@ -202,7 +202,7 @@ def test_ties_at_minimum_and_maximum(device: str) -> None:
     ours = attended(tied, "triton")
     assert (ours.cam[0] == 0).sum() > 1 or (ours.cam[0] == 1).sum() > 1
     assert ours.cam.amin((1, 2)).eq(0).all() and ours.cam.amax((1, 2)).eq(1).all()
-    within(ours, attended(tied, "reference"), attended(exact(tied), "reference"))
+    assert_within(ours, attended(tied, "reference"), attended(exact(tied), "reference"))
 
 
 @pytest.mark.parametrize("why", ["constant", "negative", "no class"])
@@ -222,7 +222,7 @@ def test_flat_maps(why: str, device: str) -> None:
     assert ours.grad_features is not None and ours.grad_image is not None
     assert not ours.grad_features[1].any() and ours.grad_features[[0, 2]].any()
     assert torch.equal(ours.grad_image[1], inputs.grads[0][1])
-    within(ours, attended(flat, "reference"), attended(exact(flat), "reference"))
+    assert_within(ours, attended(flat, "reference"), attended(exact(flat), "reference"))
 
 
 @pytest.mark.parametrize(("scale", "omega"), [(1e4, 10.0), (1e4, 1e4), (1e-30, 10.0), (1.0, 0.0)])
@@ -234,7 +234,7 @@ def test_extreme_values(scale: float, omega: float, device: str) -> None:
         for i, impl in ((inputs, "triton"), (inputs, "reference"), (exact(inputs), "reference"))
     ]
     ours, torchs, truth = (run._replace(grad_features=run.grad_features * scale) for run in runs)
-    within(ours, torchs, truth, slack=max(1, omega))
+    assert_within(ours, torchs, truth, slack=max(1, omega))
 
 
 @pytest.mark.parametrize("value", [6e4, 1e-7])
@@ -245,7 +245,7 @@ def test_ends_of_float16(value: float, device: str) -> None:
     features, grads = (value * shares).half(), tuple(1e-3 * value * g for g in inputs.grads)
     inputs = inputs._replace(features_BKhw=features, grads=grads)
     inputs = inputs._replace(grads=(grads[0].half(), *grads[1:]))
-    within(
+    assert_within(
         attended(inputs, "triton"),
         attended(inputs, "reference"),
         attended(exact(inputs), "reference"),
@@ -277,7 +277,7 @@ def test_class_that_is_none(index: int, dtype: torch.dtype, device: str) -> None
     inputs = inputs._replace(class_index_B=classes)
     ours = mapped(inputs, "triton", True)
     assert not ours[0][1].any() and not ours[1][1].any() and ours[0][[0, 2]].any()
-    within(ours, mapped(inputs, "reference", True), mapped(exact(inputs), "reference", True))
+    assert_within(ours, mapped(inputs, "reference", True), mapped(exact(inputs), "reference", True))
 
 
 def test_any_strides(device: str) -> None:
@@ -427,7 +427,7 @@ def test_launches(monkeypatch: pytest.MonkeyPatch, layout: str, device: str) -> 
     assert "new_empty" in called
 
 
-def runs_equal(inputs: Case, runs: int) -> None:
+def assert_runs_equal(inputs: Case, runs: int) -> None:
     first = attended(inputs, "triton")
     for _ in range(runs):
         for one, other in zip(first, attended(inputs, "triton"), strict=True):
@@ -435,13 +435,13 @@ def runs_equal(inputs: Case, runs: int) -> None:
 
 
 def test_two_runs_give_the_same_bits(device: str) -> None:
-    runs_equal(case((3, 40, 4, 7), (64, 75), torch.bfloat16, device, "nhwc"), 1)
+    assert_runs_equal(case((3, 40, 4, 7), (64, 75), torch.bfloat16, device, "nhwc"), 1)
 
 
 @pytest.mark.gpu
 def test_a_hundred_runs_give_the_same_bits() -> None:
     """Of as many programs as training has, whose order is another each time."""
-    runs_equal(case((256, 128, 20, 20), (320, 320), torch.bfloat16, "cuda", "nhwc"), 100)
+    assert_runs_equal(case((256, 128, 20, 20), (320, 320), torch.bfloat16, "cuda", "nhwc"), 100)
 
 
 @pytest.mark.gpu

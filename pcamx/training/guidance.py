@@ -82,8 +82,8 @@ def erase_loss(network: Network, batch: Batch, shown_B: Tensor, marked_per_batch
     healed_E1HW, elsewhere_E1HW, free_E = erased(image_E1HW, lesion_E1HW)
     with batch_norm_by(network, "batch"):
         logits_FC = network(torch.cat([healed_E1HW, elsewhere_E1HW]))
-    label_F = torch.zeros_like(row_E).repeat(2)
-    label_F[:count], label_F[count:] = NORMAL, ABNORMAL  # from the host they would be a wait
+    # Filled on the device: two numbers from the host would be a wait.
+    label_F = torch.cat([torch.full_like(row_E, label) for label in (NORMAL, ABNORMAL)])
     taken_F = torch.cat([shown_B[row_E], shown_B[row_E] & free_E])
     (taken,) = sum_over_ranks(taken_F.sum())
     loss_F = F.cross_entropy(logits_FC.float(), label_F, reduction="none")
