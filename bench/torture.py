@@ -25,6 +25,8 @@ RUNS = {"kill": kill, "stop": stop, "disk": disk, "cut": cut}
 KINDS = ("flip", "fuzz", *RUNS)
 _RARE = 50
 """Every so many trials is one of a training, which takes as long as all the others together."""
+_TOGETHER = 500
+"""Trials of files that one worker does; it takes as long to start as for some hundred of them."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +81,7 @@ def _trials(
             yield trial, kind, RUNS[kind](damage.folder, f"{seed} {trial}")
             continue
         waiting.append((trial, kind))
-        if len(waiting) == _RARE:
+        if len(waiting) == _TOGETHER:
             yield from in_a_worker(damage, seed, waiting)
             waiting = []
     yield from in_a_worker(damage, seed, waiting)

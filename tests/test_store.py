@@ -65,6 +65,7 @@ def test_a_store_reads_back_as_written(store: Path) -> None:
         ("manifest.csv", "a/b, c.png", "../b.png", "line 2: path ../b.png leaves"),
         ("manifest.csv", "4095,\n", "4095,/etc/x.png\n", "line 2: path /etc/x.png leaves"),
         ("manifest.csv", "4095,\n", "4095,marks/x.png\n", "mask marks/x.png is missing"),
+        ("manifest.csv", "4095,\n", f"4095,{'x' * 300}.png\n", "mask x+.png is missing"),
         ("manifest.csv", "é.png", "a/b, c.png", "fields expected|twice"),
         ("manifest.csv", "label,", "lable,", "line 1 must be path,label"),
         ("manifest.csv", "é.png,0,p1,p1/s1,,valid,12,9,255,\n", "", "1 films, store.json says 2"),
@@ -89,6 +90,9 @@ def test_no_store_no_folder_no_root(store: Path, tmp_path: Path) -> None:
         read_store(tmp_path)
     edit(store / "store.json", str(tmp_path), str(tmp_path / "gone"))
     with pytest.raises(PcamxError, match="gone: the films of store"):
+        read_store(store)
+    edit(store / "store.json", "gone", "g" * 300)
+    with pytest.raises(PcamxError, match="ggg: the films of store"):
         read_store(store)
 
 

@@ -11,6 +11,7 @@ the whole run on a bad file and does not say which one it was.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -181,7 +182,7 @@ def read_store(folder: Path) -> Store:
     was changed by hand and no longer fits.
     """
     root, mean, std, count, written = read_head(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # false also of a name too long
         raise PcamxError(f"{root}: the films of store {folder} are gone; run pcamx prepare again")
     films = tuple(_films(folder))
     if len(films) != count:
@@ -222,7 +223,7 @@ def _films(folder: Path) -> Iterator[Film]:
             film = _film(dict(zip(names, map(plain_cell, row), strict=True)))
             if film.path in seen:
                 raise PcamxError(f"{film.path} is listed twice")
-            if film.mark and not (folder / film.mark).is_file():
+            if film.mark and not os.path.isfile(folder / film.mark):
                 raise PcamxError(f"lesion mask {film.mark} is missing")
         except PcamxError as error:
             raise PcamxError(f"{path}, line {line}: {error}; run pcamx prepare again") from None

@@ -222,7 +222,7 @@ class RunFolder:
         places = [Path(config.data.store)]
         if "store" in origin:
             places += [self.path / origin["store_from_run"], Path(origin["store"])]
-        there = [place for place in places if (place / HEAD).is_file()]
+        there = [place for place in places if os.path.isfile(place / HEAD)]
         for place in there:
             if self._is_of(place):
                 return place
