@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.lib import command
-from bench.lib.torture_files import make
+from bench.lib.torture.files import make
 from pcamx.data.phantom import draw_phantoms
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.errors import PcamxError

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.lib import command
-from bench.lib.torture_files import Damage, in_a_worker, make
-from bench.lib.torture_hosts import cut
-from bench.lib.torture_runs import disk, kill, stop
+from bench.lib.torture.files import Damage, in_a_worker, make
+from bench.lib.torture.hosts import cut
+from bench.lib.torture.runs import disk, kill, stop
 from pcamx.errors import PcamxError
 
 RUNS = {"kill": kill, "stop": stop, "disk": disk, "cut": cut}

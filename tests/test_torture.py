@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from bench import torture
-from bench.lib import torture_files
+from bench.lib.torture import files, inputs
 
 
 def test_trials_are_a_function_of_seed_and_number() -> None:
     content = bytes(range(256)) * 8
-    changed = [torture_files.mutate(content, random.Random(f"1 {n}")) for n in range(50)]
-    again = [torture_files.mutate(content, random.Random(f"1 {n}")) for n in range(50)]
+    changed = [files.mutate(content, random.Random(f"1 {n}")) for n in range(50)]
+    again = [files.mutate(content, random.Random(f"1 {n}")) for n in range(50)]
     assert changed == again and len(set(changed)) > 45
 
 
@@ -32,7 +32,7 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Mon
         return [(trial, kind, {"came": "read", "what": "", "said": ""}) for trial, kind in trials]
 
     monkeypatch.setattr(torture, "in_a_worker", worker)
-    monkeypatch.setattr(torture, "make", torture_files.Damage)
+    monkeypatch.setattr(torture, "make", files.Damage)
     options = torture._parser().parse_args(["--folder", str(tmp_path), "--kinds", "flip,fuzz"])
     options.trials = 60
     torture.run(options)
@@ -46,11 +46,11 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_fuzzed_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = {key: use for key, use in torture_files.FUZZ.items() if key.startswith("inputs/")}
-    monkeypatch.setattr(torture_files, "FUZZ", inputs)
-    torture_files._inputs(tmp_path / "inputs")
-    before = {path: path.read_bytes() for path in (tmp_path / "inputs").iterdir()}
-    came = [torture_files._trial(tmp_path, tmp_path, 0, n, "fuzz") for n in range(120)]
+    given = {key: use for key, use in inputs.FUZZ.items() if key.startswith("inputs/")}
+    monkeypatch.setattr(files, "FUZZ", given)
+    inputs.draw_inputs(tmp_path / "inputs")
+    before = {path: path.read_bytes() for path in (tmp_path / "inputs").rglob("*.*")}
+    came = [files._trial(tmp_path, tmp_path, 0, n, "fuzz") for n in range(300)]
     assert not [one for one in came if one["came"] == "fault"]
     assert {one["came"] for one in came} == {"read", "refused"}
-    assert before == {path: path.read_bytes() for path in (tmp_path / "inputs").iterdir()}
+    assert before == {path: path.read_bytes() for path in (tmp_path / "inputs").rglob("*.*")}

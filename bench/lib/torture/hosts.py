@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.lib.torture_runs import TIMEOUT, Place, finish, fresh, train, until_it_trains
+from bench.lib.torture.runs import TIMEOUT, Place, finish, fresh, train, until_it_trains
 
 _SLACK = 30.0
 """Seconds that a busy machine may take on top."""

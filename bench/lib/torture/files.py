@@ -1,36 +1,30 @@
 """One bit of a file changed, or bytes of an input: refused in a line, harmless, or a fault."""
 
-import json
 import multiprocessing
 import random
 import resource
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from bench.lib.torture_runs import materials
-from pcamx import config as configs
+from bench.lib.torture.inputs import FUZZ, Use, draw_inputs
+from bench.lib.torture.runs import materials
 from pcamx import from_pretrained
 from pcamx.config import Data
 from pcamx.data.canvas.provider import Decoded
-from pcamx.data.files.film import read_film
 from pcamx.data.files.image import UnfitError
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluation.film_table import read_films
 from pcamx.run import checkpoints
 from pcamx.run.folder import RunFolder
-from pcamx.run.history import read_history
 from pcamx.run.pretrained import save_pretrained
-from pcamx.run.report import read_report
 from pcamx.training.preflight import binding_digest
 
 LIMIT = 20.0
@@ -62,25 +56,9 @@ def make(folder: Path) -> Damage:
         save_pretrained(
             from_pretrained(damage.sound / "run", device="cpu"), damage.sound / "export"
         )
-        _inputs(damage.sound / "inputs")
+        draw_inputs(damage.sound / "inputs")
         (damage.sound / "made").write_text("")
     return damage
-
-
-def _inputs(folder: Path) -> None:
-    folder.mkdir()
-    grey = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
-    for name in ("a.png", "a.jpg", "a.tiff", "a.bmp"):
-        Image.fromarray(grey).save(folder / name)
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
-    figure = {"value": 0.5, "low": 0.0, "high": 1.0, "n": 4}
-    stage = {"localization": {"positive_cam": {"pointing": figure, "threshold": 0.5}}}
-    report = {"format": 1, "stages": {"1": stage}, "baselines": {}, "data": {}, "config": {}}
-    (folder / "report.json").write_text(json.dumps(report))
-
-
-Use = Callable[[Path], Any]
-"""What is made of a folder's file; equal where it means the same."""
 
 
 def _checkpoint(folder: Path) -> Any:
@@ -114,6 +92,7 @@ def _canvases(folder: Path) -> Any:
     return canvas[row].tolist()
 
 
+# What is made of the folder with the changed file: equal where it means the same.
 FLIPS: Mapping[str, Use] = {
     "run/stage1/weights.pt": _weights,
     "run/origin.json": lambda folder: RunFolder(folder / "run").id(),
@@ -127,20 +106,6 @@ FLIPS: Mapping[str, Use] = {
     "store/cache/*.canvases": _canvases,
     "films/MURA-v1.1/train/**/*.png": _canvases,
 }
-FUZZ: Mapping[str, Use] = {
-    "inputs/*.png": lambda folder: read_film(folder),
-    "inputs/*.jpg": lambda folder: read_film(folder),
-    "inputs/*.tiff": lambda folder: read_film(folder),
-    "inputs/*.bmp": lambda folder: read_film(folder),
-    "inputs/report.json": lambda path: read_report(RunFolder(path.parent)),
-    "run/metrics.jsonl": lambda path: read_history(RunFolder(path.parent)),
-    "run/films.csv": lambda path: read_films(path),
-    "run/config.yaml": lambda path: configs.load(path),
-    "store/manifest.csv": lambda path: read_store(path.parent),
-    "store/store.json": lambda path: read_store(path.parent),
-    "export/config.json": lambda path: from_pretrained(path.parent, device="cpu"),
-}
-
 
 _ODD = (b"1e999", b"-1", b"0", b"9" * 400, b"\xff\xfe", b"null", b"[" * 2000, b"NaN", b"\0" * 8)
 

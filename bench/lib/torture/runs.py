@@ -21,7 +21,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.run.weights import load_weights
 
-TRAIN = Path(__file__).resolve().parents[2] / "launch/train.py"
+TRAIN = Path(__file__).resolve().parents[3] / "launch/train.py"
 WORLD = 2
 TIMEOUT = 20.0
 _LONG = 600.0  # seconds after which a training counts as hanging
