@@ -1,29 +1,25 @@
 """Start real processes as torchrun and deepspeed do, only faster, and wait for them.
 
-Ranks are forked from a process that has imported everything (tests/warm.py), one for each of
+Ranks are forked from a process that has imported everything (bench/lib/warm.py), one for each of
 pytest's workers: a new Python takes longer to import than to train. `command` starts a new one.
 """
 
-import multiprocessing
 import os
-import runpy
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from unittest import mock
 
-import torch
 from torch.multiprocessing.spawn import start_processes
 
-PROJECT = Path(__file__).resolve().parents[1]
+from bench.lib import forked
+from bench.lib.command import free_port
+from bench.lib.forked import PROJECT
+
 TRAIN = PROJECT / "launch/train.py"
 DRIVE = PROJECT / "tests/drive.py"
 BIN = Path(sys.executable).parent
@@ -56,12 +52,6 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "PATH": path, "TERM": "dumb"} | more
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def command(*words: object, cwd: Path, **env: str) -> Ended:
     """One command to its end."""
     done = subprocess.run(
@@ -77,54 +67,11 @@ def command(*words: object, cwd: Path, **env: str) -> Ended:
     return Ended(done.returncode, (done.returncode,), done.stdout)
 
 
-def _context() -> BaseContext:
-    """What starts a rank: a fork of tests/warm.py, but a new Python where there is a GPU.
-
-    Asking for a GPU is enough to make a fork unfit to use it.
-    """
-    if torch.cuda.is_available():
-        return multiprocessing.get_context("spawn")
-    forkserver.set_forkserver_preload(["warm"])
-    path = f"{PROJECT / 'tests'}{os.pathsep}{PROJECT}"
-    with mock.patch.dict(os.environ, environment(PYTHONPATH=path), clear=True):
-        forkserver.ensure_running()
-    return multiprocessing.get_context("forkserver")
-
-
-def _become(log: str, cwd: Path, env: dict[str, str], *words: str) -> None:
-    """What a forked process does: be as if ``python *words`` had just been launched."""
-    os.setsid()
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
-    written = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(written, stream)
-    _interpret(*words)
-
-
-def _interpret(*words: str) -> None:
-    if words[0] == "-c":
-        sys.argv = ["-c", *words[2:]]
-        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
-    elif words[0] == "-m":
-        sys.argv = list(words[1:])
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = list(words)
-        runpy.run_path(words[0], run_name="__main__")
-
-
 def _forked(words: Sequence[object], cwd: Path, environments: Sequence[dict[str, str]]) -> Ended:
     """``python *words`` in each of ``environments`` side by side."""
-    context = _context()
     with tempfile.NamedTemporaryFile("r") as log:
-        started = [
-            context.Process(target=_become, args=(log.name, cwd, env, *map(str, words)))
-            for env in environments
-        ]
-        for process in started:
-            process.start()
+        given, place = list(map(str, words)), Path(log.name)
+        started = [forked.start(given, cwd, env, place) for env in environments]
         code = _wait(started)
         return Ended(code, tuple(process.exitcode for process in started), log.read())
 
@@ -144,7 +91,7 @@ def ranks(world: int, *words: object, cwd: Path, stop: str = "", **env: str) -> 
 
 def on_ranks(work: Callable[..., None], *given: object, world: int = 2) -> None:
     """``work(rank, *given)``, a function of a test file, on each of ``world`` ranks."""
-    method = _context().get_start_method()
+    method = forked.context(environment()).get_start_method()
     start_processes(work, given, world, start_method=method)  # type: ignore[no-untyped-call]
 
 

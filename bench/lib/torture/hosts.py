@@ -70,7 +70,7 @@ def cut(folder: Path, seed: str) -> dict[str, str]:
 def _cut(place: Place, folder: Path, seed: str, names: Sequence[str]) -> dict[str, str]:
     wait, began = random.Random(seed).uniform(0, 3), [0.0]
 
-    def act(_: list[subprocess.Popen[bytes]]) -> None:
+    def act(_: list[int]) -> None:
         until_it_trains(place)
         time.sleep(wait)
         _ip("-n", names[0], "link", "set", names[0], "down")

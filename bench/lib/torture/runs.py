@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from bench.lib import forked
 from bench.lib.command import free_port
 from pcamx.data.phantom import draw_phantoms
 from pcamx.data.prepare.store_builder import prepare
@@ -21,7 +23,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.run.weights import load_weights
 
-TRAIN = Path(__file__).resolve().parents[3] / "launch/train.py"
+TRAIN = forked.PROJECT / "launch/train.py"
 WORLD = 2
 TIMEOUT = 20.0
 _LONG = 600.0  # seconds after which a training counts as hanging
@@ -64,9 +66,13 @@ def materials(folder: Path) -> None:
     head["root"] = "../films/MURA-v1.1"
     (folder / "store/store.json").write_text(json.dumps(head))
     folder = folder.resolve()
-    ended = train(folder, folder / "run", folder / "store")
-    if any(ended.codes):
-        raise PcamxError(f"{folder}: a training fails without torture:\n{ended.said}")
+    for run in ("run", "again"):  # the first waits for the imports as well
+        ended = train(folder, folder / run, folder / "store")
+        if any(ended.codes):
+            raise PcamxError(f"{folder}: a training fails without torture:\n{ended.said}")
+    if _bits(folder / "run") != _bits(folder / "again"):
+        raise PcamxError(f"{folder}: two trainings gave other bits without torture")
+    shutil.rmtree(folder / "again")
     (folder / "seconds").write_text(str(ended.seconds))
     evaluate(folder / "run")
 
@@ -77,51 +83,59 @@ def train(
     store: Path,
     *,
     resume: bool = False,
-    act: Callable[[list[subprocess.Popen[bytes]]], None] | None = None,
+    act: Callable[[list[int]], None] | None = None,
     address: str = "127.0.0.1",
     hosts: Sequence[Sequence[str]] = ((), ()),
 ) -> Ended:
-    """Train on two ranks, with ``act`` done to them meanwhile, as a launcher would.
+    """Train on two ranks, with ``act`` done to their process numbers, as a launcher would.
 
-    They meet at ``address``; words of ``hosts`` before each one's command take it elsewhere.
+    They meet at ``address``; words of ``hosts`` before each one's command take it elsewhere, and
+    then it is a new Python, else a fork that has imported everything.
     """
     config = folder / "run.yaml"
     config.write_text(_CONFIG.format(run=run, store=store, timeout=TIMEOUT))
-    shared = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": address, "OMP_NUM_THREADS": "1"}
-    shared["MASTER_PORT"] = str(free_port())
-    words = [sys.executable, str(TRAIN), "--stage", "1", "--config", str(config)]
-    words += ["--resume"] * resume
+    env = {**os.environ, "WORLD_SIZE": str(WORLD), "MASTER_ADDR": address, "OMP_NUM_THREADS": "1"}
+    env["MASTER_PORT"] = str(free_port())
+    words = [str(TRAIN), "--stage", "1", "--config", str(config), *["--resume"] * resume]
+    log = folder / "log"
+    log.write_bytes(b"")
     begun = time.monotonic()
-    with (folder / "log").open("w+b") as log:
-        ranks = [
-            subprocess.Popen(
-                [*hosts[r], *words],
-                env=os.environ | shared | {"RANK": str(r), "LOCAL_RANK": str(r)},
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-            )
-            for r in range(WORLD)
-        ]
-        try:
-            if act is not None:
-                act(ranks)
-            _wait(ranks, begun)
-        finally:
-            for rank in ranks:
-                with suppress(ProcessLookupError):
-                    rank.kill()
-                rank.wait()
-        log.seek(0)
-        said = log.read().decode(errors="replace")
-    return Ended([rank.returncode for rank in ranks], said, time.monotonic() - begun)
+    ranks = [
+        _start(hosts[r], words, folder, env | {"RANK": str(r), "LOCAL_RANK": str(r)})
+        for r in range(WORLD)
+    ]
+    try:
+        if act is not None:
+            act([rank.pid or 0 for rank in ranks])
+        _wait(ranks, begun)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait() if isinstance(rank, subprocess.Popen) else rank.join()
+    said = log.read_text(errors="replace")
+    return Ended([_code(rank) or 0 for rank in ranks], said, time.monotonic() - begun)
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]], begun: float) -> None:
+Rank = subprocess.Popen[bytes] | BaseProcess
+
+
+def _start(host: Sequence[str], words: Sequence[str], folder: Path, env: Mapping[str, str]) -> Rank:
+    if not host:
+        return forked.start([*words], folder, env, folder / "log")
+    with (folder / "log").open("ab") as log:
+        command = [*host, sys.executable, *words]
+        return subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
+
+
+def _code(rank: Rank) -> int | None:
+    return rank.poll() if isinstance(rank, subprocess.Popen) else rank.exitcode
+
+
+def _wait(ranks: Sequence[Rank], begun: float) -> None:
     """Until all have ended, or a launcher would end those that are left."""
     failed = None
-    while any(rank.poll() is None for rank in ranks) and time.monotonic() - begun < _LONG + 1:
-        if failed is None and any(rank.returncode for rank in ranks):
+    while any(_code(rank) is None for rank in ranks) and time.monotonic() - begun < _LONG + 1:
+        if failed is None and any(map(_code, ranks)):
             failed = time.monotonic()
         if failed is not None and time.monotonic() - failed > 10:
             return
@@ -140,7 +154,7 @@ Place = tuple[Path, Path, Path]
 
 def fresh(folder: Path) -> Place:
     """Make the folder of a trial; return it, its run, and the sound store."""
-    trial = folder / "trial"
+    trial = folder.resolve() / "trial"
     shutil.rmtree(trial, ignore_errors=True)
     trial.mkdir()
     return trial, trial / "run", (folder / "sound/store").resolve()
@@ -167,27 +181,27 @@ def kill(folder: Path, seed: str) -> dict[str, str]:
     """Kill one rank, or both, at a random moment, up to twice; then go on."""
     rng, place = random.Random(seed), fresh(folder)
     whole = float((folder / "sound/seconds").read_text())
-    what = []
+    what, hurt = [], False
     for _ in range(rng.choice((1, 2))):
         wait, victims = rng.uniform(0, whole), rng.choice(([0], [1], [0, 1]))
 
-        def act(
-            ranks: list[subprocess.Popen[bytes]], wait: float = wait, victims: list[int] = victims
-        ) -> None:
+        def act(ranks: list[int], wait: float = wait, victims: list[int] = victims) -> None:
             time.sleep(wait)
             for victim in victims:
                 with suppress(ProcessLookupError):
-                    ranks[victim].kill()
+                    os.kill(ranks[victim], signal.SIGKILL)
 
         ended = train(*place, resume=(place[1] / "stage1").is_dir(), act=act)
         what.append(f"ranks {victims} after {wait:.1f} s")
+        hurt = hurt or any(ended.codes)
         if ended.fault:
             return {
                 "came": "fault",
                 "what": "; ".join(what) + f"; {ended.fault}",
                 "said": ended.said,
             }
-    return finish(folder, place, "killed: " + ", ".join(what))
+    came = finish(folder, place, "killed: " + ", ".join(what))
+    return came if hurt or came["came"] == "fault" else came | {"came": "ended before"}
 
 
 def until_it_trains(place: Place) -> None:
@@ -203,11 +217,11 @@ def stop(folder: Path, seed: str) -> dict[str, str]:
     victim, wait = rng.randrange(WORLD), rng.uniform(0, 3)
     stopped = [0.0]
 
-    def act(ranks: list[subprocess.Popen[bytes]]) -> None:
+    def act(ranks: list[int]) -> None:
         until_it_trains(place)
         time.sleep(wait)
         with suppress(ProcessLookupError):
-            ranks[victim].send_signal(signal.SIGSTOP)
+            os.kill(ranks[victim], signal.SIGSTOP)
         stopped[0] = time.monotonic()
 
     ended = train(*place, act=act)

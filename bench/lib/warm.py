@@ -1,4 +1,4 @@
-"""Import what every rank imports, once: tests/processes.py forks its ranks from here.
+"""Import what every rank imports, once: `bench.lib.forked` forks its processes from here.
 
 Nine tenths of a small training are imports.
 """
