@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from pcamx.cli.init import SHIPPED
+
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [  # imports point down, or stay on their line
     "pcamx",  # names what it offers, and imports it on first use
@@ -155,13 +157,14 @@ def test_markup_stands_in_templates() -> None:
     assert {module: found for module, found in tags.items() if found} == {}
 
 
-def test_the_wheel_takes_every_template_along() -> None:
+def test_the_wheel_takes_every_template_and_config_along() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["pcamx"]
     shipped = {path for pattern in patterns for path in (ROOT / "pcamx").glob(pattern)}
     templates = {path for path in (ROOT / "pcamx/report/templates").rglob("*") if path.is_file()}
     assert {"base.html", "page.css"} <= {path.name for path in templates}
     assert templates <= shipped
+    assert {ROOT / "pcamx/configs" / f"{name}.yaml" for name in SHIPPED} <= shipped
     assert ROOT / "pcamx/py.typed" in shipped  # by which mypy reads the types of an installed pcamx
 
 
@@ -169,6 +172,8 @@ def test_folders() -> None:
     link = ROOT / "pcamx" / "kernels"
     assert link.is_symlink() and link.readlink() == Path("../kernels")
     assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert (ROOT / "pcamx/configs").readlink() == Path("../configs")
+    assert {path.stem for path in (ROOT / "configs").iterdir()} == set(SHIPPED)
     kept = {p.name for p in (ROOT / "launch").iterdir() if p.name != "__pycache__"}
     assert kept == {"train.py", "slurm.sh", "Dockerfile"}
 

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from pcamx import __version__, cli
+from pcamx.cli.init import SHIPPED
 from pcamx.config import load
 from pcamx.data.feed.order import steps_per_epoch
 from pcamx.training.first_config import Films, Machine, first_config
@@ -102,6 +103,17 @@ def test_a_store(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyP
     assert 1 <= config.data.marked <= 32
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_config_that_comes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert init(monkeypatch, "--copy", name) == 0
+    ours = Path(__file__).resolve().parents[1] / "configs" / f"{name}.yaml"
+    assert (tmp_path / f"{name}.yaml").read_bytes() == ours.read_bytes()
+    assert init(monkeypatch, "--copy", name) == 2  # it is there
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -110,6 +122,7 @@ def test_a_store(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyP
         (("hands.csv",), "hands.csv, line 2: label is 'whole'; write 0 for normal"),
         (("hands.csv", "--out", "a.txt"), "--out a.txt: not a YAML file; name one such as a.yaml"),
         ((".",), "neither a MURA-v1.1 folder"),
+        (("--copy", "paper", "--normal", "a"), "--copy: takes no --normal or --abnormal"),
     ],
 )
 def test_mistakes_are_one_line(

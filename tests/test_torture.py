@@ -46,8 +46,8 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_fuzzed_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {key: use for key, use in inputs.FUZZ.items() if key.startswith("inputs/")}
-    monkeypatch.setattr(files, "FUZZ", given)
+    fed = {key: use for key, use in inputs.FUZZ.items() if key.startswith("inputs/")}
+    monkeypatch.setattr(files, "FUZZ", fed)
     inputs.draw_inputs(tmp_path / "inputs")
     before = {path: path.read_bytes() for path in (tmp_path / "inputs").rglob("*.*")}
     came = [files._trial(tmp_path, tmp_path, 0, n, "fuzz") for n in range(300)]

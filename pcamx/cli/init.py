@@ -2,11 +2,14 @@
 
 import argparse
 import shlex
+from importlib.resources import files
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
 from pcamx.cli.label_options import add_words
 from pcamx.errors import PcamxError
+
+SHIPPED = ("demo", "fracatlas", "mura", "mura_multinode", "paper")
 
 
 def add(commands: Commands) -> None:
@@ -18,11 +21,16 @@ def add(commands: Commands) -> None:
         "write a config that fits a data set and this machine, with a reason beside each value",
         "pcamx init films.csv --out films.yaml",
     )
-    sub.add_argument(
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "source",
         type=Path,
+        nargs="?",
         metavar="ROOT_OR_TABLE",
         help="a store of pcamx prepare, which knows most, or what prepare would take",
+    )
+    source.add_argument(
+        "--copy", choices=SHIPPED, help="instead, one of the configs of pcamx's own experiments"
     )
     sub.add_argument("--out", type=Path, metavar="YAML", help="file to write (its name.yaml)")
     sub.add_argument("--replace", action="store_true", help="an earlier file there may go")
@@ -30,17 +38,35 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx import config as configs
-    from pcamx.data.sets.table import label_words
-    from pcamx.output import replacing_file
-    from pcamx.training.first_config import films_of, first_config, machine
-
-    name = options.source.resolve().stem
+    name = options.copy or options.source.resolve().stem
     out = options.out or Path(f"{name}.yaml")
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise PcamxError(f"--out {out}: not a YAML file; name one such as {out.stem}.yaml")
     if out.exists() and not options.replace:
         raise PcamxError(f"{out} exists; choose another --out, or add --replace")
+    if not options.copy:
+        _fit(options, name, out)
+    elif options.normal or options.abnormal:
+        raise PcamxError("--copy: takes no --normal or --abnormal; pcamx prepare does")
+    else:
+        _copy(options.copy, out)
+
+
+def _copy(name: str, out: Path) -> None:
+    from pcamx import config as configs
+    from pcamx.output import write_text
+
+    write_text(out, files("pcamx").joinpath("configs", f"{name}.yaml").read_text("utf-8"))
+    store = configs.load(out).data.store
+    print(f"{out} is written; prepare its films with --out {store}, or change data.store")
+
+
+def _fit(options: argparse.Namespace, name: str, out: Path) -> None:
+    from pcamx import config as configs
+    from pcamx.data.sets.table import label_words
+    from pcamx.output import replacing_file
+    from pcamx.training.first_config import films_of, first_config, machine
+
     labels = label_words(options.normal, options.abnormal)
     films = films_of(options.source, Path("stores") / name, labels)
     text = first_config(films, machine(), name)

@@ -1,5 +1,5 @@
 """What `bench.torture` does.
 
-`inputs` draws what a user may hand in, `files` damages it and what a run writes, `runs` hurts a
+`inputs` makes what a user may hand in, `files` damages it and what a run writes, `runs` hurts a
 training of two ranks, `hosts` cuts one of two hosts in two.
 """

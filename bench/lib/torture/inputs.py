@@ -1,6 +1,6 @@
 """One small file of every kind that a user may hand in, and what reads it."""
 
-import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,121 +32,17 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
 from pcamx.run.report import read_report
 
+_TEXTS = Path(__file__).with_name("samples")
+_KINDS = sorted(path.name for path in (_TEXTS / "marks").iterdir())
 _FILM, _WIDTH, _HEIGHT = "a.png", 48, 40
-_SQUARE = [8, 8, 20, 8, 20, 20, 8, 20]
-_PAIRS = [[8, 8], [20, 8], [20, 20], [8, 20]]
-_SHARES = [{"x": 100 * x / _WIDTH, "y": 100 * y / _HEIGHT} for x, y in _PAIRS]
-_SIZED = {"original_width": _WIDTH, "original_height": _HEIGHT}
-_MARKS: Mapping[str, str] = {
-    "coco.json": json.dumps(
-        {
-            "images": [{"id": 1, "file_name": _FILM, "width": _WIDTH, "height": _HEIGHT}],
-            "categories": [{"id": 1, "name": "lesion"}],
-            "annotations": [
-                {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [_SQUARE]},
-                {"id": 2, "image_id": 1, "category_id": 1, "bbox": [4, 4, 9, 12]},
-                {
-                    "id": 3,
-                    "image_id": 1,
-                    "category_id": 1,
-                    "segmentation": {"size": [_HEIGHT, _WIDTH], "counts": [400, 200, 1320]},
-                },
-            ],
-        }
-    ),
-    "labelme.json": json.dumps(
-        {
-            "version": "5.5.0",
-            "imagePath": _FILM,
-            "imageWidth": _WIDTH,
-            "imageHeight": _HEIGHT,
-            "shapes": [
-                {"label": "lesion", "shape_type": "polygon", "points": _PAIRS},
-                {"label": "lesion", "shape_type": "circle", "points": _PAIRS[:2]},
-            ],
-        }
-    ),
-    "label_studio.json": json.dumps(
-        [
-            {
-                "id": 7,
-                "data": {"image": f"/data/upload/1/1a2b3c4d-{_FILM}"},
-                "annotations": [
-                    {
-                        "result": [
-                            {
-                                "type": "polygonlabels",
-                                "to_name": "image",
-                                **_SIZED,
-                                "value": {
-                                    "points": [[p["x"], p["y"]] for p in _SHARES],
-                                    "polygonlabels": ["lesion"],
-                                },
-                            },
-                            {
-                                "type": "rectanglelabels",
-                                "to_name": "image",
-                                **_SIZED,
-                                "value": {
-                                    "x": 10,
-                                    "y": 10,
-                                    "width": 30,
-                                    "height": 20,
-                                    "rotation": 30,
-                                    "rectanglelabels": ["lesion"],
-                                },
-                            },
-                        ]
-                    }
-                ],
-            }
-        ]
-    ),
-    "via.json": json.dumps(
-        {
-            f"{_FILM}123": {
-                "filename": _FILM,
-                "size": 123,
-                "regions": [
-                    {
-                        "shape_attributes": {
-                            "name": "polygon",
-                            "all_points_x": _SQUARE[::2],
-                            "all_points_y": _SQUARE[1::2],
-                        },
-                        "region_attributes": {"name": "lesion"},
-                    }
-                ],
-            }
-        }
-    ),
-    "voc.xml": (
-        f"<annotation><filename>{_FILM}</filename><size><width>{_WIDTH}</width>"
-        f"<height>{_HEIGHT}</height><depth>1</depth></size><object><name>lesion</name><bndbox>"
-        "<xmin>8</xmin><ymin>8</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object></annotation>"
-    ),
-    "cvat.xml": (
-        f'<annotations><image id="0" name="{_FILM}" width="{_WIDTH}" height="{_HEIGHT}">'
-        '<polygon label="lesion" points="8,8;20,8;20,20;8,20"/>'
-        '<mask label="lesion" left="5" top="4" width="12" height="9" rle="20, 60, 28"/>'
-        "</image></annotations>"
-    ),
-    "a.txt": "0 0.3 0.35 0.25 0.3\n0 0.2 0.2 0.5 0.2 0.5 0.5\n",
-}
-_GRAZ = (
-    "filestem,patient_id,study_number,fracture_visible\n0001_0001_01_WRI-L1_M014,1,1,1\n"
-    "0002_0001_01_WRI-R1_F010,2,1,\n"
-)
-_ATLAS = (
-    "image_id,hand,leg,hip,shoulder,mixed,hardware,multiscan,fractured,fracture_count,frontal,"
-    "lateral,oblique\nIMG0000000.jpg,1,0,0,0,0,0,0,1,1,1,0,0\nIMG0000001.jpg,0,1,0,0,0,1,0,0,0,1,0,0\n"
-)
+"""Of which the marks are."""
 
 
 def draw_inputs(folder: Path) -> None:
-    """Write them into the new ``folder``."""
-    for name in ("marks", "atlas/images", "graz/images"):
-        (folder / name).mkdir(parents=True)
+    """Write them into the new ``folder``: the texts of samples/, and pictures."""
+    shutil.copytree(_TEXTS, folder)
+    (folder / "atlas/images/Fractured").mkdir(parents=True)
+    (folder / "graz/images").mkdir()
     grey = np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH), dtype=np.uint8)
     for name in (_FILM, "a.jpg", "a.tiff", "a.bmp"):
         Image.fromarray(grey).save(folder / name)
@@ -155,17 +51,6 @@ def draw_inputs(folder: Path) -> None:
     for syntax in ("plain", "rle", "jpeg2000"):
         _draw_dicom(deep, folder / f"{syntax}.dcm", syntax)
     Image.fromarray((grey > 250).astype(np.uint8) * 255).save(folder / "marks/mask.png")
-    for name, text in _MARKS.items():
-        (folder / "marks" / name).write_text(text)
-    (folder / "films.csv").write_text(
-        f"path;label;patient;split;part\n{_FILM};1;p1;train;wrist\ndeep.png;0;p2;valid;\n"
-    )
-    (folder / "graz/dataset.csv").write_text(_GRAZ)
-    (folder / "atlas/dataset.csv").write_text(_ATLAS)
-    figure = {"value": 0.5, "low": 0.0, "high": 1.0, "n": 4}
-    stage = {"localization": {"positive_cam": {"pointing": figure, "threshold": 0.5}}}
-    report = {"format": 1, "stages": {"1": stage}, "baselines": {}, "data": {}, "config": {}}
-    (folder / "report.json").write_text(json.dumps(report))
 
 
 def _draw_dicom(grey_HW: np.ndarray[Any, Any], path: Path, syntax: str) -> None:
@@ -212,8 +97,7 @@ FUZZ: Mapping[str, Use] = {
     "inputs/plain.dcm": read_film,
     "inputs/rle.dcm": read_film,
     "inputs/jpeg2000.dcm": read_film,
-    **{f"inputs/marks/{name}": _marks for name in _MARKS},
-    "inputs/marks/mask.png": _marks,
+    **{f"inputs/marks/{name}": _marks for name in (*_KINDS, "mask.png")},
     "inputs/films.csv": read_table,
     "inputs/graz/dataset.csv": lambda path: read_graz(path.parent),
     "inputs/atlas/dataset.csv": lambda path: read_fracatlas(path.parent),
