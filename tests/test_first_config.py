@@ -28,14 +28,14 @@ def test_by_hand_for_two_sets(tmp_path: Path) -> None:
     """1,920 films / 60 steps = batches of 32, 20 epochs = 1,200 steps; a tenth is abnormal."""
     small = config_of(tmp_path, Films("s", train=1920, abnormal=192, marked=7, side=300))
     assert (small.runtime.batch_size, small.stage(1).epochs, small.stage(2).epochs) == (32, 20, 6)
-    assert (small.data.canvas, small.data.balanced, small.data.marked) == (288, True, 7)
+    assert (small.data.canvas, small.data.balanced, small.data.marked) == (288, "on", 7)
     assert (small.objective.marked_per_batch, small.runtime.log_every) == (7, 10)
     assert (small.runtime.precision, small.runtime.zero_stage, small.data.threads) == ("fp32", 0, 4)
     server = Machine(gpus=4, cores=64, bf16="this GPU")
     # 36,808 / 60 = 613: 512 films are 128 a GPU. 71 steps an epoch, 17 epochs for 1,200.
     large = config_of(tmp_path, Films("s", 36808, 14873, None, 512), server)
     assert (large.runtime.batch_size, large.stage(1).epochs, large.data.threads) == (512, 17, 16)
-    assert (large.data.canvas, large.data.balanced, large.data.marked) == (320, False, 100)
+    assert (large.data.canvas, large.data.balanced, large.data.marked) == (320, "off", 100)
     assert (large.runtime.precision, large.runtime.zero_stage) == ("bf16", 1)
 
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from pcamx.data.feed.order import by_class, choose_marked, epoch_order, steps_per_epoch
+from pcamx.data.feed.order import choose_marked, epoch_order, steps_per_epoch
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 
@@ -76,7 +76,7 @@ def test_balanced_batches_are_half_abnormal_and_use_each_class_equally(
             batch,
             seed=5,
             epoch=epoch,
-            classes=classes,
+            strata=[classes],
             marked=[1000],
             marked_per_batch=per_batch,
         )
@@ -94,9 +94,33 @@ def test_balanced_batches_are_half_abnormal_and_use_each_class_equally(
     assert not uses[40:100].any()
 
 
-def test_films_by_class() -> None:
-    films = [film(i, "HAND", label, "") for i, label in enumerate((1, 0, 0))]
-    assert by_class(films) == {0: [1, 2], 1: [0]}
+def test_within_strata_half_is_abnormal_by_hand() -> None:
+    """Of 48 films 36 lie in the first stratum, as do the marked ones; 6 steps of 8 + 4 marked."""
+    strata = [{0: range(6), 1: range(6, 36)}, {0: range(36, 47), 1: [47]}]
+    uses, per_step = np.zeros(48, int), []
+    for epoch in range(6):
+        order = epoch_order(
+            48, 12, seed=5, epoch=epoch, strata=strata, marked=range(6, 10), marked_per_batch=4
+        )
+        assert order.shape == (6, 12)
+        first = order < 36
+        abnormal = np.isin(order, [*strata[0][1], 47])
+        # 72 films: 54 of the first stratum, 27 of them abnormal; 18 of the second, 9 abnormal.
+        assert (first.sum(), (first & abnormal).sum()) == (54, 27)
+        assert ((~first).sum(), (~first & abnormal).sum()) == (18, 9)
+        ordinary = order[:, ~np.isin(np.arange(12), [1, 4, 7, 10])]
+        uses += np.bincount(ordinary.flat, minlength=48)
+        per_step.extend(abnormal.sum(1))
+    assert all(np.ptp(uses[list(c[label])]) <= 1 for c in strata for label in (0, 1))
+    assert np.ptp(per_step) > 0  # shuffled over the steps
+
+
+def test_a_class_that_a_stratum_lacks_is_made_up_for() -> None:
+    strata = [{0: range(10), 1: range(10, 20)}, {0: range(20, 40), 1: []}]
+    order = epoch_order(40, 10, seed=1, epoch=0, strata=strata)
+    counts = [int((order < 10).sum()), int(((order >= 10) & (order < 20)).sum())]
+    # A quarter of 40 each, scaled up from 30.
+    assert [*counts, int((order >= 20).sum())] == [14, 13, 13]
 
 
 def film(index: int, part: str, label: int, mark: str) -> Film:

@@ -41,9 +41,12 @@ class Data:
     cache: str = ""
     """Folder that keeps resident's canvases, one byte a pixel, for the next run; relative to the
     working directory, STORE/cache if empty. It may be deleted."""
-    balanced: bool = False
+    balanced: Literal["off", "on", "parts", "markers"] = "off"
     """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long.
-    Stage 3's marked films are among them, and where they are more than half the rest is normal."""
+    Stage 3's marked films are among them, and where they are more than half the rest is normal.
+    With parts, half of the films of each body part are, over an epoch; with markers, half of those
+    with a marker and of those without (markers.csv of the data folder), so that a plate or a letter
+    that goes with a label in the data no longer does in training."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     watched: int = 0

@@ -141,7 +141,7 @@ def _data(films: Films, here: Machine, ranks: int) -> list[_Line]:
         ("data:", ""),
         (f"  store: {_text(films.store)}", "what pcamx prepare wrote, or is to write"),
         _canvas(films.side),
-        (f"  balanced: {'true' if balanced else 'false'}", f"{share:.0%} are abnormal; {rule}"),
+        (f"  balanced: {'on' if balanced else 'off'}", f"{share:.0%} are abnormal; {rule}"),
         _marked(films.marked),
         (f"  threads: {max(1, here.cores // ranks)}", each),
     ]

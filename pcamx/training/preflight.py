@@ -13,7 +13,8 @@ from pcamx import config as configs
 from pcamx import engine
 from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
-from pcamx.data.feed.order import by_class, marked_films, marked_per_batch, steps_per_epoch
+from pcamx.data.feed.order import marked_films, marked_per_batch, steps_per_epoch
+from pcamx.data.feed.strata import strata
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
@@ -21,7 +22,6 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_start
 from pcamx.training.held_back import held_back
 from pcamx.training.start_weights import start_weights
-from pcamx.types import ABNORMAL
 
 _FREE = (
     "data.threads",
@@ -141,11 +141,7 @@ def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
             raise PcamxError(
                 f"{store.folder}: no film is in the {split} split; training needs train and valid"
             )
-    if config.data.balanced and (lacking := [n for n, i in by_class(train).items() if not i]):
-        raise PcamxError(
-            f"{store.folder}: data.balanced needs films of both classes, and no training film is "
-            f"{'abnormal' if lacking == [ABNORMAL] else 'normal'}; set it to false"
-        )
+    strata(config, store)
     if config.data.watched and not held_back(config, store):
         raise PcamxError(
             "data.watched: every marked training film is learned from, so none is left to watch; "

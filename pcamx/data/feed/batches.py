@@ -17,14 +17,15 @@ from pcamx.data.canvas.lesion_mask import lesion_canvas
 from pcamx.data.canvas.provider import Canvases, Decoded
 from pcamx.data.feed.augment import draw, identity, to_device
 from pcamx.data.feed.order import (
+    Classes,
     IntArray,
-    by_class,
     epoch_order,
     marked_films,
     marked_order,
     marked_per_batch,
     steps_per_epoch,
 )
+from pcamx.data.feed.strata import strata
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
@@ -61,8 +62,8 @@ class Feed:
     columns: slice
     """This rank's share of the global batch."""
     label_N: IntArray
-    classes: dict[int, list[int]] | None
-    """Films of each label where batches are balanced."""
+    strata: Sequence[Classes]
+    """Within which batches are balanced; none where they are not."""
     lesions: Lesions
     canvases: Canvases
 
@@ -114,7 +115,7 @@ class Feed:
             size,
             seed=seed,
             epoch=epoch,
-            classes=self.classes,
+            strata=self.strata,
             marked=marked,
             marked_per_batch=marked_per_batch(self.config, self.stage),
         )
@@ -149,7 +150,7 @@ def open_feed(
         device=decoded.device,
         columns=slice(rank * share, (rank + 1) * share),
         label_N=np.array([film.label for film in films]),
-        classes=by_class(films) if config.data.balanced else None,
+        strata=strata(config, store),
         lesions=lesions,
         canvases=decoded.split("train"),
     )

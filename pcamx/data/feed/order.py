@@ -27,6 +27,11 @@ class Stream(IntEnum):
     WARP = 4
     NORMAL_ORDER = 5
     ABNORMAL_ORDER = 6
+    STRATUM_ORDER = 7
+
+
+Classes = Mapping[int, Sequence[int]]
+"""Indices of the films of each label."""
 
 
 def generator(stream: Stream, seed: int, *counters: int) -> np.random.Generator:
@@ -51,15 +56,17 @@ def epoch_order(
     *,
     seed: int,
     epoch: int,
-    classes: Mapping[int, Sequence[int]] | None = None,
+    strata: Sequence[Classes] = (),
     marked: Sequence[int] = (),
     marked_per_batch: int = 0,
 ) -> IntArray:
     """Return the film indices of every batch of an epoch, int64 [S, B].
 
     The ordinary slots hold each film at most once, shuffled anew each epoch, the tail dropped.
-    With ``classes``, the films of each label, half of the batch is abnormal instead, marked films
-    counted, each class going through its films in rounds as the marked ones do.
+    With one of ``strata`` half of each batch is abnormal instead, marked films counted, each class
+    going through its films in rounds as the marked ones do. With more of them each keeps its share
+    of the films, and over the epoch half of each is abnormal, marked films counted: what tells the
+    strata apart says nothing of the label.
     ``marked_per_batch`` slots, spread evenly over the columns so that every rank gets its share,
     go through ``marked`` in shuffled rounds that carry on over batches and epochs: at any moment
     no marked film has been used more than once oftener than another.
@@ -68,12 +75,15 @@ def epoch_order(
     """
     steps = steps_per_epoch(films, batch_size, marked_per_batch)
     ordinary = batch_size - marked_per_batch
-    if classes is None:
+    if not strata:
         shuffled = generator(Stream.ORDER, seed, epoch).permutation(films)[: steps * ordinary]
         ordinary_SO = shuffled.reshape(steps, ordinary).astype(np.int64)
-    else:
+    elif len(strata) == 1:
         abnormal = max(0, batch_size // 2 - marked_per_batch)
-        ordinary_SO = _of_both(classes, steps, ordinary, abnormal, seed, epoch)
+        ordinary_SO = _of_both(strata[0], steps, ordinary, abnormal, seed, epoch)
+    else:
+        draws = _draws(strata, steps * ordinary, marked, steps * marked_per_batch)
+        ordinary_SO = _of_strata(strata, draws, seed, epoch).reshape(steps, ordinary)
     if not marked_per_batch:
         return ordinary_SO
     is_marked_B = _spread(marked_per_batch, batch_size)
@@ -99,7 +109,7 @@ def _spread(count: int, slots: int) -> npt.NDArray[np.bool_]:
 
 
 def _of_both(
-    classes: Mapping[int, Sequence[int]],
+    classes: Classes,
     steps: int,
     slots: int,
     abnormal: int,
@@ -117,31 +127,61 @@ def _of_both(
     return order_SO
 
 
+def _draws(
+    strata: Sequence[Classes], count: int, marked: Sequence[int], marked_count: int
+) -> list[dict[int, int]]:
+    """How many of ``count`` films an epoch draws of each stratum's classes.
+
+    A class that a stratum lacks is made up for by all the others.
+    """
+    places = [(s, label) for s, classes in enumerate(strata) for label in classes if classes[label]]
+    size = [sum(map(len, strata[s].values())) for s, _ in places]
+    wanted = (count + marked_count) * np.array(size) / sum(size)
+    in_place = [len(set(marked).intersection(strata[s][label])) for s, label in places]
+    wanted -= marked_count * np.array(in_place) / max(1, sum(in_place))
+    wanted = np.maximum(wanted, 0)
+    whole = np.floor(wanted * count / wanted.sum()).astype(int)
+    # What rounding left goes to those that lost most by it.
+    lost = wanted * count / wanted.sum() - whole
+    whole[np.argsort(-lost, kind="stable")[: count - whole.sum()]] += 1
+    draws: list[dict[int, int]] = [{} for _ in strata]
+    for (s, label), number in zip(places, whole.tolist(), strict=True):
+        draws[s][label] = number
+    return draws
+
+
+def _of_strata(
+    strata: Sequence[Classes], draws: Sequence[Mapping[int, int]], seed: int, epoch: int
+) -> IntArray:
+    """An epoch's films in any order, each class of a stratum in rounds that carry on."""
+    chosen = [
+        _rounds(Stream.STRATUM_ORDER, strata[s][label], (seed, s, label), epoch * number, number)
+        for s, numbers in enumerate(draws)
+        for label, number in numbers.items()
+        if number
+    ]
+    return generator(Stream.ORDER, seed, epoch).permutation(np.concatenate(chosen))
+
+
 def _turns(
     stream: Stream, items: Sequence[int], steps: int, per_step: int, seed: int, epoch: int
 ) -> IntArray:
     """An epoch's share [S, per_step] of the endless rounds of ``items``."""
     count = steps * per_step
-    return _rounds(stream, items, seed, epoch * count, count).reshape(steps, per_step)
+    return _rounds(stream, items, (seed,), epoch * count, count).reshape(steps, per_step)
 
 
-def _rounds(stream: Stream, items: Sequence[int], seed: int, start: int, count: int) -> IntArray:
+def _rounds(
+    stream: Stream, items: Sequence[int], address: tuple[int, ...], start: int, count: int
+) -> IntArray:
     """Elements [start, start + count) of an endless sequence of shuffled rounds of ``items``."""
     first, last = start // len(items), (start + count - 1) // len(items)
     rounds = [
-        generator(stream, seed, turn).permutation(np.asarray(items, np.int64))
+        generator(stream, *address, turn).permutation(np.asarray(items, np.int64))
         for turn in range(first, last + 1)
     ]
     offset = start - first * len(items)
     return np.concatenate(rounds)[offset : offset + count]
-
-
-def by_class(films: Sequence[Film]) -> dict[int, list[int]]:
-    """Return the indices of the normal and of the abnormal films."""
-    return {
-        label: [i for i, film in enumerate(films) if film.label == label]
-        for label in (NORMAL, ABNORMAL)
-    }
 
 
 def choose_marked(films: Sequence[Film], count: int, *, seed: int) -> list[int]:
