@@ -5,6 +5,7 @@ One run of stage 2 with all of them on and one without: an epoch is 4 steps.
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ ON = {
     "deepspeed.flops_profiler": {"enabled": True, "profile_step": 2, "module_depth": 2},
     "deepspeed.csv_monitor.enabled": True,
     "deepspeed.tensorboard.enabled": True,
+    "deepspeed.wandb": {"enabled": True, "project": "films"},
 }
 
 
@@ -30,7 +32,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
     """The folder of a run with all instruments, and of one without beside it."""
     folder = tmp_path_factory.mktemp("instruments")
     scratch = {"stages.stage2.init_from": "scratch", "runtime.log_every": 2}
-    processes.train(1, write_config(folder / "with", scratch | ON), 2).ok()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        processes.train(1, write_config(folder / "with", scratch | ON), 2).ok()
     processes.train(1, write_config(folder / "without", scratch), 2).ok()
     return folder / "with/run"
 
@@ -59,6 +63,40 @@ def test_tensorboard_has_them_too(run: Path) -> None:
     values = [event.value for event in events.Scalars("train/l1")]
     assert values == pytest.approx([line["l1"] for line in logged], rel=1e-6)
     assert len(events.Scalars("Train/Samples/lr")) == 8
+
+
+def test_weights_and_biases_has_them_too(run: Path) -> None:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert not (run.parent / "wandb").exists()
+    found: dict[str, list[float]] = {}
+    for data in _wandb_records(file.read_bytes()):
+        record = Record.FromString(data)
+        if record.HasField("run"):
+            assert (record.run.project, record.run.run_group) == ("films", "run")
+        for item in record.history.item:
+            found.setdefault(item.key or "/".join(item.nested_key), []).append(
+                json.loads(item.value_json)
+            )
+    logged = [line for line in lines_of(run) if line["kind"] == "train"]
+    assert found["train/l1"] == pytest.approx([line["l1"] for line in logged], rel=1e-6)
+    assert len(found["Train/Samples/lr"]) == 8
+
+
+def _wandb_records(data: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log: blocks of 32 kB, a head of 7 bytes before each piece."""
+    place, whole = 7, b""  # of the file's own head
+    while place + 7 <= len(data):
+        if 2**15 - place % 2**15 < 7:
+            place += 2**15 - place % 2**15
+            continue
+        size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        whole += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last of several
+            yield whole
+            whole = b""
 
 
 def test_flops_profiler_counts_both_passes(run: Path) -> None:
@@ -121,11 +159,25 @@ def test_profiler_of_a_compiled_stage(tmp_path: Path, write_config: Any) -> None
         configs.load(write_config(tmp_path, changes))
 
 
-def test_tensorboard_that_is_missing(
-    tmp_path: Path, write_config: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_monitor_that_is_missing(
+    tmp_path: Path, write_config: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    config = configs.load(write_config(tmp_path, {"deepspeed.tensorboard.enabled": True}))
+    config = configs.load(write_config(tmp_path, {f"deepspeed.{name}.enabled": True}))
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PcamxError, match="tensorboard is missing; pip install 'pcamx.tensor"):
+    with pytest.raises(PcamxError, match=f"package {name} is missing; pip install 'pcamx.{name}"):
+        preflight.check(config, read_store(Path(config.data.store)), [1], world=1, resume=False)
+
+
+def test_weights_and_biases_without_a_key(
+    tmp_path: Path, write_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configs.load(write_config(tmp_path, {"deepspeed.wandb.enabled": True}))
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(PcamxError, match="knows no key here; run wandb login, or set WANDB_MODE"):
         preflight.check(config, read_store(Path(config.data.store)), [1], world=1, resume=False)

@@ -33,6 +33,19 @@ class Monitor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WandB:
+    """DeepSpeed's monitor for Weights & Biases: a W&B run for each stage, files in RUN/wandb."""
+
+    enabled: bool = False
+    """Whether figures are sent there, or kept on the disk where WANDB_MODE is offline."""
+    project: str = "pcamx"
+    group: str = ""
+    """What joins the stages; the run's folder if empty."""
+    team: str = ""
+    """W&B's entity; your own if empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeepSpeed:
     """DeepSpeed's own instruments, under its own names; they write into the stage's folder."""
 
@@ -41,3 +54,5 @@ class DeepSpeed:
     """One csv file a figure, in csv_monitor/."""
     tensorboard: Monitor = Monitor()
     """Event files in tensorboard/; needs the package tensorboard."""
+    wandb: WandB = WandB()
+    """Needs the package wandb."""

@@ -7,6 +7,7 @@ what its own defaults would cost, is explained where it is done.
 from pcamx.engine.build import (
     average_buffers,
     compiler_failure,
+    finish,
     initialize,
     report,
     train_step,
@@ -22,6 +23,7 @@ __all__ = [
     "Watch",
     "average_buffers",
     "compiler_failure",
+    "finish",
     "deepspeed_config",
     "initialize",
     "is_first",

@@ -1,5 +1,6 @@
 """The engine around a stage, and what is asked of it while it trains."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def initialize(
     """
     deepspeed = import_deepspeed()
     settings = deepspeed_config(config, dist.get_world_size()) | instruments(config, folder)
+    if config.deepspeed.wandb.enabled:
+        os.environ.setdefault("WANDB_DIR", str(folder.parent))  # else in the working directory
     if universal:
         settings["checkpoint"] = {"load_universal": True}
     # torch's AdamW: DeepSpeed's own would be compiled first.
@@ -169,3 +172,11 @@ def report(engine: Any, kind: str, values: dict[str, float]) -> None:
     if engine.monitor.enabled:
         seen = engine.global_samples
         engine.monitor.write_events([(f"{kind}/{k}", v, seen) for k, v in values.items()])
+
+
+def finish(config: Config) -> None:
+    """End a stage's run of Weights & Biases, so that the next has one of its own."""
+    if config.deepspeed.wandb.enabled and dist.get_rank() == 0:
+        import wandb
+
+        wandb.finish()

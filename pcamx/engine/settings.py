@@ -79,6 +79,12 @@ def instruments(config: Config, folder: Path) -> dict[str, Any]:
             "detailed": profiler.detailed,
             "output_file": str(folder / "flops.txt"),
         },
+        "wandb": {
+            "enabled": chosen.wandb.enabled,
+            "project": chosen.wandb.project,
+            "group": chosen.wandb.group or folder.resolve().parent.name,
+            "team": chosen.wandb.team or None,
+        },
     } | {
         name: {"enabled": enabled, "output_path": str(folder), "job_name": name}
         for name, enabled in (

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,7 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
     _check_folder(config, stages, resume)
     run.check_store(store.folder)
     engine.deepspeed_config(config, world)
-    if config.deepspeed.tensorboard.enabled and find_spec("tensorboard") is None:
-        raise PcamxError(
-            "deepspeed.tensorboard.enabled: the package tensorboard is missing; "
-            "pip install 'pcamx[tensorboard]'"
-        )
+    _check_monitors(config)
     if config.impl == "triton" and not torch.cuda.is_available():
         raise PcamxError("runtime.impl: triton needs an NVIDIA GPU; set it to auto")
     _check_films(config, store, stages)
@@ -131,6 +128,25 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
         asked = ", ".join(trainable(stage).title for stage in stages)
         raise PcamxError(
             f"{folder} holds nothing of {asked} to resume; leave out --resume to start"
+        )
+
+
+def _check_monitors(config: Config) -> None:
+    for name in ("tensorboard", "wandb"):
+        if getattr(config.deepspeed, name).enabled and find_spec(name) is None:
+            raise PcamxError(
+                f"deepspeed.{name}.enabled: the package {name} is missing; "
+                f"pip install 'pcamx[{name}]'"
+            )
+    online = os.environ.get("WANDB_MODE", "online") == "online"
+    if not (config.deepspeed.wandb.enabled and online and engine.is_first()):
+        return
+    import wandb
+
+    if not wandb.login(prompt=False):
+        raise PcamxError(
+            "deepspeed.wandb.enabled: Weights & Biases knows no key here; run wandb login, or set "
+            "WANDB_MODE=offline and run wandb sync later"
         )
 
 

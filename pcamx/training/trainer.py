@@ -171,6 +171,7 @@ class StageRun:
                 self._end_epoch()
                 self._stop_if_asked("after validation")
             self._finish()
+            engine.finish(self.config)
 
     def _train_epoch(self) -> None:
         self.engine.train()
