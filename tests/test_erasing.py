@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcamx.training.erasing import erased
+from pcamx.training.losses.erasing import erased
 
 
 def film(size: int = 128, count: int = 40) -> tuple[Tensor, Tensor]:

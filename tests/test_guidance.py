@@ -24,8 +24,8 @@ from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
 from pcamx.model.network import batch_norm_by
-from pcamx.training.erasing import erased
-from pcamx.training.map_losses import agreement_loss, map_loss, mark_cells, reasons_loss
+from pcamx.training.losses.erasing import erased
+from pcamx.training.losses.on_map import agreement_loss, map_loss, mark_cells, reasons_loss
 from pcamx.training.stages import build_stage
 from pcamx.types import Batch
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pcamx.distributed import sum_over_ranks
-from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss, telemetry_on_host
+from pcamx.training.losses.paper import RunningAccuracy, confidence, lesion_loss, telemetry_on_host
 
 
 def number(value: float) -> Tensor:

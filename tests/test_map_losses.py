@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pcamx import config as configs
 from pcamx.catalogue import classifiers
 from pcamx.model.network import Network
-from pcamx.training.map_losses import (
+from pcamx.training.losses.on_map import (
     MapLoss,
     agreement_loss,
     map_loss,

@@ -14,7 +14,7 @@ from torch import Tensor
 from pcamx.metrics import Floats
 from pcamx.metrics.basis import Erased, Fill
 from pcamx.model.network import Network
-from pcamx.training.erasing import blurred, grown
+from pcamx.training.losses.erasing import blurred, grown
 from pcamx.types import ABNORMAL, NORMAL, Batch
 
 MOST = 64

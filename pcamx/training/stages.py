@@ -15,8 +15,8 @@ from pcamx.distributed import rank_count, sum_over_ranks
 from pcamx.model.batch_norm import join_ranks
 from pcamx.model.network import Network, Segmenter, batch_norm_by, build_network
 from pcamx.ops import Attended, mask_image
-from pcamx.training.guidance import guidance, guides
-from pcamx.training.losses import RunningAccuracy, confidence, lesion_loss
+from pcamx.training.losses.guidance import guidance, guides
+from pcamx.training.losses.paper import RunningAccuracy, confidence, lesion_loss
 from pcamx.types import NORMAL, Batch, StageOutput
 
 

@@ -30,7 +30,7 @@ from pcamx.run.weights import Weights, save_weights
 from pcamx.training import preflight
 from pcamx.training.held_back import look
 from pcamx.training.joining import joined
-from pcamx.training.losses import telemetry_on_host
+from pcamx.training.losses.paper import telemetry_on_host
 from pcamx.training.stages import Stage, build_stage
 from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal

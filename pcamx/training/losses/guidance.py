@@ -10,9 +10,9 @@ from torch import Tensor
 from pcamx.config import Objective
 from pcamx.distributed import rank_count, sum_over_ranks
 from pcamx.model.network import Network, batch_norm_by
-from pcamx.training.erasing import erased
-from pcamx.training.losses import mean_over_ranks
-from pcamx.training.map_losses import agreement_loss, map_loss, mark_cells, reasons_loss
+from pcamx.training.losses.erasing import erased
+from pcamx.training.losses.on_map import agreement_loss, map_loss, mark_cells, reasons_loss
+from pcamx.training.losses.paper import mean_over_ranks
 from pcamx.types import ABNORMAL, NORMAL, Batch
 
 
