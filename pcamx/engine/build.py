@@ -175,7 +175,7 @@ def report(engine: Any, kind: str, values: dict[str, float]) -> None:
 
 
 def finish(config: Config) -> None:
-    """Close a stage's run of Weights & Biases, so that the next has one of its own."""
+    """Stop a stage's run of Weights & Biases, so that the next has one of its own."""
     if config.deepspeed.wandb.enabled and dist.get_rank() == 0:
         import wandb
 
