@@ -137,7 +137,9 @@ def test_films_for_the_tools(run: Path, store: Store, tmp_path: Path) -> None:
     for task, film in zip(json.loads((tmp_path / "ls/tasks.json").read_text()), films, strict=True):
         assert task["data"]["image"].startswith("data:image/png;base64,")
         assert task["data"]["film"] == film.name and task["data"]["reason"]
-    config = ElementTree.parse(tmp_path / "ls/label_config.xml").getroot()
+    text = (tmp_path / "ls/label_config.xml").read_text(encoding="utf-8")
+    assert text.startswith("<View>")  # Label Studio 1.23 answers an XML declaration with error 500
+    config = ElementTree.fromstring(text)
     names = {one.get("name") for one in config.iter() if one.get("toName") == "image"}
     region = json.loads((tmp_path / "ls/tasks.json").read_text())[0]["predictions"][0]["result"][0]
     assert region["from_name"] in names and region["to_name"] == "image"

@@ -55,7 +55,7 @@ def label_studio(films: Sequence[ToMark], folder: Path) -> None:
         for film in films
     ]
     _json(folder / "tasks.json", tasks)
-    _xml(folder / "label_config.xml", _label_config())
+    _xml(folder / "label_config.xml", _label_config(), declared=False)  # which is refused there
     _readme(
         folder,
         "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
@@ -198,9 +198,9 @@ def _json(path: Path, tree: Any) -> None:
     path.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _xml(path: Path, root: ElementTree.Element) -> None:
+def _xml(path: Path, root: ElementTree.Element, *, declared: bool = True) -> None:
     ElementTree.indent(root)
-    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=declared)
 
 
 def _readme(folder: Path, *lines: str) -> None:
