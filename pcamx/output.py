@@ -151,8 +151,9 @@ def refused(error: Exception) -> bool:
     return isinstance(error, OSError) or any(sign in str(error) for sign in _TORCH_WRITER)
 
 
-_TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "Parent directory")
-"""Signs of torch.save's writer, which has no exception of its own."""
+_TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "Parent directory", "iostream error")
+"""Signs of torch.save's writer, which has no exception of its own; the last where its last bytes
+do not fit."""
 
 
 def refusal(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What would have gone wrong in the first hour on a GPU, as far as a CPU can show it."""
 
 import os
+import resource
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,24 @@ def test_what_torch_says_of_a_disk(write: Any) -> None:
     with pytest.raises(RuntimeError) as error:
         write()
     assert refused(error.value)
+
+
+def test_whatever_torch_says_of_a_full_disk(tmp_path: Path) -> None:
+    """Its writer raises another error where only the last bytes do not fit."""
+    state, path = {"a": torch.zeros(20_000)}, tmp_path / "x.pt"
+    torch.save(state, path)
+    size, (soft, hard) = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    said = set()
+    for room in (*range(0, size - 1000, 9973), *range(size - 1000, size, 111)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises((OSError, RuntimeError)) as raised:
+                torch.save(state, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert refused(raised.value), raised.value
+        said.add(str(raised.value)[:20])
+    assert len(said) > 1
 
 
 FAULTS = (RuntimeError("CUDA error: an illegal memory access was encountered"),)
