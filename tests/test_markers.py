@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.canvas.side_markers import HEADER, Box, read_markers
+from pcamx.data.canvas.side_markers import HEADER, Box, marker_names, read_markers
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 
@@ -52,9 +52,19 @@ def test_a_film_of_two_markers_and_a_header_of_before(tmp_path: Path) -> None:
     assert read_markers(store(tmp_path, *films), films, 100) == both
 
 
+def test_a_marker_whose_place_is_not_known(tmp_path: Path) -> None:
+    films = film("a.png"), film("b.png"), film("c.png")
+    rows = "a.png,plate,,,,\na.png,L,40,20,50,30\na.png,L,0,0,5,5\nb.png,plate,,,,\n"
+    found = store(tmp_path, *films, rows=rows)
+    assert marker_names(found, films) == [("L", "plate"), ("plate",), ()]
+    assert [len(boxes) for boxes in read_markers(found, films, 100)] == [2, 0, 0]
+
+
 @pytest.mark.parametrize(
     "row",
     [
+        "a.png,R,1,,,",
+        "a.png,R,,,",
         "a.png,R,1,1,3",
         "a.png,R,1,1,3,3,4",
         "a.png,R,1,1,3.5,3",

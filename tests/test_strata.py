@@ -52,7 +52,7 @@ def test_what_cannot_be_balanced(tmp_path: Path) -> None:
     with pytest.raises(PcamxError, match="needs two groups of films, .* of one part; set it to"):
         found(made(tmp_path, parts=("HAND",) * 5), "parts")
     (tmp_path / "markers.csv").write_text("path,marker,left,top,right,bottom\n")
-    with pytest.raises(PcamxError, match="are of one, with a marker or without; set it to on"):
+    with pytest.raises(PcamxError, match="training films have the same markers; set it to on"):
         found(made(tmp_path), "markers")
 
 

@@ -1,11 +1,13 @@
 """Markers: where something lies on a film that says nothing of a lesion, for data sets that say so.
 
 ``markers.csv`` in the data folder, beside the films: a header and one row for each lead letter or
-plate of a film, its box in the upright film's pixels (right and bottom just past it). Phantoms
-come with one. It is never trained on; `pcamx evaluate` counts the maps that peak on a marker.
+plate of a film, its box in the upright film's pixels (right and bottom just past it; all four empty
+where it is not known). Phantoms come with one. Nothing is learned from it; `pcamx evaluate` counts
+the maps that peak on a marker, and `data.balanced: markers` draws as many abnormal as normal films
+of those with the same markers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
@@ -36,22 +38,41 @@ def read_markers(store: Store, films: Sequence[Film], canvas: int) -> list[tuple
 
     Raises PcamxError that names the line of a file that cannot be understood.
     """
+    regions: dict[str, list[Box]] = {}
+    for film, _, box in _rows(store):
+        if box is not None:
+            regions.setdefault(film.path, []).append(_region(box, film, canvas))
+    return [tuple(regions.get(film.path, ())) for film in films]
+
+
+def marker_names(store: Store, films: Sequence[Film]) -> list[tuple[str, ...]]:
+    """Return which markers each film has, sorted; also those whose place is not known.
+
+    Raises PcamxError as `read_markers`.
+    """
+    names: dict[str, set[str]] = {}
+    for film, name, _ in _rows(store):
+        names.setdefault(film.path, set()).add(name)
+    return [tuple(sorted(names.get(film.path, ()))) for film in films]
+
+
+def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
+    """Film, marker and box of each row; none where there is no file."""
     path = store.root / FILE
     if not path.is_file():
-        return [()] * len(films)
+        return
     known = {film.path: film for film in store.films}
-    regions: dict[str, tuple[Box, ...]] = {}
     for number, (line, row) in enumerate(csv_rows(path)):
         if number == 0:
             if tuple(row) not in (HEADER, _BEFORE):
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")
         elif row[0] in known:  # a film that was quarantined is not
-            box = _box(row, known[row[0]])
-            if box is None:
+            film = known[row[0]]
+            placed = len(row) != len(HEADER) or any(row[2:])
+            box = _box(row, film) if placed else None
+            if placed and box is None:
                 raise PcamxError(f"{path}, line {line}: not a box on that film; mend it")
-            region = _region(box, known[row[0]], canvas)
-            regions[row[0]] = (*regions.get(row[0], ()), region)
-    return [regions.get(film.path, ()) for film in films]
+            yield film, row[1], box
 
 
 def _box(row: list[str], film: Film) -> Box | None:

@@ -1,10 +1,9 @@
 """Groups of training films within which a batch is to be half abnormal (data.balanced)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pcamx.config import Config
-from pcamx.data.canvas.side_markers import FILE, read_markers
+from pcamx.data.canvas.side_markers import FILE, marker_names
 from pcamx.data.feed.order import Classes
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
@@ -14,17 +13,17 @@ from pcamx.types import ABNORMAL, NORMAL
 def strata(config: Config, store: Store) -> list[Classes]:
     """Return the training films' indices by stratum and label; none where batches are as they come.
 
-    Of all films one stratum, one of each body part, or those with and those without a marker
-    (markers.csv, `pcamx.data.canvas.side_markers`), as data.balanced says. Balancing what a label
-    goes with is the simplest remedy against learning it (Idrissi et al., CLeaR 2022).
+    Of all films one stratum, one of each body part, or one of each set of markers that a film may
+    have (markers.csv, `pcamx.data.canvas.side_markers`), as data.balanced says. Balancing what a
+    label goes with is the simplest remedy against learning it (Idrissi et al., CLeaR 2022).
 
     Raises PcamxError where a class is missing, or where there are no two strata.
     """
     films, kind = store.split("train"), config.data.balanced
     if kind == "off":
         return []
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(_names(kind, store, films, config.data.canvas)):
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, name in enumerate(_names(kind, store, films)):
         groups.setdefault(name, []).append(index)
     found = [
         {label: [i for i in group if films[i].label == label] for label in (NORMAL, ABNORMAL)}
@@ -39,22 +38,22 @@ def strata(config: Config, store: Store) -> list[Classes]:
     if kind != "on" and len(found) < 2:
         raise PcamxError(
             f"{store.folder}: data.balanced: {kind} needs two groups of films, and all training "
-            f"films are of {'one part' if kind == 'parts' else 'one, with a marker or without'}; "
+            f"films {'are of one part' if kind == 'parts' else 'have the same markers'}; "
             "set it to on"
         )
     return list(found)
 
 
-def _names(kind: str, store: Store, films: Sequence[Film], canvas: int) -> list[str]:
+def _names(kind: str, store: Store, films: Sequence[Film]) -> Sequence[tuple[str, ...]]:
     """Each film's stratum."""
     if kind == "parts":
-        return [film.part for film in films]
+        return [(film.part,) for film in films]
     if kind == "on":
-        return [""] * len(films)
-    path = Path(store.root) / FILE
+        return [()] * len(films)
+    path = store.root / FILE
     if not path.is_file():
         raise PcamxError(
-            f"{path}: no such file; data.balanced: markers needs it, a row for each film that has "
-            "one; or set data.balanced to on"
+            f"{path}: no such file; data.balanced: markers needs it, a row for each marker of a "
+            "film; or set data.balanced to on"
         )
-    return ["with" if boxes else "without" for boxes in read_markers(store, films, canvas)]
+    return marker_names(store, films)
