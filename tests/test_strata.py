@@ -39,9 +39,11 @@ def test_by_hand(tmp_path: Path) -> None:
     assert found(store, "on") == [{0: [0, 3, 4], 1: [1, 2]}]
     assert found(store, "parts") == [{0: [0, 4], 1: [1]}, {0: [3], 1: [2]}]
     (tmp_path / "markers.csv").write_text(
-        "path,marker,left,top,right,bottom\n4.png,plate,1,1,5,5\n1.png,L,0,0,2,2\n4.png,R,6,6,8,8\n"
+        "path,marker,left,top,right,bottom\n4.png,plate,1,1,5,5\n1.png,plate,,,,\n"
+        "4.png,plate,6,6,8,8\n2.png,R,0,0,2,2\n2.png,plate,,,,\n"
     )
-    assert found(store, "markers") == [{0: [4], 1: [1]}, {0: [0, 3], 1: [2]}]
+    none, plate, both = {0: [0, 3], 1: []}, {0: [4], 1: [1]}, {0: [], 1: [2]}
+    assert found(store, "markers") == [none, both, plate]
 
 
 def test_what_cannot_be_balanced(tmp_path: Path) -> None:
