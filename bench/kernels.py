@@ -42,8 +42,8 @@ eager and torch.compile work in the dtype named, as under autocast; torch.compil
 default mode, each size compiled on its own; two matmuls is the upsampling as products with fixed \
 weights. Peers return the plain map min-max normalised, and their calls hold the head's \
 forward pass, which their hooks need.
-Bandwidth is by the bytes that the operation cannot do without (bench/roofline.py), for every \
-impl; copy is a plain copy's in the same run.
+Bandwidth is by the bytes that the operation cannot do without \
+(bench/lib/operations/roofline.py), for every impl; copy is a plain copy's in the same run.
 Times are of alternating runs, on CUDA with L2 cleared before each; within CUDA graphs the host \
 has no part in them, and L2 is not cleared.
 Floors are counted in the machine code (bench/lib/operations/floors.py) at an H100's rates, not \

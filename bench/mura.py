@@ -41,8 +41,8 @@ PRECISION: dict[str, Literal["bf16", "fp32"]] = {"cuda": "bf16", "cpu": "fp32"}
 PLAN = "plan.json"
 NOTES = """\
 Drawn films with MURA-v1.1's numbers of films, studies and patients, times --share; how they \
-divide by part and label is assumed (bench/mura_plan.py). Their lesions and noise are not MURA's, \
-so what is learned here says nothing of MURA.
+divide by part and label is assumed (bench/lib/mura_plan.py). Their lesions and noise are not \
+MURA's, so what is learned here says nothing of MURA.
 prepare, training and evaluate are the commands themselves, start and imports included; first \
 decode fills the cache of both splits, which the training then maps.
 A stage's time is the one in report.json: its epochs with their validation and checkpoints. Its \

@@ -1,8 +1,8 @@
 """`python -m bench.torture`: files damaged, inputs fuzzed, trainings killed, stopped, starved
 and cut in two.
 
-Trial n of a seed does the same each time. FOLDER/trials.jsonl has a line a trial; those in it are
-not repeated, so it may be stopped and gone on with. A fault is a traceback, a signal, a hang,
+Trial n of a seed does the same each time. FOLDER/trials_SEED.jsonl has a line a trial; those in it
+are not repeated, so it may be stopped and gone on with. A fault is a traceback, a signal, a hang,
 other bits after a resume, or a damaged file that is used without a word.
 """
 
