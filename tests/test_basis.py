@@ -144,14 +144,15 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_terminal_and_page_show_it_first() -> None:
-    basis = by_hand([(1, "lesion_removed", -1.0), (0, "temptation_added", 3.0)])
+    added = [(0, "temptation_added", 3.0), (2, "temptation_added", 3.0)]
+    basis = by_hand([(1, "lesion_removed", -1.0), *added])
     report = {"stages": {"1": {"basis": basis}, "2": {"basis": basis}}}
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(basis_table(report))
     shown = console.export_text()
     assert "stage 1" in shown and "stage 2" in shown and "…" not in shown
     line = next(line for line in shown.splitlines() if line.startswith("temptation toggled: flips"))
-    assert line.split()[3:] == ["1.00", "[1.00,", "1.00]", "1.00", "[1.00,", "1.00]"]
+    assert line.split()[3:] == ["1.00", "[0.16,", "1.00]"] * 2
     page = render(report, [], [])
     assert page.index("What the decision rests on") < page.index("Where the maps lie")
     assert "temptation toggled: flips" in page

@@ -9,7 +9,7 @@ import torch
 
 from pcamx.metrics import Difference, Figure, Statistic, auroc, figure, mean, paired
 from pcamx.metrics import bootstrap as module
-from pcamx.metrics.bootstrap import draw_patients, weighted_sums
+from pcamx.metrics.bootstrap import draw_patients, mean_known, weighted_sums
 
 PATIENTS = ["p3", "p1", "p1", "p2", "p3", "p3", "p4", "p2"]
 VALUES = [0.9, 0.1, 0.2, 0.5, 0.7, 1.0, 0.0, 0.4]
@@ -96,8 +96,17 @@ def test_tensor_array_and_list_are_the_same() -> None:
     assert figure(VALUES, numbers, replicates=50, seed=0) == expected
 
 
+def test_a_share_of_none_of_the_films_that_it_is_of() -> None:
+    """Clopper and Pearson of the three patients that have one, not of all four."""
+    values = np.array([0.0, np.nan, 0.0, 0.0, np.nan])
+    found = figure(mean_known(values), ["a", "b", "c", "d", "d"], seed=0)
+    assert found == Figure(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 3)), 5)
+    one = figure(mean_known(np.array([1.0, np.nan])), ["a", "b"], seed=0)
+    assert one == Figure(1.0, None, None, 2)
+
+
 def test_one_patient_alone_shows_no_spread() -> None:
-    assert figure([0.0, 1.0, 1.0], ["p"] * 3, seed=0) == Figure(2 / 3, 2 / 3, 2 / 3, 3)
+    assert figure([0.0, 1.0, 1.0], ["p"] * 3, seed=0) == Figure(2 / 3, None, None, 3)
 
 
 def test_nothing_gives_none() -> None:
@@ -172,7 +181,19 @@ def test_intervals_cover_the_truth_and_films_as_units_would_not() -> None:
 # Two runs on the same films
 
 
-def test_paired_agrees_with_explicit_resampling_of_the_same_draws() -> None:
+def test_few_patients_have_no_test() -> None:
+    """p would be 0.0002 here, of two films of two patients that differ by nothing but chance."""
+    few = paired([0.31, 0.32], [0.3, 0.3], ["p0", "p1"], replicates=10_000, seed=0)
+    assert few.p is None and few.value == pytest.approx(0.015)
+    nine, ten = ([1.0] * n + [0.0] for n in (8, 9))
+    assert paired(nine, [0.0] * 9, range(9), seed=0).p is None
+    assert paired(ten, [0.0] * 10, range(10), seed=0).p is not None
+
+
+def test_paired_agrees_with_explicit_resampling_of_the_same_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 2)
     other = [0.5, 0.3, 0.2, 0.9, 0.1, 0.6, 0.3, 0.4]
     result = paired(VALUES, other, PATIENTS, replicates=400, seed=5)
     gaps = [a - b for a, b in zip(VALUES, other, strict=True)]
@@ -208,7 +229,8 @@ def test_what_both_runs_share_cancels() -> None:
     assert (one.low or 0) < (other.high or 0)  # side by side they tell nothing
 
 
-def test_the_same_run_twice_is_no_difference() -> None:
+def test_the_same_run_twice_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEWEST", 2)
     assert paired(VALUES, VALUES, PATIENTS, seed=0) == Difference(0.0, 0.0, 0.0, 1.0, 8)
 
 
@@ -230,7 +252,7 @@ def test_paired_where_something_is_undefined() -> None:
     one_class = auroc([0.1, 0.2], [0, 0])
     assert paired(one_class, one_class, ["a", "b"], seed=0).value is None
     assert paired([1.0, 0.5], [0.5, 0.5], ["a", "a"], seed=0) == Difference(
-        0.25, 0.25, 0.25, None, 2
+        0.25, None, None, None, 2
     )
     record = paired(VALUES, VALUES, PATIENTS, seed=0).to_dict()
     assert list(record) == ["value", "low", "high", "p", "n"]

@@ -74,7 +74,14 @@ def run(options: argparse.Namespace) -> None:
     if code := _train(begun, options.gpus):
         _leave_stopped(begun, options.run)
         raise SystemExit(code)
-    _measure(options.run, options.out)
+    try:
+        _measure(options.run, options.out)
+    except KeyboardInterrupt:
+        _leave_stopped(begun, options.run)
+        raise SystemExit(130) from None
+    except PcamxError:
+        _leave_stopped(begun, options.run)
+        raise
 
 
 def _print(begun: "Continued", parent: Path) -> None:

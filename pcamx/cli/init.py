@@ -38,7 +38,8 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    name = options.copy or options.source.resolve().stem
+    source = options.source and options.source.resolve()
+    name = options.copy or (source.name if source.is_dir() else source.stem)
     out = options.out or Path(f"{name}.yaml")
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise PcamxError(f"--out {out}: not a YAML file; name one such as {out.stem}.yaml")

@@ -1,6 +1,7 @@
 """What the commands that read lesion marks say of them alike."""
 
 import argparse
+import csv
 
 FORMATS = (
     "lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, VGG VIA, or a folder of "
@@ -19,12 +20,13 @@ def add_labels(sub: argparse.ArgumentParser) -> None:
         default=(),
         metavar="NAME,...",
         help="the classes that are lesions, such as fracture,lesion; needed where a file has marks "
-        "of several",
+        "of several; a name that holds a comma in quotes of its own: '\"fracture, distal\"'",
     )
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    fields = next(csv.reader([text], skipinitialspace=True), [])
+    names = tuple(name.strip() for name in fields if name.strip())
     if not names:
         raise argparse.ArgumentTypeError("name one class at least")
     return names

@@ -27,6 +27,7 @@ from pcamx.evaluation.explainers import Maps
 from pcamx.evaluation.film_table import FILM
 from pcamx.evaluation.twins import Twin
 from pcamx.metrics import SIZES
+from pcamx.output import plain_cell
 from pcamx.report.figures.film_figure import outlines
 from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf
 from pcamx.report.viewer.pictures import Ring, eight_bits, ring, write_film, write_maps
@@ -203,7 +204,7 @@ def _read(
     known = {*FILM, "lesion_share", "network", "probability", "map"}
     with table.open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
-            name, key, row = line["network"], line["map"], row_of[line["path"]]
+            name, key, row = line["network"], line["map"], row_of[plain_cell(line["path"])]
             if name == CENTRE.key:  # the same on every film
                 continue
             network = networks.setdefault(
@@ -214,7 +215,7 @@ def _read(
                 network.maps.append(maps[name, key])
             network.probability[row] = _number(line["probability"])
             if line["lesion_share"]:
-                shares[line["path"]] = float(line["lesion_share"])
+                shares[plain_cell(line["path"])] = float(line["lesion_share"])
             for column in (column for column in line if column not in known):
                 values: Column = maps[name, key].columns.setdefault(
                     _TITLES.get(column, column.replace("_", " ")), [None] * len(films)

@@ -43,7 +43,7 @@ from pcamx.report.viewer.page import render
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import read_history
 from pcamx.run.lock import FolderLock
-from pcamx.run.report import FORMAT, Measured, Report, write_report
+from pcamx.run.report import FORMAT, Measured, Report, read_report, write_report
 from pcamx.run.weights import Weights
 
 _ON_TEST = "on_test"
@@ -73,6 +73,8 @@ def evaluate(
     """
     run = open_run(folder, other, split, track, say)
     out = RunFolder(out_folder(folder, other, split))
+    if other is not None:
+        _refuse_another(out, other)
     with (
         FolderLock(out.path),  # an empty folder goes again if anything fails
         replacing_folder(out.pictures, only_pictures) as draft,
@@ -167,6 +169,18 @@ def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
                 f"{other}: {folder} is for the test split of the run's own store; rename this store"
             )
     return folder / _ON_TEST if split == "test" else folder
+
+
+def _refuse_another(out: RunFolder, store: Path) -> None:
+    """Keep the report on another store of the same name, where that is still there."""
+    try:
+        earlier = Path(read_report(out)["data"]["store"])
+    except PcamxError:  # there is none, or it cannot be read, and goes
+        return
+    if earlier.exists() and earlier.resolve() != store.resolve():
+        raise PcamxError(
+            f"{out.path} holds the report on {earlier}, a store of the same name; move it away"
+        )
 
 
 def _own_auroc(run: MeasuredRun, networks: Mapping[str, Network]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 from pcamx.catalogue import best_map, trainable
 from pcamx.data.files.film import read_film
 from pcamx.data.files.image import UnfitError
+from pcamx.data.marks.names import stem
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.explain.inputs import FilmPath
@@ -57,11 +58,16 @@ def suggest_to(
 
 def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> Iterator[ToMark]:
     threshold = model.thresholds[best_map(trainable(model.stage)).key]
-    known = {film.path for film in store.films}
+    named: dict[str, str] = {}
+    for film in store.films:
+        first = named.setdefault(_name(film.path), film.path)
+        if first != film.path and any(one.film.path in (first, film.path) for one in chosen):
+            raise PcamxError(
+                f"{first} and {film.path} would have one name, as their suffixes alone differ; "
+                "rename one of them and prepare again"
+            )
     for one in chosen:
-        name = PurePosixPath(one.film.path).with_suffix(".png").as_posix()
-        if name != one.film.path and name in known:
-            raise PcamxError(f"{one.film.path} and {name} would have one name; rename one of them")
+        name = _name(one.film.path)
         reading = read(FilmPath(store.root / one.film.path, one.film.path, ""))
         if not isinstance(reading, Reading):
             raise PcamxError(f"{store.root / one.film.path}: {reading}; bring the film back")
@@ -75,6 +81,11 @@ def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> I
             [_thinned(candidate.outline.tolist()) for candidate in candidates],
             {"part": one.film.part, "reason": one.reason},
         )
+
+
+def _name(film: str) -> str:
+    path = PurePosixPath(film)
+    return path.with_name(f"{stem(path.name)}.png").as_posix()
 
 
 def _png(path: Path) -> bytes:

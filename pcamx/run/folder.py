@@ -113,6 +113,15 @@ class RunFolder:
             )
         return found
 
+    def foreign(self) -> Path | None:
+        """Return what a first run here would replace; None where one has begun, or nothing lies."""
+        if self._origin_file.exists() or self._old_origin_file.exists():
+            return None
+        training = (self.config_file, self.history_file)
+        measuring = (self.report_file, self.films_file, self.page_file, self.all_films_file)
+        ours = (*training, *measuring, self.pictures, self.figure_file)
+        return next((path for path in ours if path.exists()), None)
+
     def is_run(self) -> bool:
         """Tell whether a training has begun here."""
         return self.config_file.is_file()

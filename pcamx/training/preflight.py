@@ -101,6 +101,11 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
         raise PcamxError(f"run.folder: {folder} is a file; set it to a new folder")
     run = RunFolder(folder)
     there = run.begun()
+    if not there and (foreign := run.foreign()):
+        raise PcamxError(
+            f"run.folder: {foreign} is of no run and would be replaced; set run.folder to a new "
+            "folder"
+        )
     if there and run.is_run():
         # A baseline may be added to a run that has none, and changes nothing of the stages.
         addable = tuple(

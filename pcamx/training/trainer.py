@@ -132,8 +132,8 @@ class StageRun:
             self._continue(stage, *found)
         if self.ranks.rank == 0:
             make_folder(self.folder)
+            self.run.write_origin(self.store.folder)  # first: by it a run's folder is known
             write_text(self.run.config_file, configs.dump(self.config))
-            self.run.write_origin(self.store.folder)
             self.history.forget(self.stage, self.progress.done)
 
     def _continue(self, stage: Stage, tag: str, progress: Progress, world: int) -> None:

@@ -5,6 +5,7 @@ may be marked as well as a fracture: whoever uses it has to choose.
 """
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -37,7 +38,7 @@ def require_one(source: Path, found: Counter[str]) -> None:
         names = [name for name, _ in found.most_common()]
         raise PcamxError(
             f"{source}: marks of {len(names)} classes, {listed(found)}; say which are lesions, "
-            f"separated by commas: --labels {line(names[0])}"
+            f"separated by commas: --labels {_word(names[0])}"
         )
 
 
@@ -64,6 +65,12 @@ def listed(found: Counter[str]) -> str:
     names = [f"{line(name)} {number}" for name, number in found.most_common(_NAMED)]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return ", ".join(names) + more
+
+
+def _word(name: str) -> str:
+    """The name as the shell takes it, in quotes of its own where it holds a comma."""
+    text = line(name)
+    return shlex.quote(f'"{text}"') if "," in text else text
 
 
 def _key(label: str) -> str:

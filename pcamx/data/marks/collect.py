@@ -209,6 +209,8 @@ def _placed(
         elif not meant:
             desk.note("unknown", where)
         else:
+            if names.differs(image.name, meant[0], fit):
+                desk.note("folders", f"{where} for {meant[0]}")
             found.setdefault(meant[0], []).append((fit, where, image))
     for film, several in found.items():
         best = max(fit for fit, _, _ in several)

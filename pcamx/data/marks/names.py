@@ -21,16 +21,14 @@ class Names:
 
     def __init__(self, films: Iterable[str]) -> None:
         self._parts = {film: _parts(film) for film in films}
-        self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for film, parts in self._parts.items():
-            self._by_name[parts[-1]].append(film)
-            self._by_stem[_stem(parts[-1])].append(film)
+            self._by_stem[stem(parts[-1])].append(film)
 
     def find(self, name: str, *, suffix: bool = True) -> tuple[list[str], int]:
         """Find the films that ``name`` fits best, and how well: none, one, or several.
 
-        The name's suffix counts first, then the rest of it alone: x.png may be a copy of x.dcm.
+        The folders count first, then the suffix: a/x.png is rather a copy of a/x.dcm than b/x.png.
         Without ``suffix`` it counts in a whole path only.
         """
         if name in self._parts:
@@ -38,11 +36,19 @@ class Names:
         parts = _parts(name)
         if not parts:
             return [], 0
-        same = self._by_name.get(parts[-1], []) if suffix else []
-        found = same or self._by_stem.get(_stem(parts[-1]), [])
+        found = self._by_stem.get(stem(parts[-1]), [])
         fit = {film: _shared(self._parts[film][:-1], parts[:-1]) + 1 for film in found}
         best = max(fit.values(), default=0)
-        return [film for film in found if fit[film] == best], best
+        nearest = [film for film in found if fit[film] == best]
+        same = [film for film in nearest if suffix and self._parts[film][-1] == parts[-1]]
+        return same or nearest, best
+
+    def differs(self, name: str, film: str, fit: int) -> bool:
+        """Tell whether both share a folder, and those before it differ.
+
+        Where the name alone is shared, a tool may have put the image anywhere.
+        """
+        return 1 < fit < min(len(self._parts[film]), len(_parts(name)))
 
     def without_prefix(self, name: str) -> str:
         """Return the name without what an upload puts before it, as Label Studio does; "" without
@@ -62,8 +68,9 @@ def _parts(name: str) -> Parts:
     return tuple(p for p in PurePosixPath(path).parts if p not in ("/", "//", "..", "."))
 
 
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+def stem(name: str) -> str:
+    """Return a file's name without its suffix, which begins with a letter: a UID has none."""
+    return re.sub(r"(?<=.)\.[A-Za-z]\w{0,4}$", "", name)
 
 
 def _shared(ours: Sequence[str], theirs: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ PROBLEMS = {
     "empty": "marks without any area, not used",
     "open": "points and lines, which have no area, not used",
     "greys": "masks of several greys or colours, all but black taken as lesion",
+    "folders": "images in another folder than the film that they are taken for",
     "prefix": "images taken for the film whose name follows an upload's prefix",
     "twice": "films that several images stand for, their marks put together",
     "people": "tasks marked more than once, all marks put together",

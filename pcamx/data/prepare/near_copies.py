@@ -80,6 +80,8 @@ def find_copies(looks: Sequence[bytes], digests: Sequence[str]) -> list[Pair]:
     Compares all with all, in blocks of matrix products. Of films whose files are the same, every
     one stands in a pair with the first.
     """
+    if not looks:
+        return []
     pairs = _same_files(digests)
     look_Nhw = np.frombuffer(b"".join(looks), np.int8).reshape(-1, _SIDE, _SIDE)
     for turn, one_P, other_P in _candidates(look_Nhw):
