@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
 from pcamx.evaluation.explainers import explainer
 from pcamx.evaluation.twins import Twin
 from pcamx.metrics import minmax
+from pcamx.output import safe_cell
 from pcamx.run.pretrained import from_pretrained
 
 
@@ -121,6 +123,24 @@ def test_somebody_s_own_files_among_the_pictures(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(PcamxError, match=r"thesis.txt is no picture of pcamx evaluate; move it"):
         only_pictures(tmp_path)
+
+
+def test_films_whose_names_a_spreadsheet_would_run(tmp_path: Path, store: Store) -> None:
+    """films.csv has them behind an apostrophe."""
+    names = ("-left.png", "=a,b.png", "+1.png", "@x.png")
+    films = [replace(store.split("valid")[0], path=name) for name in names]
+    with (tmp_path / "films.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            "path,patient,study,part,label,lesion_share,network,probability,map".split(",")
+        )
+        for k, name in enumerate(names):
+            rows.writerow([safe_cell(name), "p", "s", "", 1, 0.5, "stage 1", k / 4, "positive_cam"])
+    found = all_films(
+        tmp_path / "films.csv", FilmPictures(tmp_path, store, films, []), [None] * 4, [], "a run"
+    )
+    assert found.networks[0].probability == [0.0, 0.25, 0.5, 0.75]
+    assert None not in found.facts["lesion"]
 
 
 def test_any_column_of_films_csv_and_every_temptation(tmp_path: Path, store: Store) -> None:

@@ -21,6 +21,7 @@ from pcamx import config as configs
 from pcamx.cli import continue_run
 from pcamx.data.feed.order import choose_marked
 from pcamx.data.store import Film, Store, read_store
+from pcamx.errors import PcamxError
 from pcamx.run.folder import RunFolder
 from pcamx.training.continued import begin
 
@@ -267,6 +268,34 @@ def test_a_stop_reaches_the_training_and_says_how_to_go_on(
     said = capsys.readouterr().err
     assert run.exists() is begun
     assert (f"pcamx evaluate {run}, then pcamx compare {parent} {run} --out" in said) is begun
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), PcamxError("a disk that is full")])
+def test_a_stop_while_it_is_measured_says_how_to_go_on(
+    stop: BaseException, parent: Path, store: Store, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def measure(*_: object) -> None:
+        raise stop
+
+    def train(begun: Any, gpus: int | None) -> int:
+        (begun.run.path / "stage3").mkdir()
+        return 0
+
+    monkeypatch.setattr(continue_run, "_train", train)
+    monkeypatch.setattr(continue_run, "_measure", measure)
+    monkeypatch.setattr("pcamx.compare.measured.read_run", lambda *_: None)
+    run, film = tmp_path / "two", chosen(store, parent)[1][0]
+    words = ["continue", str(parent), "--marks", str(mark(tmp_path / "m", film)), "--out", str(run)]
+    monkeypatch.setattr(sys, "argv", ["pcamx", *words])
+    if isinstance(stop, KeyboardInterrupt):
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 130
+    else:
+        assert cli.main() == 2
+    assert (
+        f"pcamx evaluate {run}, then pcamx compare {parent} {run} --out" in capsys.readouterr().err
+    )
 
 
 def test_a_stop_while_the_training_is_being_started(

@@ -95,6 +95,17 @@ def test_a_table_and_then_no_overwriting(
     assert load(films / "hands.yaml") == config
 
 
+def test_a_folder_keeps_its_whole_name(
+    films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else hand.2023 and hand.2024 would share a store and a run."""
+    told = []
+    monkeypatch.setattr("pcamx.cli.init._fit", lambda options, name, out: told.append((name, out)))
+    (films / "hand.2023").mkdir()
+    assert init(monkeypatch, "hand.2023") == 0 and init(monkeypatch, "hands.csv") == 0
+    assert told == [("hand.2023", Path("hand.2023.yaml")), ("hands", Path("hands.yaml"))]
+
+
 def test_a_store(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "first.yaml"
     assert init(monkeypatch, str(store_folder), "--out", str(out)) == 0

@@ -161,6 +161,14 @@ def test_refusals(run: Path, store: Store, tmp_path: Path) -> None:
         read_marks(out / "films", {film.path: (film.width, film.height) for film in store.films})
 
 
+@pytest.mark.parametrize("other", ["a/w.jpeg", "a/w.png"])
+def test_films_of_one_name_are_refused(other: str) -> None:
+    films = ["a/w.jpg", other, "b/w.jpg", "c/scan.1", "c/scan.2"]
+    package._check_names(films, ["b/w.jpg", "c/scan.1", "c/scan.2"])
+    with pytest.raises(PcamxError, match=f"a/w.jpg and {other} would have one name, as their suf"):
+        package._check_names(films, ["a/w.jpg"])
+
+
 def test_the_command(
     run: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -12,6 +12,7 @@ from marks_by_hand import FILMS
 from PIL import Image
 
 from pcamx.data.marks import Marks, Mask, read_marks
+from pcamx.data.marks.names import Names
 from pcamx.data.marks.shapes import Polygon, draw
 from pcamx.errors import PcamxError
 
@@ -238,6 +239,33 @@ def test_points_and_lines_have_no_area(tmp_path: Path) -> None:
 
 
 # Which film is meant
+
+
+@pytest.mark.parametrize(
+    ("name", "films", "meant"),
+    [
+        ("a/x.png", ["a/x.jpg", "b/x.png"], "a/x.jpg"),  # its folder rather than its suffix
+        ("x.png", ["a/x.jpg", "b/x.png"], "b/x.png"),
+        ("1.2.840.7.2.png", ["1.2.840.7.1", "1.2.840.7.2", "1.2.840.7.2.1"], "1.2.840.7.2"),
+        ("1.2.840.7.2", ["1.2.840.7.1", "1.2.840.7.2.dcm"], "1.2.840.7.2.dcm"),
+        ("scan.2.png", ["scan.1", "scan.2"], "scan.2"),
+        ("1.2.840.7.1.png", ["1.2.840.7.1.1"], None),
+    ],
+)
+def test_which_of_several_films(name: str, films: list[str], meant: str | None) -> None:
+    assert Names(films).find(name)[0] == ([meant] if meant else [])
+
+
+def test_another_patient_s_folder_is_said(tmp_path: Path) -> None:
+    """The folder study1 is shared; whose it is differs, by a renamed folder or by mistake."""
+    file = by_hand.coco(tmp_path, "box", name="patient99/study1/x.jpg")
+    found = read_marks(file, {"patient6/study1/x.jpg": (20, 10)})
+    said = {p.kind: p.text for p in found.problems}
+    assert said["folders"] == "patient99/study1/x.jpg for patient6/study1/x.jpg"
+    for name in ("films/patient6/study1/x.jpg", "study1/x.jpg", "upload/x.jpg"):
+        file = by_hand.coco(tmp_path, "box", name=name)
+        kinds = {p.kind for p in read_marks(file, {"patient6/study1/x.jpg": (20, 10)}).problems}
+        assert "folders" not in kinds
 
 
 @pytest.mark.parametrize(

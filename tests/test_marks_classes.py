@@ -117,6 +117,8 @@ def test_the_option() -> None:
         "fracture",
         "bone cyst",
     )
+    quoted = ["--labels", '"fracture, distal",metal']
+    assert parser.parse_args(quoted).labels == ("fracture, distal", "metal")
     with pytest.raises(argparse.ArgumentError, match="name one class at least"):
         parser.parse_args(["--labels", " ,"])
 

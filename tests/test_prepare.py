@@ -33,6 +33,13 @@ ROWS = [
 ]
 
 
+def test_no_film_can_be_read(tmp_path: Path) -> None:
+    """The commonest mistake: paths written from the working directory."""
+    (tmp_path / "f.csv").write_text("path,label,split\nreal/a.png,0,train\nreal/b.png,1,train\n")
+    with pytest.raises(PcamxError, match="^(?!.*reshape).*quarantine|no "):
+        prepare(tmp_path, tmp_path / "out", table=tmp_path / "f.csv", workers=1)
+
+
 def films(root: Path, rows: list[tuple[str, int, str, str]]) -> None:
     """Film k is 16 x 12 (upper half of grey 40 k), those named bad are text, gone is missing."""
     for k, (path, *_) in enumerate(rows):

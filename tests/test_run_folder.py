@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 import random_runs
 
+from pcamx import config as configs
 from pcamx import from_pretrained
+from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.evaluation.evaluate import _refuse_another
 from pcamx.run.folder import RunFolder
+from pcamx.training import preflight
 
 
 @pytest.fixture(name="place")
@@ -92,3 +96,33 @@ def test_weights_of_another_run(place: Path) -> None:
         run.load_weights(1)
     random_runs.sign(run, weights)
     assert run.load_weights(1).run == weights
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "films.csv", "films", "figure2.png"])
+def test_what_a_run_would_replace_is_not_its_own(place: Path, name: str) -> None:
+    """A folder of somebody's films and table is no run's folder."""
+    mine = place / "mine"
+    assert RunFolder(mine).foreign() is None
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    assert RunFolder(mine).foreign() is None
+    (mine / name).mkdir() if name == "films" else (mine / name).write_text("mine")
+    assert RunFolder(mine).foreign() == mine / name
+    config = configs.changed(configs.load(place / "run.yaml"), {"run.folder": str(mine)})
+    with pytest.raises(PcamxError, match=f"mine/{name} is of no run and would be replaced"):
+        preflight.check(config, read_store(place / "store"), [1], world=1, resume=False)
+    RunFolder(mine).write_origin(place / "store")
+    assert RunFolder(mine).foreign() is None
+
+
+def test_reports_on_two_stores_of_one_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, here = RunFolder(place / "runs/one/on_store"), place / "store"
+    _refuse_another(out, place / "other/store")  # no report yet
+    monkeypatch.setattr(
+        "pcamx.evaluation.evaluate.read_report", lambda run: {"data": {"store": str(here)}}
+    )
+    _refuse_another(out, here)
+    with pytest.raises(PcamxError, match="on_store holds the report on .*place/store, a store of"):
+        _refuse_another(out, place / "other/store")
+    shutil.rmtree(here)
+    _refuse_another(out, place / "other/store")

@@ -58,14 +58,7 @@ def suggest_to(
 
 def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> Iterator[ToMark]:
     threshold = model.thresholds[best_map(trainable(model.stage)).key]
-    named: dict[str, str] = {}
-    for film in store.films:
-        first = named.setdefault(_name(film.path), film.path)
-        if first != film.path and any(one.film.path in (first, film.path) for one in chosen):
-            raise PcamxError(
-                f"{first} and {film.path} would have one name, as their suffixes alone differ; "
-                "rename one of them and prepare again"
-            )
+    _check_names([film.path for film in store.films], [one.film.path for one in chosen])
     for one in chosen:
         name = _name(one.film.path)
         reading = read(FilmPath(store.root / one.film.path, one.film.path, ""))
@@ -81,6 +74,18 @@ def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> I
             [_thinned(candidate.outline.tolist()) for candidate in candidates],
             {"part": one.film.part, "reason": one.reason},
         )
+
+
+def _check_names(films: Sequence[str], chosen: Sequence[str]) -> None:
+    """Of two films of one name one would be written over the other, or its marks be nobody's."""
+    named: dict[str, str] = {}
+    for film in films:
+        first = named.setdefault(_name(film), film)
+        if first != film and not {first, film}.isdisjoint(chosen):
+            raise PcamxError(
+                f"{first} and {film} would have one name, as their suffixes alone differ; rename "
+                "one of them and prepare again"
+            )
 
 
 def _name(film: str) -> str:
