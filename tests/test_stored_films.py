@@ -13,6 +13,7 @@ from PIL import Image
 
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.decode_pixels import decode_pixels
+from pcamx.data.canvas.side_markers import marker_names, read_markers
 from pcamx.data.files.film import read_film
 from pcamx.data.prepare.dicom_to_png import _names
 from pcamx.data.prepare.store_builder import prepare
@@ -104,3 +105,20 @@ def test_writing_processes_do_without_torch() -> None:
         "print({'torch', 'nvidia.dali'} & set(sys.modules))"
     )
     assert processes.command(sys.executable, "-c", code, cwd=processes.PROJECT).text == "set()\n"
+
+
+@pytest.mark.parametrize("transcode", [None, "jpeg"])
+def test_markers_come_along_by_the_films_new_names(
+    root: Path, tmp_path: Path, transcode: Kind | None
+) -> None:
+    (root / "markers.csv").write_text(
+        "path,marker,left,top,right,bottom\ny.dcm,plate,1,2,3,4\ngone.png,L,1,1,2,2\nx.png,R,,,,\n"
+    )
+    made(root, tmp_path / "store", transcode)
+    store = read_store(tmp_path / "store")
+    films = store.split("train")
+    names = dict(zip((f.path[0] for f in films), marker_names(store, films), strict=True))
+    assert names == {"n": (), "x": ("R",), "y": ("plate",)}
+    assert all(film.path.endswith(".jpg" if transcode else ".png") for film in films)
+    boxes = dict(zip((f.path[0] for f in films), read_markers(store, films, 60), strict=True))
+    assert len(boxes["y"]) == 1 and not boxes["x"]

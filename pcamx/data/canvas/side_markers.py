@@ -7,13 +7,15 @@ the maps that peak on a marker, and `data.balanced: markers` draws as many abnor
 of those with the same markers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
-from pcamx.data.csv_files import csv_rows
+from pcamx.data.csv_files import csv_rows, csv_text
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
+from pcamx.output import plain_cell, write_text
 
 FILE = "markers.csv"
 HEADER = ("path", "marker", "left", "top", "right", "bottom")
@@ -56,6 +58,15 @@ def marker_names(store: Store, films: Sequence[Film]) -> list[tuple[str, ...]]:
     return [tuple(sorted(names.get(film.path, ()))) for film in films]
 
 
+def take_markers(root: Path, folder: Path, named: Mapping[str, str]) -> None:
+    """Copy ``root``'s file, if it has one, into ``folder``, by the films' new names ``named``."""
+    path = root / FILE
+    if not path.is_file():
+        return
+    header, *rows = [row for _, row in csv_rows(path)] or [list(HEADER)]
+    write_text(folder / FILE, csv_text(header, [[named.get(r[0], r[0]), *r[1:]] for r in rows]))
+
+
 def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
     """Film, marker and box of each row; none where there is no file."""
     path = store.root / FILE
@@ -66,8 +77,7 @@ def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
         if number == 0:
             if tuple(row) not in (HEADER, _BEFORE):
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")
-        elif row[0] in known:  # a film that was quarantined is not
-            film = known[row[0]]
+        elif film := known.get(plain_cell(row[0])):  # a film that was quarantined is not
             placed = len(row) != len(HEADER) or any(row[2:])
             box = _box(row, film) if placed else None
             if placed and box is None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence, Set
 from pathlib import Path
 
+from pcamx.data.canvas.side_markers import take_markers
 from pcamx.data.prepare.dicom_to_png import take_in
 from pcamx.data.prepare.parity import Parity, transcode_films
 from pcamx.data.prepare.transcode import Kind
@@ -36,4 +37,8 @@ def store_films(
         stored, parity = transcode_films(source, draft, stored, transcode, workers, track)
     if dicoms and transcode is not None:
         shutil.rmtree(source)
-    return (Path(FILMS) if dicoms or transcode else root), stored, parity
+    if not dicoms and transcode is None:
+        return root, stored, parity
+    named = {old.path: new.path for old, new in zip(films, stored, strict=True)}
+    take_markers(root, draft / FILMS, named)
+    return Path(FILMS), stored, parity
