@@ -361,6 +361,23 @@ def test_suggest_refuses(run: Path, store_folder: Path, tmp_path: Path, pcamx: A
     refused("its folder is not there", run, "--out", tmp_path / "no" / "list.csv")
 
 
+def test_nothing_of_somebody_else_s_is_written_over(
+    run: Path, unmarked: Path, tmp_path: Path, pcamx: Any
+) -> None:
+    """The list and its sheet, and their like of an earlier run alone, make way."""
+    out = tmp_path / "to_mark.csv"
+    for _ in range(2):
+        assert pcamx("marks", "suggest", run, "--data", unmarked, "--out", out)[0] == 0
+    mine = tmp_path / "mine.csv"
+    mine.write_text("path,label\na.png,1\n")
+    Image.new("L", (9, 9)).save(tmp_path / "film.png")
+    words = ("marks", "suggest", run, "--data", unmarked, "--out")
+    assert "mine.csv is no list of films to mark" in pcamx(*words, mine)[2]
+    assert "film.png is no contact sheet" in pcamx(*words, tmp_path / "film.csv")[2]
+    assert mine.read_text() == "path,label\na.png,1\n"
+    assert not (tmp_path / "film.csv").exists()
+
+
 def test_help_shows_an_example(pcamx: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for what in ("check", "suggest"):
         with pytest.raises(SystemExit) as ended:

@@ -143,6 +143,15 @@ def test_replacing_touches_nothing_that_is_not_a_store(store: Path, tmp_path: Pa
     assert (tmp_path / "other" / "manifest.csv").read_text() == "mine"
 
 
+def test_a_mask_that_somebody_drew_into_a_store_stays(store: Path) -> None:
+    (store / "marks/a").mkdir(parents=True)
+    (store / "marks/a/b.png").write_text("the mask")
+    with pytest.raises(PcamxError, match=r"not a store \(it holds marks/a/b.png\)"):
+        refuse_foreign(store)
+    edit(store / "manifest.csv", "4095,\n", "4095,marks/a/b.png\n")
+    refuse_foreign(store)
+
+
 def test_csv_rows_with_bom_blank_lines_and_line_numbers(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(b'\xef\xbb\xbfx, y\r\n\r\n"1\n2",3\n')

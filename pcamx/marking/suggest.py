@@ -16,6 +16,7 @@ import torch
 
 from pcamx import metrics
 from pcamx.catalogue import POSITIVE_CAM
+from pcamx.data.csv_files import csv_rows
 from pcamx.data.store import Film, Store, read_store
 from pcamx.devices import command_device
 from pcamx.errors import PcamxError
@@ -56,6 +57,9 @@ def suggest(
         raise PcamxError(f"--count {count}: ask for 1 film or more")
     model, store = opened(run, data)
     check_place(out, ".csv")
+    check_place(out.with_suffix(SHEET), SHEET)
+    if out.exists() and next(csv_rows(out), (0, []))[1] != list(COLUMNS):
+        raise PcamxError(f"{out} is no list of films to mark; choose another --out")
     films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]
     if not films:
         raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from pcamx.data.csv_files import csv_rows
 from pcamx.data.store import (
     CACHE,
     CANVASES,
@@ -16,6 +17,7 @@ from pcamx.data.store import (
     REPORT,
 )
 from pcamx.errors import PcamxError
+from pcamx.output import plain_cell
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -52,6 +54,18 @@ def _foreign(folder: Path, names: set[str]) -> list[str]:
             head = None
         if isinstance(head, dict) and head.get("root") == FILMS:
             ours.add(FILMS)
+    files = [file.relative_to(folder) for file in (folder / MARKS).rglob("*") if file.is_file()]
+    known = _masks(folder) if files else set()
+    masks = [name for file in files if (name := file.as_posix()) not in known]
     cached = (folder / CACHE).iterdir() if (folder / CACHE).is_dir() else ()
     others = [f"{CACHE}/{file.name}" for file in cached if file.suffix != CANVASES]
-    return sorted(names - ours) + sorted(others)
+    return sorted(names - ours) + sorted(others) + sorted(masks)
+
+
+def _masks(folder: Path) -> set[str]:
+    """The lesion masks that the manifest names: none if it is damaged, and then nothing goes."""
+    try:
+        header, *rows = [row for _, row in csv_rows(folder / MANIFEST)]
+        return {plain_cell(row[header.index("mark")]) for row in rows}
+    except (PcamxError, ValueError, IndexError):
+        return set()

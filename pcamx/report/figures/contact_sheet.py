@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pcamx.errors import PcamxError
 from pcamx.report.figures.film_figure import Panel, draw_outlines, overlay, write_png
@@ -60,8 +61,21 @@ def save_sheet(panels: Sequence[Panel], path: Path, heading: str) -> None:
 
 
 def check_place(path: Path, suffix: str) -> None:
-    """Raise PcamxError unless a file of this kind may be written at ``path``: before long work."""
+    """Raise PcamxError unless a file of this kind may be written at ``path``: before long work.
+
+    A PNG that is there makes way if it was drawn as a contact sheet is; a film was not.
+    """
     if path.suffix.lower() != suffix or path.is_dir():
         raise PcamxError(f"--out {path}: name a {suffix} file")
     if not path.parent.is_dir():
         raise PcamxError(f"--out {path}: its folder is not there; make it first")
+    if suffix == ".png" and path.exists() and not _is_drawn(path):
+        raise PcamxError(f"{path} is no contact sheet of an earlier run; choose another --out")
+
+
+def _is_drawn(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Software", "")).startswith("Matplotlib")
+    except (OSError, ValueError, SyntaxError):
+        return False
