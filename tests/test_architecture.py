@@ -175,7 +175,7 @@ def test_folders() -> None:
     assert (ROOT / "pcamx/configs").readlink() == Path("../configs")
     assert {path.stem for path in (ROOT / "configs").iterdir()} == set(SHIPPED)
     kept = {p.name for p in (ROOT / "launch").iterdir() if p.name != "__pycache__"}
-    assert kept == {"train.py", "slurm.sh", "Dockerfile"}
+    assert kept == {"train.py", "slurm.sh", "kubernetes.yaml", "Dockerfile"}
 
 
 @pytest.mark.parametrize(

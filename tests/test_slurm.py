@@ -1,17 +1,19 @@
-"""launch/slurm.sh with a Slurm of a dozen lines, and what launch/Dockerfile takes with it.
+"""launch/slurm.sh with a Slurm of a dozen lines, a pod's command, and what the Dockerfile takes.
 
-Neither Slurm nor a container was at hand: the script runs as it is, its ranks are real processes.
+Neither Slurm nor a container was at hand: the commands run as they are, ranks are real processes.
 """
 
 import json
 import os
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import processes
 import pytest
+import yaml
 
 SCRIPT, DOCKERFILE = (processes.PROJECT / "launch" / name for name in ("slurm.sh", "Dockerfile"))
 SCONTROL = "#!/bin/bash\n[ \"$*\" = 'show hostnames nodes' ] && printf '127.0.0.1\\nother\\n'\n"
@@ -80,3 +82,31 @@ def test_the_image_takes_what_there_is() -> None:
     (extras,) = re.findall(r"/src\[([\w,]+)\]", text)
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     assert project["readme"] in taken and set(project["license-files"]) <= set(taken)
+
+
+def test_what_a_pod_runs(tmp_path: Path, write_config: Any) -> None:
+    """The pod's own command, with a torchrun that starts one process of one node: it trains."""
+    service, job = yaml.safe_load_all((DOCKERFILE.parent / "kubernetes.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    nodes = str(job["spec"]["completions"])
+    assert f"--nnodes {nodes} " in container["command"][2]
+    assert (
+        f"--master_addr {job['metadata']['name']}-0.{pod['subdomain']} " in container["command"][2]
+    )
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert {v["name"] for v in pod["volumes"]} == {v["name"] for v in container["volumeMounts"]}
+    told = tmp_path / "bin/torchrun"
+    told.parent.mkdir()
+    torchrun = shlex.quote(str(processes.BIN / "torchrun"))
+    told.write_text(
+        f'#!/bin/bash\necho "$6" > node\nshift 10\nexec {torchrun} --nnodes 1 --nproc_per_node 1 '
+        f'--master_addr 127.0.0.1 --master_port {processes.free_port()} "$@"\n'
+    )
+    told.chmod(0o755)
+    config = write_config(tmp_path, {"stages.stage1.epochs": 1})
+    words = [*container["command"], config.name, "--stage", "1"]
+    path = f"{told.parent}:{processes.BIN}:{os.environ['PATH']}"
+    processes.command(*words, cwd=tmp_path, PATH=path, JOB_COMPLETION_INDEX="0").ok()
+    assert (tmp_path / "node").read_text() == "0\n"
+    assert (tmp_path / "run/stage1/weights.pt").is_file()
