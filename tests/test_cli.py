@@ -256,8 +256,13 @@ def test_config_of_a_run_that_never_began_does_not_bind(
     check: Any, tmp_path: Path, write_config: Any
 ) -> None:
     (tmp_path / "run").mkdir()
-    shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
+    written = tmp_path / "run/config.yaml"
+    written.write_text(configs.dump(configs.load(write_config(tmp_path))))
     check([1], {"runtime.batch_size": 4})  # raises PcamxError if it binds
+    shutil.copy(write_config(tmp_path), written)
+    with pytest.raises(PcamxError, match="config.yaml is of no run and would be replaced"):
+        check([1])  # somebody's own, with comments
+    written.write_text(configs.dump(configs.load(written)))
     (tmp_path / "run/stage1").mkdir()
     with pytest.raises(PcamxError, match="another config"):
         check([1], {"runtime.batch_size": 4}, resume=True)

@@ -105,10 +105,13 @@ def test_every_figure_lies_in_its_interval(report: Any) -> None:
     for name, figure in found:
         if figure["value"] is None or name == "calibration_error":
             assert figure["low"] is None and figure["high"] is None
+        elif figure["low"] is None:  # of films of one patient
+            assert figure["high"] is None and math.isfinite(figure["value"]) and figure["n"] > 0
         else:
             assert all(math.isfinite(figure[k]) for k in ("value", "low", "high"))
             assert figure["low"] <= figure["value"] <= figure["high"]
             assert figure["n"] > 0
+    assert sum(figure["low"] is not None for _, figure in found) > 200
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -127,7 +130,8 @@ def test_stage_3_beside_the_segmenter(run: Path, report: Any) -> None:
     for key, compared in found.items():
         one, other = stage3[key]["value"], segmenter[key]["value"]
         assert compared["value"] == pytest.approx(one - other, abs=1e-7)
-        assert compared["low"] <= compared["value"] <= compared["high"] and 0 < compared["p"] <= 1
+        assert compared["low"] <= compared["value"] <= compared["high"]
+        assert compared["p"] is None  # of so few patients
         assert compared["n"] == stage3[key]["n"]
         expected = pytest.approx(one / other, rel=1e-5) if other else None
         assert compared["ratio"] == expected
@@ -422,11 +426,7 @@ def test_on_another_store(
         "films.html",
         "films",
     }
-    expected = json.loads(json.dumps(report["stages"]))
-    for stage in expected.values():
-        for maps in stage["localization"].values():  # this store's films come without markers.csv
-            del maps["on_marker"], maps["on_marker_abnormal"]
-    assert json.loads(json.dumps(found["stages"])) == expected
+    assert json.loads(json.dumps(found["stages"])) == report["stages"]  # markers come along
     assert found["data"]["store"] == str(folder)
     auroc = {n: report["stages"][n]["classification"]["auroc"]["value"] for n in STAGES}
     assert found["own"] == {"store": str(store_folder), "films": 14, "auroc": auroc}

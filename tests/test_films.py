@@ -71,7 +71,7 @@ def test_stages_compared_film_by_film(evaluated_run: Path, report: Any) -> None:
     gain = paired(third, first, marked, seed=0)
     values = [report["stages"][n]["localization"]["positive_cam"]["energy"] for n in "13"]
     assert gain.value == pytest.approx(values[1]["value"] - values[0]["value"], abs=1e-7)
-    assert gain.p is not None and 0 < gain.p <= 1
+    assert gain.p is None  # of so few patients
 
 
 def test_cells_without_a_value_are_empty(evaluated_run: Path) -> None:
