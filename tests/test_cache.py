@@ -348,6 +348,7 @@ def rank_main(rank: int, folder: str, store: Store, expected: torch.Tensor) -> N
     dist.barrier()
     one_host(rank, store, expected)
     dist.destroy_process_group()
+    Path(folder, f"passed{rank}").touch()
 
 
 def two_hosts(rank: int, folder: str, store: Store, expected: torch.Tensor) -> None:
@@ -400,3 +401,4 @@ def spoil_film(path: Path) -> None:
 @pytest.mark.slow
 def test_ranks_of_one_host_and_of_two(store: Store, tmp_path: Path) -> None:
     processes.on_ranks(rank_main, str(tmp_path), store, decoded(store))
+    assert {path.name for path in tmp_path.glob("passed*")} == {"passed0", "passed1"}

@@ -14,6 +14,7 @@ from pcamx import cli
 from pcamx import config as configs
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
+from pcamx.run.folder import RunFolder
 from pcamx.training import preflight
 
 
@@ -253,16 +254,14 @@ def test_another_config_in_the_same_folder(check: Any, tmp_path: Path, write_con
 
 
 def test_config_of_a_run_that_never_began_does_not_bind(
-    check: Any, tmp_path: Path, write_config: Any
+    check: Any, tmp_path: Path, write_config: Any, store_folder: Path
 ) -> None:
     (tmp_path / "run").mkdir()
-    written = tmp_path / "run/config.yaml"
-    written.write_text(configs.dump(configs.load(write_config(tmp_path))))
-    check([1], {"runtime.batch_size": 4})  # raises PcamxError if it binds
-    shutil.copy(write_config(tmp_path), written)
+    shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
     with pytest.raises(PcamxError, match="config.yaml is of no run and would be replaced"):
-        check([1])  # somebody's own, with comments
-    written.write_text(configs.dump(configs.load(written)))
+        check([1])  # somebody's own
+    RunFolder(tmp_path / "run").write_origin(store_folder)
+    check([1], {"runtime.batch_size": 4})  # raises PcamxError if it binds
     (tmp_path / "run/stage1").mkdir()
     with pytest.raises(PcamxError, match="another config"):
         check([1], {"runtime.batch_size": 4}, resume=True)
@@ -360,7 +359,6 @@ def test_folder_that_cannot_be_made(tmp_path: Path, write_config: Any) -> None:
 
 
 def test_full_disk_of_metrics(tmp_path: Path) -> None:
-    from pcamx.run.folder import RunFolder
     from pcamx.run.history import History
 
     with pytest.raises(PcamxError, match="cannot write .*metrics.jsonl: No such file"):
@@ -368,7 +366,6 @@ def test_full_disk_of_metrics(tmp_path: Path) -> None:
 
 
 def test_cut_off_line_of_metrics_is_dropped(tmp_path: Path) -> None:
-    from pcamx.run.folder import RunFolder
     from pcamx.run.history import History
 
     history = History(RunFolder(tmp_path))

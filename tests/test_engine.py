@@ -323,6 +323,7 @@ def _gpu_worker(rank: int, config: Config, port: int, out: str) -> None:
         for batch in batches:
             engine.train_step(model, batch, clipping=1.0)
         torch.cuda.set_sync_debug_mode("default")
+        (Path(out) / f"zero{zero}").touch()
     engine.stop()
 
 
@@ -330,3 +331,4 @@ def _gpu_worker(rank: int, config: Config, port: int, out: str) -> None:
 def test_no_step_waits_for_the_gpu(tmp_path: Path, write_config: Any) -> None:
     config = configs.load(write_config(tmp_path))
     processes.on_ranks(_gpu_worker, config, processes.free_port(), str(tmp_path), world=1)
+    assert {path.name for path in tmp_path.glob("zero*")} == {"zero0", "zero1", "zero2"}

@@ -55,7 +55,13 @@ def test_gradients_are_those_of_eager() -> None:
 def test_a_forward_is_one_graph_and_compiled_once(number: int) -> None:
     """Both passes in it; nor anew for another P, or after a validation with a shorter batch."""
     stage, batch = make(number), films(4, 32)
-    stage.compile(backend="eager", fullgraph=True)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    stage.compile(backend=backend, fullgraph=True)
     unmarked = batch._replace(
         marked_B=torch.zeros_like(batch.marked_B), lesion_B1HW=torch.zeros_like(batch.lesion_B1HW)
     )
@@ -71,6 +77,7 @@ def test_a_forward_is_one_graph_and_compiled_once(number: int) -> None:
                 stage.network(batch.image_B1HW)
                 stage.network(batch.image_B1HW[: 2 + epoch])
             stage.train()
+    assert len(graphs) == 1
 
 
 def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, write_config: Any) -> None:

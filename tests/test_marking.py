@@ -13,6 +13,7 @@ import pytest
 import stores
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pcamx import cli
@@ -373,6 +374,8 @@ def test_nothing_of_somebody_else_s_is_written_over(
     Image.new("L", (9, 9)).save(tmp_path / "film.png")
     words = ("marks", "suggest", run, "--data", unmarked, "--out")
     assert "mine.csv is no list of films to mark" in pcamx(*words, mine)[2]
+    assert "film.png is no contact sheet" in pcamx(*words, tmp_path / "film.csv")[2]
+    Figure().savefig(tmp_path / "film.png")  # somebody's drawing is not ours either
     assert "film.png is no contact sheet" in pcamx(*words, tmp_path / "film.csv")[2]
     assert mine.read_text() == "path,label\na.png,1\n"
     assert not (tmp_path / "film.csv").exists()

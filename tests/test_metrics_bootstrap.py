@@ -99,8 +99,11 @@ def test_tensor_array_and_list_are_the_same() -> None:
 def test_a_share_of_none_of_the_films_that_it_is_of() -> None:
     """Clopper and Pearson of the three patients that have one, not of all four."""
     values = np.array([0.0, np.nan, 0.0, 0.0, np.nan])
-    found = figure(mean_known(values), ["a", "b", "c", "d", "d"], seed=0)
+    patients = ["a", "b", "c", "d", "d"]
+    found = figure(mean_known(values, share=True), patients, seed=0)
     assert found == Figure(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 3)), 5)
+    # What is no share, such as a difference of two, may lie on either side of 0.
+    assert figure(mean_known(values), patients, seed=0) == Figure(0.0, 0.0, 0.0, 5)
     one = figure(mean_known(np.array([1.0, np.nan])), ["a", "b"], seed=0)
     assert one == Figure(1.0, None, None, 2)
 

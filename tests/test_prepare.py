@@ -146,7 +146,7 @@ def test_mura_is_recognised_and_the_store_may_lie_inside(tmp_path: Path) -> None
     prepare(root, root / "store", workers=1)  # over the old one
 
 
-def refused(message: str, *args: Path, **options: object) -> str:
+def assert_refused(message: str, *args: Path, **options: object) -> str:
     with pytest.raises(PcamxError, match=message) as error:
         prepare(*args, **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
@@ -158,7 +158,9 @@ def test_patients_in_two_splits(tmp_path: Path) -> None:
         (f"{split}{k}.png", 0, split, f"p{k}") for split in ("train", "valid") for k in range(7)
     ]
     films(tmp_path / "set", rows)
-    text = refused("7 patients are in more than one split", tmp_path / "set", tmp_path / "out")
+    text = assert_refused(
+        "7 patients are in more than one split", tmp_path / "set", tmp_path / "out"
+    )
     assert "p0, p1, p2, p3, p4 and 2 more; put all films" in text
     assert not (tmp_path / "out").exists()
 
@@ -166,29 +168,29 @@ def test_patients_in_two_splits(tmp_path: Path) -> None:
 def test_one_class_or_nothing_to_train_on(tmp_path: Path) -> None:
     root = tmp_path / "set"
     films(root, [("n.png", 0, "train", "p"), ("bad.png", 1, "train", "q")])
-    text = refused("no abnormal film is left to train on", root, tmp_path / "out", workers=1)
+    text = assert_refused("no abnormal film is left to train on", root, tmp_path / "out", workers=1)
     assert f"(1 unusable, the first: {root / 'bad.png'}: not an image" in text
     films(root, [("flat.png", 0, "train", "p"), ("flat2.png", 1, "train", "q")])
     Image.new("L", (16, 12)).save(root / "flat2.png")
-    refused("one flat grey", root, tmp_path / "out", workers=1)
+    assert_refused("one flat grey", root, tmp_path / "out", workers=1)
     assert list(tmp_path.iterdir()) == [root]
 
 
 def test_folders_that_cannot_be(root: Path, tmp_path: Path) -> None:
-    refused("no such folder", tmp_path / "none", tmp_path / "out")
-    refused("is the data folder itself", root, root)
+    assert_refused("no such folder", tmp_path / "none", tmp_path / "out")
+    assert_refused("is the data folder itself", root, root)
     (tmp_path / "plain").mkdir()
-    refused(
+    assert_refused(
         "neither a MURA-v1.1 folder .* nor one with labels.csv; .* path, label and .*--table",
         tmp_path / "plain",
         tmp_path / "out",
     )
-    refused("No such file", root, tmp_path / "out", table=tmp_path / "none.csv")
-    refused("workers is 0", root, tmp_path / "out", workers=0)
+    assert_refused("No such file", root, tmp_path / "out", table=tmp_path / "none.csv")
+    assert_refused("workers is 0", root, tmp_path / "out", workers=0)
     before = snapshot(root)
-    refused("not empty and not a store", root, root / "a")
-    refused("is a file", root, root / "labels.csv")
-    refused("holds the data folder", root, tmp_path)
+    assert_refused("not empty and not a store", root, root / "a")
+    assert_refused("is a file", root, root / "labels.csv")
+    assert_refused("holds the data folder", root, tmp_path)
     assert snapshot(root) == before
 
 
@@ -198,11 +200,11 @@ def test_links_that_lead_out(root: Path, tmp_path: Path) -> None:
     (root / "a" / "n2.png").symlink_to("n1.png")  # inside: fine
     (root / "a" / "x1.png").unlink()
     (root / "a" / "x1.png").symlink_to(tmp_path / "secret.png")
-    refused("line 4: a/x1.png is a link that leaves", root, tmp_path / "out")
+    assert_refused("line 4: a/x1.png is a link that leaves", root, tmp_path / "out")
     (root / "a" / "x1.png").unlink()
     (root / "a").rename(tmp_path / "b")
     (root / "a").symlink_to(tmp_path / "b")
-    refused("line 2: a/n1.png is a link that leaves", root, tmp_path / "out")
+    assert_refused("line 2: a/n1.png is a link that leaves", root, tmp_path / "out")
 
 
 def test_a_wrong_mark_leaves_the_old_store(root: Path, tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_a_wrong_mark_leaves_the_old_store(root: Path, tmp_path: Path) -> None:
     prepare(root, out, workers=1)
     before = snapshot(out)
     mask(tmp_path / "masks" / "a" / "n9.png")
-    refused(
+    assert_refused(
         "not films of this data set, not used: a/n9.png",
         root,
         out,
@@ -302,7 +304,7 @@ def test_a_checking_process_that_dies(
 ) -> None:
     """Where memory runs out the system kills a worker; the message says where it stood."""
     monkeypatch.setattr("pcamx.processes.begin", _die)
-    refused("n1.png: a checking process died", root, tmp_path / "out", workers=1)
+    assert_refused("n1.png: a checking process died", root, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
 
 

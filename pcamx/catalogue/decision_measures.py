@@ -203,6 +203,7 @@ ERASE_BLUR_FLIPS = Measure(
     "blurred away, less the share when another patch is.",
     of="basis",
     function=f"{_BASIS}:erase_blur_flips",
+    unit="share less share",
     column="erase_blur_flips",
 )
 ERASE_INPAINT_FLIPS = Measure(
@@ -211,6 +212,7 @@ ERASE_INPAINT_FLIPS = Measure(
     meaning="The same with the patch filled in from its rim.",
     of="basis",
     function=f"{_BASIS}:erase_inpaint_flips",
+    unit="share less share",
     column="erase_inpaint_flips",
 )
 BASIS_MEASURES = [

@@ -127,7 +127,7 @@ def statistic(measure: Measure, column: Mapping[str, Floats]) -> Statistic:
     if measure.made_of:
         found: Statistic = resolve(measure.function)(*(column[key] for key in measure.made_of))
         return found
-    return mean_known(column[measure.column])
+    return mean_known(column[measure.column], share=measure.unit == "share")
 
 
 def _fall(erased: Erased, of: Callable[[Floats], Floats]) -> Floats:

@@ -91,10 +91,11 @@ def mean(values: Values) -> Statistic:
     return Statistic(value, len(values_N), replicate, share)
 
 
-def mean_known(value_N: Floats) -> Statistic:
+def mean_known(value_N: Floats, *, share: bool = False) -> Statistic:
     """Return the mean of the values that are not NaN; undefined without one.
 
-    Another draw of films has another number of them.
+    Another draw of films has another number of them. ``share`` tells that they are zeros and ones,
+    for what films do or not.
     """
     known_N = ~np.isnan(value_N)
     filled_N, count_N = np.where(known_N, value_N, 0.0), known_N.astype(np.float64)
@@ -104,7 +105,6 @@ def mean_known(value_N: Floats) -> Statistic:
             return np.asarray(weight_RN @ filled_N / (weight_RN @ count_N))
 
     value = float(value_N[known_N].mean()) if known_N.any() else None
-    share = bool(np.isin(value_N[known_N], (0, 1)).all())
     return Statistic(value, len(value_N), replicate, share, known_N)
 
 

@@ -114,24 +114,13 @@ class RunFolder:
         return found
 
     def foreign(self) -> Path | None:
-        """Return what a first run here would replace; None where one has begun, or nothing lies.
-
-        A config as a run writes it, of one that got no further, may go.
-        """
+        """Return what a first run here would replace; None where one has begun, or nothing lies."""
         if self._origin_file.exists() or self._old_origin_file.exists():
             return None
-        training = [self.history_file] if self._is_ours() else [self.config_file, self.history_file]
+        training = (self.config_file, self.history_file)
         measuring = (self.report_file, self.films_file, self.page_file, self.all_films_file)
         ours = (*training, *measuring, self.pictures, self.figure_file)
         return next((path for path in ours if path.exists()), None)
-
-    def _is_ours(self) -> bool:
-        """Whether the config was written by a run, and not by a person."""
-        try:
-            text = self.config_file.read_text(encoding="utf-8")
-            return text == configs.dump(configs.load(self.config_file))
-        except (OSError, UnicodeDecodeError, configs.ConfigError):
-            return False
 
     def is_run(self) -> bool:
         """Tell whether a training has begun here."""

@@ -63,7 +63,7 @@ def take_markers(root: Path, folder: Path, named: Mapping[str, str]) -> None:
     path = root / FILE
     if not path.is_file():
         return
-    header, *rows = [row for _, row in csv_rows(path)] or [list(HEADER)]
+    header, *rows = [[*map(plain_cell, row)] for _, row in csv_rows(path)] or [list(HEADER)]
     write_text(folder / FILE, csv_text(header, [[named.get(r[0], r[0]), *r[1:]] for r in rows]))
 
 
@@ -77,7 +77,9 @@ def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
         if number == 0:
             if tuple(row) not in (HEADER, _BEFORE):
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")
-        elif film := known.get(plain_cell(row[0])):  # a film that was quarantined is not
+            continue
+        row = [*map(plain_cell, row)]
+        if film := known.get(row[0]):  # a film that was quarantined is not
             placed = len(row) != len(HEADER) or any(row[2:])
             box = _box(row, film) if placed else None
             if placed and box is None:

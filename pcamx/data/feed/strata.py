@@ -25,7 +25,7 @@ def strata(config: Config, store: Store) -> list[Classes]:
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, name in enumerate(_names(kind, store, films)):
         groups.setdefault(name, []).append(index)
-    found = [
+    found: list[Classes] = [
         {label: [i for i in group if films[i].label == label] for label in (NORMAL, ABNORMAL)}
         for _, group in sorted(groups.items())
     ]
@@ -41,7 +41,7 @@ def strata(config: Config, store: Store) -> list[Classes]:
             f"films {'are of one part' if kind == 'parts' else 'have the same markers'}; "
             "set it to on"
         )
-    return list(found)
+    return found
 
 
 def _names(kind: str, store: Store, films: Sequence[Film]) -> Sequence[tuple[str, ...]]:

@@ -9,7 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report.figures.film_figure import Panel, draw_outlines, overlay, write_png
+from pcamx.report.figures.film_figure import (
+    SOFTWARE,
+    Panel,
+    draw_outlines,
+    overlay,
+    write_png,
+)
 
 FILMS = 48
 """Says how many films fit on a page."""
@@ -63,19 +69,19 @@ def save_sheet(panels: Sequence[Panel], path: Path, heading: str) -> None:
 def check_place(path: Path, suffix: str) -> None:
     """Raise PcamxError unless a file of this kind may be written at ``path``: before long work.
 
-    A PNG that is there makes way if it was drawn as a contact sheet is; a film was not.
+    A PNG that is there makes way if it is a figure of ours.
     """
     if path.suffix.lower() != suffix or path.is_dir():
         raise PcamxError(f"--out {path}: name a {suffix} file")
     if not path.parent.is_dir():
         raise PcamxError(f"--out {path}: its folder is not there; make it first")
-    if suffix == ".png" and path.exists() and not _is_drawn(path):
+    if suffix == ".png" and path.exists() and not _is_ours(path):
         raise PcamxError(f"{path} is no contact sheet of an earlier run; choose another --out")
 
 
-def _is_drawn(path: Path) -> bool:
+def _is_ours(path: Path) -> bool:
     try:
         with Image.open(path) as image:
-            return str(image.info.get("Software", "")).startswith("Matplotlib")
+            return image.info.get("Software") == SOFTWARE
     except (OSError, ValueError, SyntaxError):
         return False

@@ -26,6 +26,8 @@ COLORMAP = "inferno"  # lightness rises evenly; no blue or cyan, which is left t
 OPACITY = 0.65  # of the map's highest value: the bone stays visible below it
 OUTLINE = "#56B4E9"  # sky blue of Okabe and Ito's colour-blind safe palette
 _CELL, _LEGEND, _LETTERS = 1.68, 0.6, 15  # inches, inches, letters of 7 points an inch
+SOFTWARE = "pcamx"
+"""What a PNG says of who drew it."""
 LEGEND = "map value, min-max per film"
 
 # Open in the middle: the peak's own pixel stays in view.
@@ -191,5 +193,5 @@ def write_png(figure: Figure, path: Path, dpi: int) -> None:
     with warnings.catch_warnings():
         # A file name's letter that the font lacks is drawn as a box; that is no news to anyone.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(buffer, format="png", dpi=dpi)
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": SOFTWARE})
     write_bytes(path, buffer.getvalue())
