@@ -102,6 +102,7 @@ def yolo(*lines: str, name: str = "ap.txt") -> Write:
 
 
 _SHARES = f"{11 / W} {8.5 / H} {12 / W} {9 / H}"
+_CORNERS = [(4, 6), (28, 6)]
 _OBB = [(12, 6), (28, 14), (24, 22), (8, 14)]
 YOLO = [
     Case("box", yolo(f"0 {_SHARES}"), {AP: BOX}),
@@ -112,6 +113,12 @@ YOLO = [
         labels=("1",),
     ),
     Case("class as numpy saves it", yolo(f"1.000e+00 {_SHARES}"), {AP: BOX}, labels=("1",)),
+    Case(
+        "three corners, the last on the lower edge",
+        yolo("0 " + " ".join(f"{x / W} {y / H}" for x, y in _CORNERS) + " 0.5 1"),
+        {},
+        {AP: within([*_CORNERS, (W / 2, H)])},
+    ),
     Case(
         "four corners",
         yolo("0 " + " ".join(f"{x / W} {y / H}" for x, y in _OBB)),

@@ -131,6 +131,10 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         lesion = one.change.startswith("lesion")
         assert (twin.label != film.label) == lesion and (one.temptation == "plate") != lesion
         assert twin.patient == film.patient
+    pcamx("prepare", drawn / "MURA-v1.1", "--out", tmp_path / "jpeg", "--transcode", "jpeg")
+    pcamx("prepare", drawn / "twins", "--out", tmp_path / "jpeg_twins", "--transcode", "jpeg")
+    smaller = [read_store(tmp_path / name) for name in ("jpeg", "jpeg_twins")]
+    assert read_twins(smaller[1], *(one.split("valid") for one in smaller)) == twins
     others = [film for film in films if film.path.startswith("nowhere")]
     with pytest.raises(PcamxError, match=r"twins\.csv: none of its films is measured here"):
         read_twins(store, others, store.split("valid"))

@@ -147,6 +147,11 @@ def test_entities_in_another_encoding(tmp_path: Path) -> None:
             "line 1 of x.txt: 3 numbers after the class; a box has 4, a polygon",
         ),
         ("0 0.5 0.5 0.2 0.2 0.9", "line 1 of x.txt: 5 numbers after the class"),
+        ("0 0.5 0.5 0.2 0.2 0.9 1", "line 1 of x.txt: 6 numbers after the class, the last a whole"),
+        (
+            "0 0.5 0.5 0.2 0.2 0.9 17",
+            "line 1 of x.txt: 6 numbers after the class, the last a whole",
+        ),
         ("0 120 40 20 20", "line 1 of x.txt: 120 is no share of the image"),
         ("0 0.5 0.5 nan 0.2", "line 1 of x.txt: a share of the image is 'nan'"),
         ("0 0.5 0.5 x 0.2", "line 1 of x.txt: a share of the image is 'x'"),

@@ -1,15 +1,18 @@
 """Groups of films within which batches are balanced, from the store."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pcamx.config import Config, Data, Run, Runtime
+from pcamx.config import Config, Data, Run, Runtime, load
 from pcamx.data.feed.order import epoch_order
-from pcamx.data.feed.strata import strata
-from pcamx.data.store import Film, Store
+from pcamx.data.feed.strata import strata, strata_digest
+from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
+from pcamx.run.folder import RunFolder
+from pcamx.training.preflight import check
 
 LABELS = (0, 1, 1, 0, 0)
 PARTS = ("HAND", "HAND", "WRIST", "WRIST", "HAND")
@@ -64,3 +67,28 @@ def test_training_is_of_them(tmp_path: Path) -> None:
     store = made(tmp_path, labels, parts)
     order = epoch_order(20, 4, seed=0, epoch=3, strata=strata(config("parts"), store)).ravel()
     assert np.bincount(2 * (order >= 10) + np.array(labels)[order]).tolist() == [5, 5, 5, 5]
+
+
+def test_a_run_goes_on_in_the_groups_it_began_with(store_folder: Path, tmp_path: Path) -> None:
+    """markers.csv is no part of the store, and may be another one when a training is resumed."""
+    store, run = made(tmp_path), RunFolder(tmp_path / "run")
+    table, head = tmp_path / "markers.csv", "path,marker,left,top,right,bottom\n"
+    table.write_text(head + "4.png,plate,1,1,5,5\n")
+    run.path.mkdir()
+    run.write_origin(store_folder, strata=strata_digest(config("markers"), store))
+    table.write_text(head + "4.png,plate,,,,\n")  # which films have one counts, not where
+    run.check_strata(strata_digest(config("markers"), store))
+    table.write_text(head + "3.png,plate,1,1,5,5\n")
+    with pytest.raises(PcamxError, match=r"data.balanced: the films' markers have changed since"):
+        run.check_strata(strata_digest(config("markers"), store))
+    assert strata_digest(config("off"), store) is None
+
+
+def test_other_groups_are_refused_before_the_first_step(
+    store_folder: Path, tmp_path: Path, write_config: Callable[..., Path]
+) -> None:
+    settings = load(write_config(tmp_path, {"run.folder": str(tmp_path / "run")}))
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").write_origin(store_folder, strata="0" * 64)
+    with pytest.raises(PcamxError, match=r"data.balanced: the films' markers have changed since"):
+        check(settings, read_store(store_folder), [1], world=1, resume=False)

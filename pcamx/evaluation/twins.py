@@ -5,6 +5,7 @@ whose rows are film, twin, change and temptation (`pcamx.data.phantom.twins`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,13 @@ import torch
 
 from pcamx.catalogue import measures, resolve
 from pcamx.data.csv_files import csv_rows
-from pcamx.data.phantom.twins import HEADER
+from pcamx.data.phantom.twins import FILE, HEADER
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.metrics import Floats
 from pcamx.metrics.basis import CHANGES, Change, Pairs
 from pcamx.model.network import Network
 from pcamx.types import ABNORMAL, NORMAL, Batch
-
-FILE = "twins.csv"
 
 
 class Twin(NamedTuple):
@@ -35,8 +34,9 @@ class Twin(NamedTuple):
 def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> list[Twin]:
     """Read which of the ``twins`` of ``store`` are of which ``films``.
 
-    Films that are not among these are passed by. Raises PcamxError that names the file and line
-    where it cannot be understood, or where no pair is left.
+    A film is known by its path, or by that without the suffix, which transcoding changes. Films
+    that are not among these are passed by. Raises PcamxError that names the file and line where it
+    cannot be understood, or where no pair is left.
     """
     path = store.root / FILE
     if not path.is_file():
@@ -45,6 +45,8 @@ def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> li
             "--twins draws"
         )
     film_at = {film.path: i for i, film in enumerate(films)}
+    bare = [_without_suffix(film.path) for film in films]
+    film_at |= {name: i for i, name in enumerate(bare) if bare.count(name) == 1}
     twin_at = {film.path: i for i, film in enumerate(twins)}
     found = []
     for number, (line, row) in enumerate(csv_rows(path)):
@@ -55,11 +57,16 @@ def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> li
         change = next((c for c in CHANGES if len(row) == len(HEADER) and row[2] == c), None)
         if change is None:
             raise PcamxError(f"{path}, line {line}: not a twin; expected {','.join(HEADER)}")
-        if row[0] in film_at and row[1] in twin_at:
-            found.append(Twin(film_at[row[0]], twin_at[row[1]], change, row[3]))
+        film = film_at.get(row[0], film_at.get(_without_suffix(row[0])))
+        if film is not None and row[1] in twin_at:
+            found.append(Twin(film, twin_at[row[1]], change, row[3]))
     if not found:
         raise PcamxError(f"{path}: none of its films is measured here; are they of this data set?")
     return found
+
+
+def _without_suffix(path: str) -> str:
+    return PurePosixPath(path).with_suffix("").as_posix()
 
 
 @torch.no_grad()

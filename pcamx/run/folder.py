@@ -33,6 +33,8 @@ FORMAT = 1
 _ORIGIN = ("run", "store", "store_from_run", "sha256")
 _PARENT = ("parent", "parent_run")
 """Of a run that `pcamx continue` made; others have none."""
+_STRATA = "strata"
+"""Of a run whose batches are balanced; others have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +149,13 @@ class RunFolder:
         """Of runs before origin.json: the fingerprint alone."""
         return self.path / "store.sha256"
 
-    def write_origin(self, store: Path, parent: "RunFolder | None" = None) -> None:
+    def write_origin(
+        self, store: Path, parent: "RunFolder | None" = None, *, strata: str | None = None
+    ) -> None:
         """Note which store the run is trained on, and ``parent``, the run that it goes on from.
 
-        A parent that was noted before stays. Raises PcamxError where the disk refuses.
+        ``strata`` is the digest of the groups that its batches are balanced in, if any. A parent
+        that was noted before stays. Raises PcamxError where the disk refuses.
         """
         here, there = self.path.resolve(), store.resolve()
         known = self._origin()
@@ -164,6 +169,8 @@ class RunFolder:
             "store_from_run": os.path.relpath(there, here),
             "sha256": fingerprint(store),
         }
+        if strata is not None:
+            origin[_STRATA] = strata
         write_text(self._origin_file, json.dumps(sealed(origin), indent=1) + "\n")
 
     def _origin(self) -> dict[str, str]:
@@ -174,7 +181,7 @@ class RunFolder:
                 found = unsealed(json.loads(self._origin_file.read_text(encoding="utf-8")))
                 if found["format"] != FORMAT:
                     raise ValueError
-                keys = (*_ORIGIN, *(key for key in _PARENT if key in found))
+                keys = (*_ORIGIN, *(key for key in (*_PARENT, _STRATA) if key in found))
                 return {key: str(found[key]) for key in keys}
             path = self._old_origin_file
             if path.is_file():
@@ -213,6 +220,15 @@ class RunFolder:
         if not self._is_of(store):
             raise PcamxError(
                 f"{store} was prepared anew since {self.path} began; set run.folder to a new folder"
+            )
+
+    def check_strata(self, strata: str | None) -> None:
+        """Refuse other groups of films than those that the run's batches are balanced in."""
+        seen = self._origin().get(_STRATA)
+        if seen is not None and seen != strata:
+            raise PcamxError(
+                f"data.balanced: the films' markers have changed since {self.path} began; put the "
+                "markers.csv of then back, or set run.folder to a new folder"
             )
 
     def _is_of(self, store: Path) -> bool:

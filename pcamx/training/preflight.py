@@ -15,7 +15,7 @@ from pcamx import engine
 from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.feed.order import marked_films, marked_per_batch, steps_per_epoch
-from pcamx.data.feed.strata import strata
+from pcamx.data.feed.strata import strata_digest
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
@@ -162,7 +162,7 @@ def _check_films(config: Config, store: Store, stages: list[StageId]) -> None:
             raise PcamxError(
                 f"{store.folder}: no film is in the {split} split; training needs train and valid"
             )
-    strata(config, store)
+    RunFolder(Path(config.run.folder)).check_strata(strata_digest(config, store))
     if config.data.watched and not held_back(config, store):
         raise PcamxError(
             "data.watched: every marked training film is learned from, so none is left to watch; "

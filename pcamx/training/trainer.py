@@ -14,6 +14,7 @@ from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
+from pcamx.data.feed.strata import strata_digest
 from pcamx.data.store import Store
 from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks, Watch
@@ -132,7 +133,8 @@ class StageRun:
             self._continue(stage, *found)
         if self.ranks.rank == 0:
             make_folder(self.folder)
-            self.run.write_origin(self.store.folder)  # first: by it a run's folder is known
+            strata = strata_digest(self.config, self.store)
+            self.run.write_origin(self.store.folder, strata=strata)  # first: by it a run is known
             write_text(self.run.config_file, configs.dump(self.config))
             self.history.forget(self.stage, self.progress.done)
 

@@ -7,15 +7,14 @@ the maps that peak on a marker, and `data.balanced: markers` draws as many abnor
 of those with the same markers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
-from pcamx.data.csv_files import csv_rows, csv_text
+from pcamx.data.csv_files import csv_rows
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.output import plain_cell, write_text
+from pcamx.output import plain_cell
 
 FILE = "markers.csv"
 HEADER = ("path", "marker", "left", "top", "right", "bottom")
@@ -56,15 +55,6 @@ def marker_names(store: Store, films: Sequence[Film]) -> list[tuple[str, ...]]:
     for film, name, _ in _rows(store):
         names.setdefault(film.path, set()).add(name)
     return [tuple(sorted(names.get(film.path, ()))) for film in films]
-
-
-def take_markers(root: Path, folder: Path, named: Mapping[str, str]) -> None:
-    """Copy ``root``'s file, if it has one, into ``folder``, by the films' new names ``named``."""
-    path = root / FILE
-    if not path.is_file():
-        return
-    header, *rows = [[*map(plain_cell, row)] for _, row in csv_rows(path)] or [list(HEADER)]
-    write_text(folder / FILE, csv_text(header, [[named.get(r[0], r[0]), *r[1:]] for r in rows]))
 
 
 def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:

@@ -1,5 +1,7 @@
 """Groups of training films within which a batch is to be half abnormal (data.balanced)."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from pcamx.config import Config
@@ -42,6 +44,12 @@ def strata(config: Config, store: Store) -> list[Classes]:
             "set it to on"
         )
     return found
+
+
+def strata_digest(config: Config, store: Store) -> str | None:
+    """Return the SHA-256 of `strata`; None where there are none. Raises PcamxError as it does."""
+    found = strata(config, store)
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest() if found else None
 
 
 def _names(kind: str, store: Store, films: Sequence[Film]) -> Sequence[tuple[str, ...]]:

@@ -7,6 +7,7 @@ from pcamx.data.phantom.plan import FilmPlan, image_path, study_path
 from pcamx.data.phantom.temptations import KINDS, LETTER
 
 LESION = "lesion"
+FILE = "twins.csv"
 HEADER = ("film", "twin", "change", "temptation")
 
 

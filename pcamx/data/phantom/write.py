@@ -17,7 +17,7 @@ from pcamx.data.canvas.side_markers import Box
 from pcamx.data.phantom.film import draw_film
 from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, study_path
 from pcamx.data.phantom.temptations import EXPOSURE, PLATE, THE_LETTER, Temptation
-from pcamx.data.phantom.twins import HEADER, Twin, pair_up
+from pcamx.data.phantom.twins import FILE, HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 from pcamx.progress import Track, silent
@@ -173,7 +173,7 @@ def _write_markers(root: Path, plans: Sequence[FilmPlan], markers: dict[str, Mar
 def _write_twins(root: Path, twins: Sequence[Twin]) -> None:
     """Which film became which twin, and the table that `pcamx prepare` reads."""
     tables = (
-        ("twins.csv", HEADER, [twin.listed() for twin in twins]),
+        (FILE, HEADER, [twin.listed() for twin in twins]),
         ("labels.csv", LABELS, [twin.label() for twin in twins]),
     )
     for name, header, rows in tables:

@@ -61,6 +61,11 @@ def _shape(label: str, fields: list[str]) -> Shape:
     if _class(label) is None:
         raise PcamxError(f"{short(label)} is no class's number; mend it")
     values = [number(field, "a share of the image") for field in fields]
+    if len(values) == 6 and fields[-1].isdigit() and _inside(*values[:4]):
+        raise PcamxError(
+            "6 numbers after the class, the last a whole one: a tracker's box with confidence and "
+            "number, or a polygon; remove the two, or write the polygon's last with a point"
+        )
     if any(abs(value) > _SHARE for value in values):
         raise PcamxError(f"{max(values, key=abs):g} is no share of the image; mend it")
     if len(values) == 4:
@@ -72,3 +77,11 @@ def _shape(label: str, fields: list[str]) -> Shape:
             "(a fifth is the confidence of a prediction); mend it"
         )
     return Polygon((points(list(zip(values[::2], values[1::2], strict=True)), "a polygon"),))
+
+
+def _inside(x: float, y: float, width: float, height: float) -> bool:
+    """Whether a box with this centre lies within the image, but for rounding."""
+    return all(
+        size > 0 and -0.01 <= middle - size / 2 and middle + size / 2 <= 1.01
+        for middle, size in ((x, width), (y, height))
+    )
