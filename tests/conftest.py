@@ -194,5 +194,6 @@ def evaluated_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw two films a report, not a dozen, which take most of an evaluation's time."""
+    """Draw two films a report, not a dozen, and no curves: most of an evaluation's time."""
     monkeypatch.setattr("pcamx.evaluation.example_films._FILMS", 2)
+    monkeypatch.setattr("pcamx.report.page.stage_curves", lambda *_: [])

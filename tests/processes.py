@@ -24,7 +24,7 @@ TRAIN = PROJECT / "launch/train.py"
 DRIVE = PROJECT / "tests/drive.py"
 BIN = Path(sys.executable).parent
 LIMIT = 240.0
-GRACE = 3.0
+GRACE = 1.5
 """Seconds between one rank's failure and the end of the others, about as launchers have it."""
 
 

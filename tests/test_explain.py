@@ -76,6 +76,14 @@ def films(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take nine tenths of the time, where no test looks at them."""
+    empty = BytesIO()
+    Image.new("L", (1, 1)).save(empty, "PNG")
+    monkeypatch.setattr("pcamx.explain.results.draw", lambda picture: empty.getvalue())
+
+
 def files(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
@@ -99,6 +107,7 @@ def facts(out: Path, name: str) -> Any:
 # The figures
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_figures_as_evaluate_to_the_bit(run: Path, store_folder: Path, tmp_path: Path) -> None:
     """All films of a store, 14 in one batch there, 8 in a batch here."""
     config, store = configs.load(run / "config.yaml"), read_store(store_folder)
@@ -109,7 +118,7 @@ def test_same_figures_as_evaluate_to_the_bit(run: Path, store_folder: Path, tmp_
     probability_B, maps = explainer(model.network, [DECODER])(batch.image_B1HW)
     assert probability_B is not None
     out = tmp_path / "out"
-    explain(run, [store.root / film.path for film in listed], out=out, workers=1)
+    explain(run, [store.root / film.path for film in listed], out=out)
     names = {facts["film"]: facts for facts in map(_load, (out / "films").rglob("*.json"))}
     assert len(names) == len(listed) == 14
     for film, probability, map_HW in zip(listed, probability_B, maps["decoder"], strict=True):
@@ -132,6 +141,7 @@ def test_processes_change_nothing(run: Path, films: Path, tmp_path: Path) -> Non
         assert (here / name).read_bytes() == (there / name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_positive_cam_without_a_decoder_and_the_default_threshold(
     tmp_path: Path, write_config: Any, films: Path
 ) -> None:
@@ -173,6 +183,7 @@ def test_a_candidate_reaches_the_level_and_only_a_film_that_does_has_one(films: 
     assert job.candidates(0.5, float(on_film.max()) + 1e-4) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_level_empties_films_in_every_file_alike(
     run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -199,6 +210,7 @@ def test_a_level_empties_films_in_every_file_alike(
         assert all(one["map_value"] >= level - 1e-6 for one in found["candidates"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_level_is_the_reports_and_lives_in_an_export(
     run: Path, films: Path, tmp_path: Path
 ) -> None:
@@ -300,6 +312,7 @@ def test_the_page_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
         assert kept.mean() / 255 == pytest.approx(part.mean(), abs=0.01)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_turned_film_has_its_candidates_in_both_frames(
     run: Path, films: Path, tmp_path: Path
 ) -> None:
@@ -313,6 +326,7 @@ def test_a_turned_film_has_its_candidates_in_both_frames(
     assert all("as_stored" not in one for one in facts(tmp_path / "out", "a/one.png")["candidates"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_coco_is_read_by_pycocotools_and_by_prepare(run: Path, films: Path, tmp_path: Path) -> None:
     explain(run, [films], out=tmp_path / "out")
     coco = COCO(str(tmp_path / "out/coco.json"))
@@ -340,6 +354,7 @@ def test_coco_is_read_by_pycocotools_and_by_prepare(run: Path, films: Path, tmp_
             assert (union != (make() > 0)).mean() < 0.1  # they differ along the edges
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_segmentation_refers_to_the_film(run: Path, films: Path, tmp_path: Path) -> None:
     explain(run, [films / "b/film"], out=tmp_path / "out", dicom_seg=True)
     found = facts(tmp_path / "out", "film")
@@ -357,6 +372,7 @@ def test_segmentation_refers_to_the_film(run: Path, films: Path, tmp_path: Path)
         assert abs(rows.min() - y) <= 1 and abs(rows.max() + 1 - y - h) <= 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_film_that_cannot_have_a_segmentation_is_told(
     run: Path, films: Path, tmp_path: Path
 ) -> None:
@@ -392,6 +408,7 @@ def test_the_film_is_drawn_in_true_grey() -> None:
     assert (np.ptp(overlaid[10:-10, 220:-10], axis=-1) > 30).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_flat_map_has_no_candidate(run: Path, films: Path, tmp_path: Path) -> None:
     (film,) = find_films([films / "a/one.png"])
     reading = read(film)
@@ -439,6 +456,7 @@ def test_odd_things_in_a_folder(films: Path) -> None:
 # Bad input
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_bad_films_are_skipped_and_told(
     run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -493,6 +511,7 @@ def test_a_film_that_dali_refuses_after_all(
     assert row.film == "b/one.png" and "cannot be decoded" in row.reason
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_film_at_all(run: Path, films: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     explain(run, [films / "a"], out=out)
@@ -506,6 +525,7 @@ def test_no_film_at_all(run: Path, films: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_replaces_the_first_when_told(
     run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -522,6 +542,7 @@ def test_a_second_run_replaces_the_first_when_told(
     assert files(out) == of_films("one.png") | summary
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_results_may_not_go(run: Path, films: Path, tmp_path: Path) -> None:
     for out in (films, films / "a/explain"):
         with pytest.raises(PcamxError, match="lies among the films in"):

@@ -26,6 +26,9 @@ _STYLES: dict[str, tuple[str, str, Any]] = {
 }
 
 
+_WIDTH, _HEIGHT = 5.6, 3.1
+"""Of a drawing, in inches."""
+_LEGEND_COLUMNS = 2
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "font.family": "sans-serif",
@@ -77,7 +80,7 @@ def _curve(
     said = []
     style: Any = _RC | {"svg.hashsalt": f"s{stage}-{what}"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(5.6, 3.1), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, _HEIGHT))
         figure.patch.set_alpha(0.0)
         axis = figure.subplots()
         for source, keys in ((train, lines), (valid, dots)):
@@ -88,6 +91,11 @@ def _curve(
         if not said:
             return []
         _dress(axis, what, stage)
+        # By hand: matplotlib's own layout takes as long as all the drawing.
+        legend = 0.16 + 0.17 * math.ceil(len(said) / _LEGEND_COLUMNS)
+        figure.subplots_adjust(
+            left=0.6 / _WIDTH, right=0.985, bottom=0.45 / _HEIGHT, top=1 - legend / _HEIGHT
+        )
         name = trainable(stage).title.capitalize()
         alt = f"{name}, {what} over the steps, first to last: {'; '.join(said)}."
         return [Curve(_svg(figure, f"s{stage}-{what}"), alt)]
@@ -116,7 +124,7 @@ def _dress(axis: Axes, what: str, stage: StageId) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(x=0.01)
-    axis.figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.6)
+    axis.figure.legend(loc="upper left", ncols=_LEGEND_COLUMNS, frameon=False, handlelength=2.6)
 
 
 def _svg(figure: Figure, name: str) -> str:
