@@ -4,6 +4,7 @@ Instructions outside loops count once, those of a loop as often as it is said to
 the last EXIT (slow paths of divisions) does not count; both sides of a branch do.
 """
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -27,8 +28,13 @@ class Work(NamedTuple):
 
 def inspect(kernel: Any, option: str) -> str:
     """What cuobjdump, of the triton package, says of a compiled kernel."""
+    return _dumped(kernel.asm["cubin"], option)
+
+
+@functools.cache  # several cases compile the same kernel
+def _dumped(cubin: bytes, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(kernel.asm["cubin"])
+        Path(file.name).write_bytes(cubin)
         return subprocess.run(
             [triton.knobs.nvidia.cuobjdump.path, option, file.name],
             check=True,

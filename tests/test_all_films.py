@@ -156,9 +156,12 @@ def test_any_column_of_films_csv_and_every_temptation(tmp_path: Path, store: Sto
         Twin(0, 0, "temptation_removed", "plate"),
         Twin(2, 1, "temptation_added", "plate"),
         Twin(1, 2, "lesion_removed", ""),
+        Twin(1, 3, "temptation_added", "letter"),  # an L, which becomes an R
     ]
     found = all_films(tmp_path / "films.csv", pictures, [None] * 3, twins, "a run")
     (network,) = found.networks
     assert network.title == "stage 1" and found.start == (0, 0)
     assert network.maps[0].columns == {"erase effect": [-1.5, None, 0.25]}
-    assert found.facts["plate"] == ["with", "", "without"] and "letter" not in found.facts
+    assert (
+        found.facts["plate"] == ["with", "", "without"] and found.facts["letter R"][1] == "without"
+    )

@@ -21,6 +21,8 @@ from pcamx.evaluation.film_table import FilmTable, columns, read_films
 from pcamx.metrics import Difference
 from pcamx.report import comparison_rows
 from pcamx.report.comparison_rows import Gap
+from pcamx.run.folder import RunFolder
+from pcamx.run.report import read_report, write_report
 
 
 def write_run(
@@ -82,7 +84,9 @@ BASIS: list[dict[str, list[float | None]]] = [
 ]
 
 
-def test_differences_of_what_decisions_rest_on_by_hand(tmp_path: Path) -> None:
+def test_differences_of_what_decisions_rest_on_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = [
         write_run(tmp_path / name, [0, 0, 0, 0], basis=basis)
         for name, basis in zip(("one", "first"), BASIS, strict=True)
@@ -94,7 +98,9 @@ def test_differences_of_what_decisions_rest_on_by_hand(tmp_path: Path) -> None:
         others = [first] * max(1, len(seeds))
         return basis_difference(list(seeds) or [one], others, "stage 1", by_key[key])
 
+    monkeypatch.setattr("pcamx.metrics.bootstrap.FEWEST", 1)
     effect = minus("lesion_effect")
+    assert effect is not None and effect.p == pytest.approx(2 / 10_001)  # what Holm's needs
     assert effect is not None and effect[:3] == pytest.approx((1, 1, 1)) and effect.n == 4
     flips = minus("lesion_flips")  # of other films in each run
     assert flips is not None and flips.value == pytest.approx(1 / 2 - 1 / 3) and flips.n == 4
@@ -137,6 +143,18 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert "+1.000" in page and said in page and "No film was drawn" in page
     compare(runs[:2], tmp_path / "out")  # its own folder is replaced
     assert "elsewhere" not in (tmp_path / "out/compare.html").read_text()
+
+
+def test_films_of_the_same_names_that_are_others(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, [0, 1, 0, 0]) for name in ("first", "same", "other")]
+    for run, content in zip(runs, ("a", "a", "b"), strict=True):
+        folder = RunFolder(run)
+        report = read_report(folder)
+        write_report(folder, report | {"data": report["data"] | {"content": content}})
+    found = compare(runs, tmp_path / "out")
+    assert list(found.gaps) == ["same"]
+    said = "other and first have no differences: films of the same name are others."
+    assert said in found.remarks
 
 
 def test_names_tell_runs_apart() -> None:

@@ -16,14 +16,20 @@ FITS = {"num_warps": 4, "registers": 64, "stack": 0, "local": 0, "shared": 28160
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report of tests/aot.py: in a process of its own, for here the kernels are interpreted."""
+def compiled(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> dict[str, Any]:
+    """The report of tests/aot.py: in a process of its own, for here the kernels are interpreted.
+
+    Triton knows by its sources and options what it has compiled before, which is kept.
+    """
+    assert pytestconfig.cache is not None
     folder = tmp_path_factory.mktemp("aot")
     processes.command(
         *(sys.executable, processes.PROJECT / "tests/aot.py", folder / "rows.json"),
         cwd=processes.PROJECT,
         PYTHONPATH=str(processes.PROJECT),
-        TRITON_CACHE_DIR=str(folder / "cache"),
+        TRITON_CACHE_DIR=str(pytestconfig.cache.mkdir("triton")),
         TRITON_INTERPRET="0",
     ).ok()
     report: dict[str, Any] = json.loads((folder / "rows.json").read_text(encoding="utf-8"))

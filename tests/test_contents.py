@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from pcamx.data.canvas.decode import decode_batches
+from pcamx.data.contents import digest_of
 from pcamx.data.feed.batches import _masks
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.data.store import Store, fingerprint, read_store
@@ -191,6 +192,20 @@ def test_a_run_knows_its_stores_scale_and_contents(folder: Path, tmp_path: Path)
     (folder / "store.json").write_text(json.dumps(head | {"mean": head["mean"] + 1}))
     with pytest.raises(PcamxError, match="prepared anew since"):
         run.check_store(folder)
+
+
+def test_the_digest_of_some_films(folder: Path) -> None:
+    """Of which there are and what is in each, in any order; not of when they were changed."""
+    contents = read_store(folder).contents
+    one, two, *_ = films = sorted(contents)
+    whole = digest_of(contents, films)
+    assert whole is not None and whole == digest_of(contents, films[::-1])
+    assert digest_of(contents, films[1:]) != whole
+    swapped = contents | {one: contents[two], two: contents[one]}
+    assert digest_of(swapped, films) != whole
+    later = {film: content._replace(modified_ns=1) for film, content in contents.items()}
+    assert digest_of(later, films) == whole
+    assert digest_of({}, films) is None
 
 
 def test_contents_ride_in_the_store(folder: Path) -> None:

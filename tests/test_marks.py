@@ -319,6 +319,24 @@ def test_a_voc_file_names_its_folder_or_lies_in_it(tmp_path: Path) -> None:
     assert list(read_marks(tmp_path, films).of) == ["p2/image1.png", "p3/image1.png"]
 
 
+def test_an_image_that_lies_beside_the_films_is_no_film(tmp_path: Path) -> None:
+    """a/x.jpg is there, though not listed: its marks are not b/x.jpg's."""
+    root = tmp_path / "set"
+    for folder in ("a", "b", "c"):
+        (root / folder).mkdir(parents=True)
+    (root / "a/x.jpg").touch()
+    (root / "c/x.json").touch()  # no image
+    film = {"b/x.jpg": (20, 10)}
+    for name, taken in (("a/x.jpg", 0), ("a/x.png", 0), ("c/x.jpg", 1), ("x.jpg", 1), ("d/x", 1)):
+        file = by_hand.coco(tmp_path, "box", name=name)
+        if taken:
+            assert list(read_marks(file, film, root=root).of) == ["b/x.jpg"]
+        else:
+            assert list(read_marks(file, film).of) == ["b/x.jpg"]
+            with pytest.raises(PcamxError, match="which lies in .* beside the films; check that"):
+                read_marks(file, film, root=root)
+
+
 def test_annotations_of_a_task_are_put_together_but_for_the_cancelled(tmp_path: Path) -> None:
     file = by_hand.label_studio(tmp_path, "box")
     tree = json.loads(file.read_text())

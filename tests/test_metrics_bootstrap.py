@@ -118,18 +118,22 @@ def test_nothing_gives_none() -> None:
 
 
 def test_undefined_replicates_are_left_out() -> None:
-    # one abnormal film of patient a against normal ones: undefined wherever a was not drawn
-    score, label, patients = [0.6, 0.1, 0.9, 0.3], [1, 0, 0, 0], ["a", "b", "c", "d"]
+    # two abnormal films of a and b against normal ones: undefined wherever neither was drawn
+    score, label, patients = [0.6, 0.2, 0.1, 0.9, 0.3], [1, 1, 0, 0, 0], ["a", "b", "c", "d", "e"]
     statistic = auroc(score, label)
     result = figure(statistic, patients, replicates=500, seed=2)
-    defined = [
-        np.mean([score[f] < 0.6 for f in films if f])
-        for block_RP in draw_patients(4, 500, seed=2)
+    drawn = [
+        films_of_draw(count_P, patients)
+        for block_RP in draw_patients(5, 500, seed=2)
         for count_P in block_RP
-        if 0 in (films := films_of_draw(count_P, patients)) and len(set(films)) > 1
     ]
-    assert 200 < len(defined) < 400
-    assert result.value == pytest.approx(2 / 3, abs=1e-7)
+    defined = [
+        np.mean([score[a] > score[n] for a in films if label[a] for n in films if not label[n]])
+        for films in drawn
+        if len({label[f] for f in films}) == 2
+    ]
+    assert 300 < len(defined) < 500
+    assert result.value == pytest.approx(3 / 6, abs=1e-7)
     expected = np.percentile(defined, [2.5, 97.5])
     assert [result.low, result.high] == pytest.approx(expected.tolist(), abs=1e-12)
 
@@ -191,6 +195,27 @@ def test_few_patients_have_no_test() -> None:
     nine, ten = ([1.0] * n + [0.0] for n in (8, 9))
     assert paired(nine, [0.0] * 9, range(9), seed=0).p is None
     assert paired(ten, [0.0] * 10, range(10), seed=0).p is not None
+
+
+def test_a_test_counts_the_patients_behind_each_run() -> None:
+    """Of one class, or of the films that a figure is of, and not of all films."""
+    label = [1] * 9 + [0] * 60
+    score = [0.1 + 0.01 * i for i in range(69)]
+    for abnormal, counts in ((9, False), (10, True)):
+        label = [1] * abnormal + [0] * (69 - abnormal)
+        one, other = auroc(score, label), auroc(score[::-1], label)
+        found = paired(one, other, range(69), seed=0)
+        assert found.n == 69 and (found.p is not None) is counts
+    alone = figure(auroc(score, [1] + [0] * 68), range(69), seed=0)
+    assert (alone.low, alone.high) == (None, None) and alone.value is not None
+    known, unknown = np.arange(100.0) % 2, np.full(100, np.nan)
+    unknown[3] = 0
+    found = paired(mean_known(known), mean_known(unknown), range(100), seed=0)
+    assert found == Difference(0.5, None, None, None, 100)
+    few = np.where(np.arange(100) < 12, known, np.nan)
+    other = np.where(np.arange(100) > 3, 0.0, few)
+    assert paired(mean_known(few), mean_known(few), range(100), seed=0).n == 12
+    assert paired(mean_known(few), mean_known(other), range(100), seed=0).n == 100
 
 
 def test_paired_agrees_with_explicit_resampling_of_the_same_draws(

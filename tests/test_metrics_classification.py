@@ -123,7 +123,10 @@ def test_auroc_within_groups_by_hand() -> None:
     assert auroc_within(score, label, groups).value == pytest.approx(1.5 / 3)
     # Between hand and hip nothing is compared: all hips abnormal, all hands normal.
     assert auroc_within([0.9, 0.1], [1, 0], ["hip", "hand"]).value is None
-    assert auroc_within(score, label, [""] * 6).value == auroc(score, label).value
+    # A film of no known group is in none, and not all such films in one.
+    unknown = ["hand", "hand", "hand", "", "", ""]
+    assert auroc_within(score, label, unknown).value == pytest.approx(1 / 2)
+    assert auroc_within(score, label, [""] * 6).value is None
 
 
 def test_weights_of_auroc_within_groups_are_copies_of_films() -> None:

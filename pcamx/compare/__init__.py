@@ -67,13 +67,19 @@ def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]
     gaps: dict[str, dict[str, dict[str, Gap]]] = {}
     remarks = []
     for run in runs[1:]:
-        why = other_films(run.films, runs[0].films)
+        why = other_films(run.films, runs[0].films) or _other_content(run, runs[0])
         if why:
             remarks.append(f"{run.name} and {runs[0].name} have no differences: {why}.")
         else:
             gaps[run.name] = _gaps_of(run, runs[0])
     _correct([by_key for titles in gaps.values() for by_key in titles.values()])
     return gaps, remarks
+
+
+def _other_content(run: Measured, first: Measured) -> str:
+    """Why films of the same names are not the same; empty where they are, or nobody knows."""
+    found = [one.report["data"].get("content") for one in (run, first)]
+    return "" if None in found or found[0] == found[1] else "films of the same name are others"
 
 
 def _correct(gaps: Sequence[dict[str, Gap]]) -> None:

@@ -100,7 +100,8 @@ def basis_difference(
         )
         for side in sides
     )
-    found = metrics.paired(one, first, [firsts[0].patient[f] for f in films], seed=seed)
+    patients = [firsts[0].patient[f] for f in films]
+    found = metrics.paired(one, first, patients, replicates=REPLICATES, seed=seed)
     return None if found.value is None else found
 
 

@@ -44,6 +44,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of(contents: Mapping[str, Content], films: Sequence[str]) -> str | None:
+    """Return the SHA-256 of which ``films`` there are and what is in them; None if not known."""
+    if not all(film in contents for film in films):
+        return None
+    listed = "".join(f"{film}\0{contents[film].sha256}\n" for film in sorted(films))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 def parse(rows: Sequence[Sequence[str]]) -> dict[str, Content]:
     """Return contents by the film's path, from the rows of content.csv; raises ValueError."""
     header, *films = rows

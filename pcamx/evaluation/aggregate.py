@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pcamx import metrics
-from pcamx.catalogue import DECODER, SEGMENTER, STAGE_3, Films, measures
+from pcamx.catalogue import DECODER, SEGMENTER, STAGE_3, Films, Measure, measures
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.store import Film
 from pcamx.evaluation.scoring import MapScores, Scores, Tuning
@@ -126,13 +126,20 @@ def _of_map(scores: MapScores, tuning: Tuning, kinds: _Kinds, seed: int) -> dict
             value, patients = torch.zeros(0), []
         elif isinstance(value, Tensor) and measure.films in kinds.taken:
             value = value[kinds.taken[measure.films]]
-        found[measure.key] = metrics.figure(value, patients, seed=seed).to_dict()
+        found[measure.key] = _figure(measure, value, patients, seed)
     return found | {
         "threshold": tuning.threshold,
         "threshold_tuned": tuning.tuned,
         "activation_threshold": tuning.activation,
         "candidate_level": tuning.level,
     }
+
+
+def _figure(
+    measure: Measure, values: Tensor | metrics.Statistic, patients: Sequence[str], seed: int
+) -> dict[str, Any]:
+    share = measure.unit in ("share", "probability")
+    return metrics.figure(values, patients, share=share, seed=seed).to_dict()
 
 
 def _by_size(
@@ -145,7 +152,7 @@ def _by_size(
         taken_M = metrics.in_slice(scores.lesion_share_M, size)
         names = [p for p, taken in zip(marked, taken_M.tolist(), strict=True) if taken]
         by_size[size] = {
-            measure.key: metrics.figure(value_M[measure.key][taken_M], names, seed=seed).to_dict()
+            measure.key: _figure(measure, value_M[measure.key][taken_M], names, seed)
             for measure in measures("map")
             if measure.shown == "first"
         }
@@ -170,6 +177,7 @@ def add_faithfulness(
     for name, maps in found.items():
         for map_name, areas in maps.items():
             measured[name]["localization"][map_name] |= {
-                key: metrics.figure(area_N, patients, seed=seed).to_dict()
-                for key, area_N in areas.items()
+                measure.key: _figure(measure, areas[measure.key], patients, seed)
+                for measure in measures("faithfulness")
+                if measure.key in areas
             }

@@ -21,6 +21,7 @@ from pcamx.data.canvas.placement import fit
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.files.film import read_film
 from pcamx.data.files.image import UnfitError
+from pcamx.data.phantom.temptations import LETTER
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import Maps
@@ -182,12 +183,16 @@ def _size(share: float | None) -> str:
 
 
 def _temptations(twins: Sequence[Twin], films: int) -> dict[str, list[str]]:
-    """Which films hold which temptation, where their twins say so: by its kind."""
+    """Which films hold which temptation, where their twins say so: by its kind.
+
+    Of letters that is the R, which says "abnormal": a film with an L has none.
+    """
     found: dict[str, list[str]] = {}
     for twin in twins:
         if twin.temptation:
             there = "with" if twin.change == "temptation_removed" else "without"
-            found.setdefault(twin.temptation, [""] * films)[twin.film] = there
+            name = "letter R" if twin.temptation == LETTER else twin.temptation
+            found.setdefault(name, [""] * films)[twin.film] = there
     return found
 
 

@@ -17,7 +17,7 @@ from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import Box, read_markers
-from pcamx.data.contents import sha256_of
+from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
 from pcamx.data.store import Store, read_store
 from pcamx.errors import PcamxError
@@ -247,4 +247,5 @@ def _data(run: MeasuredRun, tuning: int) -> dict[str, Any]:
         "intervals_over": drawn(run.store.split(run.split)),
         "splits": splits,
         "marked_used": tuning,
+        "content": digest_of(run.store.contents, [f.path for f in run.store.split(run.split)]),
     }

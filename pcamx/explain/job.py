@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
     def called(self) -> str:
         """Return normal or abnormal."""
-        return "abnormal" if self.probability >= CALLED else "normal"
+        return "abnormal" if self.probability > CALLED else "normal"
 
     def flat(self) -> bool:
         """Tell whether the map says nothing about where: scaled, it is all ones."""

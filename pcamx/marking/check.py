@@ -79,7 +79,7 @@ def check(
     film_of = {film.path: film for film in store.films}
     rejected = [row[0] for number, row in csv_rows(store.folder / QUARANTINE) if number > 1]
     sizes = {path: (film.width, film.height) for path, film in film_of.items()}
-    marks = read_marks(sources, dict.fromkeys(rejected) | sizes, labels, track)
+    marks = read_marks(sources, dict.fromkeys(rejected) | sizes, labels, track, store.root)
     share: dict[str, float] = {}
     for path, make in track(marks.masks.items(), "drawing marks", len(marks.masks)):
         if make is not None:

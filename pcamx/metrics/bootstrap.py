@@ -62,8 +62,9 @@ class Statistic(NamedTuple):
     value: float | None  # None where undefined
     n: int
     replicate: Callable[[Floats], Floats]  # weights_RN to R values, NaN where undefined
-    share: bool = False  # of films that do something: the mean of zeros and ones
+    share: bool = False  # the mean of values within 0 and 1, of films that do something or not
     known_N: NDArray[np.bool_] | None = None  # films that it is of; None for all
+    rare_N: NDArray[np.bool_] | None = None  # films of the rarer class, where it compares two
 
 
 def to_floats(values: Values) -> Floats:
@@ -79,10 +80,9 @@ def to_floats(values: Values) -> Floats:
     return values_N
 
 
-def mean(values: Values) -> Statistic:
-    """Return the mean of one value per film; of nothing but zeros and ones, a share."""
+def mean(values: Values, *, share: bool = False) -> Statistic:
+    """Return the mean of one value per film; ``share`` tells that each lies within 0 and 1."""
     values_N = to_floats(values)
-    share = bool(np.isin(values_N, (0, 1)).all())
 
     def replicate(weight_RN: Floats) -> Floats:
         return np.asarray(weight_RN @ values_N / weight_RN.sum(axis=1))
@@ -94,8 +94,7 @@ def mean(values: Values) -> Statistic:
 def mean_known(value_N: Floats, *, share: bool = False) -> Statistic:
     """Return the mean of the values that are not NaN; undefined without one.
 
-    Another draw of films has another number of them. ``share`` tells that they are zeros and ones,
-    for what films do or not.
+    Another draw of films has another number of them. ``share`` as in `mean`.
     """
     known_N = ~np.isnan(value_N)
     filled_N, count_N = np.where(known_N, value_N, 0.0), known_N.astype(np.float64)
@@ -116,7 +115,14 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
         value,
         statistics[0].n,
         lambda w_RN: np.asarray(np.mean([one.replicate(w_RN) for one in statistics], axis=0)),
+        known_N=_either(statistics),
     )
+
+
+def _either(statistics: Sequence[Statistic]) -> NDArray[np.bool_] | None:
+    """Films that any of them is of; None for all."""
+    known = [one.known_N for one in statistics if one.known_N is not None]
+    return np.logical_or.reduce(known) if len(known) == len(statistics) else None
 
 
 def weighted_sums(weight_RN: Floats, table_NK: NDArray[Any]) -> Floats:
@@ -148,23 +154,28 @@ def draw_patients(patients: int, replicates: int, seed: int) -> Iterator[NDArray
 
 
 def figure(
-    values: Values | Statistic, patients: Sequence[Any], *, replicates: int = 1000, seed: int
+    values: Values | Statistic,
+    patients: Sequence[Any],
+    *,
+    share: bool = False,
+    replicates: int = 1000,
+    seed: int,
 ) -> Figure:
     """Return a statistic, or the mean of one value a film, with its patient-level 95 % interval.
 
     The interval is the 2.5 and 97.5 percentiles of the replicates, those left out in which the
     statistic is undefined. A share of none or of all, which has the same value in every replicate,
     has the exact interval of Clopper and Pearson 1934 instead, of as many trials as there are
-    patients. ``patients`` names the patient of each of the N films, in the order of
-    the values; those whose films the statistic is not of do not count. One patient alone shows no
-    spread and has no interval. Raises ValueError if the lengths differ or ``replicates`` < 1.
+    patients; ``share`` tells that values are shares. ``patients`` names the patient of each of the
+    N films, in the order of the values; those whose films the statistic is not of do not count.
+    One patient alone, also of one of two classes, shows no spread and has no interval. Raises
+    ValueError if the lengths differ or ``replicates`` < 1.
     """
-    statistic = values if isinstance(values, Statistic) else mean(values)
+    statistic = values if isinstance(values, Statistic) else mean(values, share=share)
     _check(statistic, patients, replicates)
     if statistic.value is None:
         return Figure(None, None, None, statistic.n)
-    known_N = np.ones(statistic.n, bool) if statistic.known_N is None else statistic.known_N
-    count = len({patient for patient, known in zip(patients, known_N, strict=True) if known})
+    count = _patients_behind(statistic, patients)
     if count == 1:
         return Figure(statistic.value, None, None, statistic.n)
     if statistic.share and statistic.value in (0, 1):
@@ -189,27 +200,37 @@ def paired(
     Both runs get the same draws of patients, so what makes films hard for both cancels out. The
     two-sided p is twice the smaller share of replicates on either side of 0 (those at 0 on both),
     each share as (count + 1) / (replicates + 1): it is never 0, and 0.05 goes with an interval
-    that just touches 0. Fewer than `FEWEST` patients have none: it would be far too small. Values
-    are one per film, in the same order for both runs and for ``patients``; a `Statistic` compares
-    figures that are no means. Undefined (None) where either run's is; one patient alone has no
-    interval either. Raises ValueError if the lengths differ or ``replicates`` < 1.
+    that just touches 0. Fewer than `FEWEST` patients behind either have none: it would be far too
+    small. Values are one per film, in the same order for both runs and for ``patients``; a
+    `Statistic` compares figures that are no means, and ``n`` counts the films that either is of.
+    Undefined (None) where either run's is; one patient alone has no interval either. Raises
+    ValueError if the lengths differ or ``replicates`` < 1.
     """
     one, other = (v if isinstance(v, Statistic) else mean(v) for v in (first, second))
     for statistic in (one, other):
         _check(statistic, patients, replicates)
+    known_N = _either((one, other))
+    n = one.n if known_N is None else int(known_N.sum())
     if one.value is None or other.value is None:
-        return Difference(None, None, None, None, one.n)
+        return Difference(None, None, None, None, n)
     value = one.value - other.value
-    if len(set(patients)) == 1:
-        return Difference(value, None, None, None, one.n)
+    behind = min(_patients_behind(statistic, patients) for statistic in (one, other))
+    if behind == 1:
+        return Difference(value, None, None, None, n)
     difference = Statistic(value, one.n, lambda w_RN: one.replicate(w_RN) - other.replicate(w_RN))
     value_R = _replicates(difference, patients, replicates, seed)
     if len(value_R) == 0:
-        return Difference(value, None, None, None, one.n)
+        return Difference(value, None, None, None, n)
     fewer = min((value_R <= 0).sum(), (value_R >= 0).sum())
     p = min(1.0, 2 * (int(fewer) + 1) / (len(value_R) + 1))
-    enough = len(set(patients)) >= FEWEST
-    return Difference(value, *_interval(value_R), p if enough else None, one.n)
+    return Difference(value, *_interval(value_R), p if behind >= FEWEST else None, n)
+
+
+def _patients_behind(statistic: Statistic, patients: Sequence[Any]) -> int:
+    """How many patients have films that it is of, of the rarer class where it compares two."""
+    masks = (mask_N for mask_N in (statistic.rare_N, statistic.known_N) if mask_N is not None)
+    mask_N = next(masks, np.ones(statistic.n, bool))
+    return len({patient for patient, taken in zip(patients, mask_N, strict=True) if taken})
 
 
 def _check(statistic: Statistic, patients: Sequence[Any], replicates: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pcamx.metrics.bootstrap import Floats, Statistic, Values, mean, to_floats
 
@@ -51,18 +52,21 @@ def auroc(score_N: Values, label_N: Values) -> Statistic:
 
         value = float(binary_auroc(torch.from_numpy(score), torch.from_numpy(label).long()))
     pairs = _ordered_pairs(score, label)
-    return Statistic(value, len(score), lambda weight_RN: _ratio(*pairs(weight_RN)))
+    return Statistic(
+        value, len(score), lambda weight_RN: _ratio(*pairs(weight_RN)), rare_N=_rarer(label)
+    )
 
 
 def auroc_within(score_N: Values, label_N: Values, group_N: Sequence[str]) -> Statistic:
     """Return the share of the abnormal-normal pairs of one group that are in the right order.
 
     The AUROC of each group, weighted by its pairs: what remains once the group, such as the body
-    part, says nothing (stratified Mann-Whitney). Undefined where no group has both classes.
+    part, says nothing (stratified Mann-Whitney). A film whose group is "" is in none. Undefined
+    where no group has both classes.
     """
     score, label = checked(score_N, label_N)
     groups = np.asarray(group_N)
-    members = [np.flatnonzero(groups == name) for name in sorted(set(group_N))]
+    members = [np.flatnonzero(groups == name) for name in sorted({*group_N} - {""})]
     each = [(films, _ordered_pairs(score[films], label[films])) for films in members]
 
     def replicate(weight_RN: Floats) -> Floats:
@@ -73,7 +77,13 @@ def auroc_within(score_N: Values, label_N: Values, group_N: Sequence[str]) -> St
         return _ratio(right_R, pairs_R)
 
     value = float(replicate(np.ones((1, len(score))))[0]) if len(score) else float("nan")
-    return Statistic(None if np.isnan(value) else value, len(score), replicate)
+    found = None if np.isnan(value) else value
+    return Statistic(found, len(score), replicate, rare_N=_rarer(label))
+
+
+def _rarer(label: Floats) -> NDArray[np.bool_]:
+    """Films of the class that has fewer of them."""
+    return np.asarray(label == (1 if 2 * label.sum() <= len(label) else 0))
 
 
 def _ordered_pairs(score: Floats, label: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
@@ -116,13 +126,14 @@ def sensitivity_at(score_N: Values, label_N: Values, specificity: float) -> Stat
         return _ratio(best_R, found_RG[:, -1])
 
     value = float(replicate(np.ones((1, len(score))))[0]) if len(score) else float("nan")
-    return Statistic(None if np.isnan(value) else value, len(score), replicate)
+    found = None if np.isnan(value) else value
+    return Statistic(found, len(score), replicate, rare_N=_rarer(label))
 
 
 def accuracy(score_N: Values, label_N: Values) -> Statistic:
     """Return the share of films on the right side: abnormal if the score is above 0.5."""
     score, label = checked(score_N, label_N)
-    return mean((score > 0.5) == label)
+    return mean((score > 0.5) == label, share=True)
 
 
 def cohen_kappa(score_S: Values, label_S: Values) -> Statistic:
@@ -158,7 +169,7 @@ def share_called(score_S: Values, label_S: Values, label: int) -> Statistic:
     Sensitivity for label 1, specificity for label 0. It counts the studies of that label alone.
     """
     score, truth = checked(score_S, label_S)
-    return mean((score[truth == label] > 0.5) == label)
+    return mean((score[truth == label] > 0.5) == label, share=True)
 
 
 def gather_studies(

@@ -32,7 +32,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": rows.number, "percent": _percent, "in_script": _in_script}
+    environment.filters |= {
+        "number": rows.number,
+        "p": rows.p_value,
+        "percent": _percent,
+        "in_script": _in_script,
+    }
     return environment
 
 

@@ -95,6 +95,11 @@ def number(value: Any, digits: int = 3) -> str:
     return DASH if found is None else f"{found:.{digits}f}"
 
 
+def p_value(value: float) -> str:
+    """Return a p with three decimals, which is never 0: ``< 0.001`` where it would be."""
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
 def duration(seconds: Any) -> str:
     """Return seconds as ``48 s``, ``12 min 05 s`` or ``2 h 03 min``."""
     found = _finite(seconds)

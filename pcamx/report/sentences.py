@@ -57,7 +57,8 @@ def terms(drawn: str = PATIENTS) -> Iterator[tuple[str, str]]:
         "small, medium, large",
         "Lesions that cover less than 0.3 % of the canvas, less than 1 %, and more.",
     )
-    yield "interval", f"95 % bootstrap interval that {_DRAWN[drawn]}"
+    exact = "A share of none or of all has the exact one (Clopper and Pearson)."
+    yield "interval", f"95 % bootstrap interval that {_DRAWN[drawn]} {exact}"
     yield from ((baseline.title, baseline.meaning) for baseline in BASELINES)
     yield (
         "P, λ, mask area",

@@ -12,7 +12,7 @@ from pathlib import Path
 from pcamx.data.marks import classes
 from pcamx.data.marks.annotated import Annotated
 from pcamx.data.marks.formats.detect import MASKS, open_marks
-from pcamx.data.marks.names import Names
+from pcamx.data.marks.names import WHOLE, Names, is_other
 from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
 from pcamx.data.marks.shapes import Box, Mask, Size, draw
 from pcamx.data.marks.usable import Drawn, fits, usable
@@ -84,13 +84,15 @@ def read_marks(
     films: Mapping[str, Size | None],
     labels: Sequence[str] = (),
     track: Track = silent,
+    root: Path | None = None,
 ) -> Marks:
     """Read the marks of ``sources``, files or folders of any known kind, on the films they mean.
 
     ``films`` gives each film's upright size, None for one that cannot be used. ``labels`` are the
     classes that are lesions; marks of others are left out, and a source whose marks have no class
     is used as a whole. Left out itself, every source must be of one class. Marks of one film are
-    put together, in a source and over all: what any of them holds is lesion.
+    put together, in a source and over all: what any of them holds is lesion. An image that lies in
+    the data folder ``root`` under its whole name is that one, also where it is none of the films.
 
     A file that is damaged raises PcamxError; an item that cannot be read or used is a problem,
     and so is a size that tells of marks drawn before the EXIF rotation. PcamxError, too, for the
@@ -101,7 +103,7 @@ def read_marks(
     found = []
     for path in paths:
         desk.source = f"{path}: " if len(paths) > 1 else ""
-        found.append(_read(path, films, desk, track))
+        found.append(_read(path, films, desk, track, root))
     desk.source = ""
     left_out = _choose(found, labels)
     of: dict[str, tuple[Drawn, ...]] = {}
@@ -144,7 +146,9 @@ def _choose(found: Sequence[_Found], labels: Sequence[str]) -> Counter[str]:
     return left_out
 
 
-def _read(source: Path, films: Mapping[str, Size | None], desk: Desk, track: Track) -> _Found:
+def _read(
+    source: Path, films: Mapping[str, Size | None], desk: Desk, track: Track, root: Path | None
+) -> _Found:
     """The usable marks of one source, of every class. Raises PcamxError if there are none."""
     kind, images = open_marks(source)
     marked: list[tuple[str, Annotated]] = []
@@ -159,7 +163,7 @@ def _read(source: Path, films: Mapping[str, Size | None], desk: Desk, track: Tra
             marked.append((_where(file, source, image), image))
         elif not image.remarks:
             found.unmarked += 1
-    placed = list(_placed(marked, films, desk))
+    placed = list(_placed(marked, films, desk, root))
     for film, where, image in track(placed, "reading marks", len(placed)):
         size = films[film]
         if size is None:
@@ -193,7 +197,10 @@ def _mask(marks: tuple[Drawn, ...], size: Size | None) -> MakeMask | None:
 
 
 def _placed(
-    marked: list[tuple[str, Annotated]], films: Mapping[str, Size | None], desk: Desk
+    marked: list[tuple[str, Annotated]],
+    films: Mapping[str, Size | None],
+    desk: Desk,
+    root: Path | None,
 ) -> Iterator[tuple[str, str, Annotated]]:
     """Film, words for messages, image; of several images for one film those that fit it best."""
     names = Names(films)
@@ -204,7 +211,9 @@ def _placed(
             meant, fit = names.find(shorter, suffix=image.suffix)
             if len(meant) == 1:
                 desk.note("prefix", f"{where} for {meant[0]}")
-        if len(meant) > 1:
+        if fit < WHOLE and root is not None and is_other(root, image.name, meant):
+            desk.note("unknown", f"{where}, which lies in {root} beside the films")
+        elif len(meant) > 1:
             desk.note("ambiguous", f"{where} may be {meant[0]} or {meant[1]}")
         elif not meant:
             desk.note("unknown", where)

@@ -4,13 +4,16 @@ A name from a mark file is only ever compared with the names of films; no file i
 absolute paths, addresses and `..` do no harm, and are what many tools write.
 """
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 _UPLOAD = re.compile(r"^([0-9a-f]{8,32}-|[0-9a-f]{6,32}__)(?=.)")
+_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
 Parts = tuple[str, ...]
 WHOLE = 1 << 30
 """How well a name fits that is a film's whole path; else the number of equal parts at the end."""
@@ -59,6 +62,30 @@ class Names:
         folder, _, last = name.replace("\\", "/").rpartition("/")
         rest = _UPLOAD.sub("", last)
         return "" if rest == last else f"{folder}/{rest}".lstrip("/")
+
+
+def is_other(root: Path, name: str, films: Sequence[str]) -> bool:
+    """Tell whether ``root`` holds an image of this whole name, and none of ``films`` is that one.
+
+    The suffix may be another: masks of JPEGs are PNGs. A name without a folder may be anywhere.
+    Looks into a folder, and opens nothing.
+    """
+    *folders, last = _parts(name) or ("",)
+    there = [file for file in _listed(root.joinpath(*folders)) if stem(file) == stem(last)]
+    taken = {PurePosixPath(film) for film in films}
+    return (
+        bool(folders)
+        and any(PurePosixPath(file).suffix.lower() in _IMAGES for file in there)
+        and not any(PurePosixPath(*folders, file) in taken for file in there)
+    )
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(os.listdir(folder))
+    except OSError:
+        return ()
 
 
 def _parts(name: str) -> Parts:

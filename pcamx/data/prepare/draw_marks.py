@@ -36,14 +36,17 @@ def draw_marks(
     draft: Path,
     track: Track,
     splits: Collection[str] = SPLITS,
+    *,
+    root: Path,
 ) -> tuple[list[Film], MarkTally]:
     """Write the masks that ``marks`` hold below ``draft``; see `pcamx.data.marks.read_marks`.
 
-    Films of other splits than ``splits`` get none. Returns the films with their ``mark`` filled in.
+    ``root`` is the data folder. Films of other splits than ``splits`` get none. Returns the films
+    with their ``mark`` filled in.
     """
     if marks is None:
         return list(films), MarkTally()
-    found = read_marks(marks, size_of, labels, track)
+    found = read_marks(marks, size_of, labels, track, root)
     tally: Counter[str] = Counter()
     work = track(found.masks.items(), "drawing marks", len(found.masks))
     marked = _add_marks(films, work, draft, tally, splits)

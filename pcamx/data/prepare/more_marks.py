@@ -61,7 +61,9 @@ def add_marks(
     sizes: dict[str, tuple[int, int] | None] = {path: None for path, _ in rejected}
     sizes |= {film.path: (film.width, film.height) for film in store.films}
     bare = [replace(film, mark="") for film in store.films]
-    drawn, tally = draw_marks(sources, labels, bare, sizes, folder, track, {_LEARNED})
+    drawn, tally = draw_marks(
+        sources, labels, bare, sizes, folder, track, {_LEARNED}, root=store.root
+    )
     if not tally.used:
         raise PcamxError(_nothing(store, sources, tally))
     films, contents = [], dict(store.contents)

@@ -70,7 +70,7 @@ def prepare(
         if any(entry.split == "train" for entry in entries):
             _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
-        films, tally = draw_marks(marks, labels, films, size_of, draft, track)
+        films, tally = draw_marks(marks, labels, films, size_of, draft, track, root=root)
         pairs = zip(entries, facts, strict=True)
         dicoms = {entry.path for entry, f in pairs if isinstance(f, Facts) and f.dicom}
         home, films, parity = store_films(root, draft, films, dicoms, transcode, workers, track)

@@ -16,7 +16,7 @@ const probability = (i) => network() ? network().probability[i] : null;
 function errorOf(i) {  // by the network chosen; "" where label or probability is unknown
   const label = data.facts.label && data.facts.label[i], p = probability(i);
   if (!label || p === null || p === undefined) return "";
-  const called = p >= data.calledFrom ? "abnormal" : "normal";
+  const called = p > data.calledFrom ? "abnormal" : "normal";
   if (called === label) return "right";
   return label === "abnormal" ? "missed" : "false alarm";
 }
