@@ -260,5 +260,5 @@ def test_a_gap_is_clear_where_p_is_small_among_all_gaps(tmp_path: Path) -> None:
     assert some.p_of_all == pytest.approx(2 * (some.p or 0))
     assert none.p_of_all == 1.0
     assert (every.clear, some.clear, none.clear) == (True, False, False)
-    assert not Gap(0.2, 0.1, 0.3, 0.01).clear  # before it was corrected
+    assert not Gap(0.2, 0.1, 0.3, p=0.01).clear  # before it was corrected
     assert (Gap().text(), Gap(0.2, 0.1, 0.3).interval()) == ("–", "[+0.100, +0.300]")

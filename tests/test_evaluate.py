@@ -52,7 +52,7 @@ def report(run: Path) -> Any:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page and no pictures, which take three quarters of the time."""
-    for name in ("write_page", "save_png", "_write_all_films"):
+    for name in ("write_page", "save", "_write_all_films"):
         monkeypatch.setattr(f"pcamx.evaluation.evaluate.{name}", lambda *_: None)
 
 

@@ -11,6 +11,7 @@ from pcamx.cli import (
     evaluate,
     explain,
     export,
+    figure,
     init,
     marks,
     phantom,
@@ -26,8 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pcamx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    parts = (phantom, prepare, init, marks, train, evaluate, compare, continue_run, explain, export)
-    for part in parts:
+    measuring = (evaluate, figure, compare)
+    for part in (phantom, prepare, init, marks, train, *measuring, continue_run, explain, export):
         part.add(commands)
     return parser
 

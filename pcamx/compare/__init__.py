@@ -20,7 +20,7 @@ from pcamx.metrics import Difference, holm
 from pcamx.output import replacing_folder
 from pcamx.report import comparison_page
 from pcamx.report.comparison_rows import Comparison, Gap
-from pcamx.report.figures.film_figure import save_png
+from pcamx.report.figures.film_figure import ordered, save
 from pcamx.run.folder import RunFolder
 
 PAGE, FACTS, FIGURE = "compare.html", "compare.json", "figure2.png"
@@ -49,7 +49,7 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
         (draft / FACTS).write_text(facts + "\n", encoding="utf-8")
         (draft / PAGE).write_text(comparison_page.render(found, panels), encoding="utf-8")
         if panels:
-            save_png(panels, draft / FIGURE, dpi=_DPI)
+            save(ordered(panels), draft / FIGURE, dpi=_DPI)
     return found
 
 
@@ -115,7 +115,7 @@ def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:
 
 
 def _gap(found: Difference) -> Gap:
-    return Gap(*found)
+    return Gap(**found._asdict())
 
 
 def _settings(first: Measured, run: Measured) -> list[str]:

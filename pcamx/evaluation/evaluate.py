@@ -37,7 +37,7 @@ from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_files, replacing_folder, write_text
 from pcamx.progress import Say, Track, mute, silent
-from pcamx.report.figures.film_figure import save_png
+from pcamx.report.figures.film_figure import ordered, save
 from pcamx.report.page import write_page
 from pcamx.report.viewer.page import render
 from pcamx.run.folder import RunFolder
@@ -129,7 +129,7 @@ def _measure(
         write_report(new, report)
         write_page(report, history, panels, new.page_file, new.all_films_file.name)
         if panels:
-            save_png(panels, new.figure_file)
+            save(ordered(panels), new.figure_file)
         _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
     if not panels:
         out.figure_file.unlink(missing_ok=True)

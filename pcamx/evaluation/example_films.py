@@ -78,6 +78,7 @@ def draw_panels(
                     hits={
                         c: bool(metrics.pointing(m[None], lesion_HW[None]) >= 0.5)
                         for c, m in maps.items()
+                        if lesion_HW.any()
                     },
                     probability={
                         n: float(p[row]) for n, (p, _) in explained.items() if p is not None

@@ -22,14 +22,10 @@ SURE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Estimate):
     """How much a run's figure exceeds the first run's: 95 % interval, p of no difference."""
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
     p: float | None = None
-    n: int | None = None
     p_of_all: float | None = None
     """p corrected, by Holm, for all gaps of the comparison."""
 
@@ -126,18 +122,16 @@ def _baseline(title: str) -> tuple[bool, str]:
     return (True, "") if rows.is_baseline(title) else (False, title.split(",")[0])
 
 
-def gaps(found: Comparison) -> Iterator[tuple[str, dict[str, dict[str, Gap]]]]:
-    """Yield a title, then by run and figure what exceeds the first run's."""
+def gaps(found: Comparison) -> Iterator[Group]:
+    """Yield what each run's figures exceed the first run's by, a row for each."""
     shown = differences(found)
     for title in dict.fromkeys(t for gaps in found.gaps.values() for t in gaps):
-        yield (
-            title,
-            {
-                name: {key: gaps[title].get(key, Gap()) for key in shown}
-                for name, gaps in found.gaps.items()
-                if title in gaps
-            },
+        rows_of = (
+            Row(name, {key: gaps[title].get(key, Gap()) for key in shown})
+            for name, gaps in found.gaps.items()
+            if title in gaps
         )
+        yield Group(title, tuple(rows_of))
 
 
 def print_comparison(found: Comparison) -> None:
@@ -187,11 +181,14 @@ def _printed(found: Comparison) -> Iterator[dict[str, str]]:
 
 def _gap_table(found: Comparison, columns: Mapping[str, str]) -> Table:
     table = new_table(f"Differences to {found.first}", columns.values(), first=30)
-    for title, by_run in gaps(found):
-        kept = {n: [by_key.get(key, Gap()) for key in columns] for n, by_key in by_run.items()}
+    for group in gaps(found):
+        kept = {
+            row.name: [found.gaps[row.name][group.title].get(key, Gap()) for key in columns]
+            for row in group.rows
+        }
         if all(gap == Gap() for found_gaps in kept.values() for gap in found_gaps):
             continue
-        table.add_row(Text(title, style="bold"))
+        table.add_row(Text(group.title, style="bold"))
         for name, shown in kept.items():
             cells = [f"{g.text(2)}{'*' if g.clear else ''} {g.interval(2)}".strip() for g in shown]
             table.add_row(Text(name), *cells)

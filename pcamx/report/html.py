@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pcamx.report import rows
+from pcamx.report import downloads, rows
 
 
 def render(name: str, values: dict[str, Any]) -> str:
@@ -32,6 +32,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {
+        "csv_link": downloads.csv_link,
+        "latex_link": downloads.latex_link,
+        "nameless": lambda found: rows.Group("", tuple(found)),
+    }
     environment.filters |= {
         "number": rows.number,
         "p": rows.p_value,

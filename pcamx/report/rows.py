@@ -66,7 +66,7 @@ class Row:
     """One line of a table: what it is about, its figures by key, and the map's threshold."""
 
     name: str
-    figures: dict[str, Estimate]
+    figures: Mapping[str, Estimate]
     threshold: float | None = None
     tuned: bool = True  # the threshold comes from marked training films
 

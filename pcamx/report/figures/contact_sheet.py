@@ -14,7 +14,7 @@ from pcamx.report.figures.film_figure import (
     Panel,
     draw_outlines,
     overlay,
-    write_png,
+    write_figure,
 )
 
 FILMS = 48
@@ -63,7 +63,7 @@ def _draw_film(axis: Any, panel: Panel) -> None:
 
 def save_sheet(panels: Sequence[Panel], path: Path, heading: str) -> None:
     """Write `draw_sheet`'s page as PNG. Raises PcamxError if it cannot."""
-    write_png(draw_sheet(panels, heading), path, dpi=200)
+    write_figure(draw_sheet(panels, heading), path, dpi=200)
 
 
 def check_place(path: Path, suffix: str) -> None:

@@ -26,8 +26,9 @@ COLORMAP = "inferno"  # lightness rises evenly; no blue or cyan, which is left t
 OPACITY = 0.65  # of the map's highest value: the bone stays visible below it
 OUTLINE = "#56B4E9"  # sky blue of Okabe and Ito's colour-blind safe palette
 _CELL, _LEGEND, _LETTERS = 1.68, 0.6, 15  # inches, inches, letters of 7 points an inch
+FORMATS = (".pdf", ".svg", ".png")
 SOFTWARE = "pcamx"
-"""What a PNG says of who drew it."""
+"""What a picture says of who drew it."""
 LEGEND = "map value, min-max per film"
 
 # Open in the middle: the peak's own pixel stays in view.
@@ -116,23 +117,22 @@ def verdict(panel: Panel, name: str) -> str:
 
 
 def draw(panels: Sequence[Panel]) -> Figure:
-    """Draw the paper's Figure 2: a row per film, the bare film first, then its maps."""
-    rows = ordered(panels)
-    if not rows:
+    """Draw the paper's Figure 2: a row per film, in order, the bare film first, then its maps."""
+    if not panels:
         raise PcamxError("no films to draw; name at least one")
-    columns = 1 + max(len(panel.maps) for panel in rows)
+    columns = 1 + max(len(panel.maps) for panel in panels)
     width = _CELL * columns
-    headings = [_heading(panel, width) for panel in rows]
-    names = [name for panel in rows for name in panel.maps]
+    headings = [_heading(panel, width) for panel in panels]
+    names = [name for panel in panels for name in panel.maps]
     titles = 0.12 * max((name.count("\n") for name in names), default=0)
     heights = [
         _CELL * min(panel.image_HW.shape[0] / panel.image_HW.shape[1], 2.0)
         + (0.3 + titles + 0.13 * lines)
-        for panel, lines in zip(rows, (h.count("\n") + 1 for h in headings), strict=True)
+        for panel, lines in zip(panels, (h.count("\n") + 1 for h in headings), strict=True)
     ] + [_LEGEND]
     figure = Figure(figsize=(width, sum(heights)), layout="constrained", facecolor="white")
-    strips: Any = figure.subfigures(len(rows) + 1, 1, height_ratios=heights)
-    for strip, panel, heading in zip(strips, rows, headings, strict=False):
+    strips: Any = figure.subfigures(len(panels) + 1, 1, height_ratios=heights)
+    for strip, panel, heading in zip(strips, panels, headings, strict=False):
         strip.suptitle(heading, fontsize=7, x=0.05 / width, ha="left", parse_math=False)
         axes: Any = strip.subplots(1, columns, squeeze=False)[0]
         for axis in axes:
@@ -182,16 +182,27 @@ def _draw_legend(strip: SubFigure, width: float) -> None:
     strip.text((bar + 0.25) / width, 0.7, text, fontsize=7, va="center")
 
 
-def save_png(panels: Sequence[Panel], path: Path, dpi: int = 200) -> None:
-    """Write `draw`'s figure as PNG in print quality. Raises PcamxError if it cannot."""
-    write_png(draw(panels), path, dpi)
+def save(panels: Sequence[Panel], path: Path, dpi: int = 200) -> None:
+    """Write `draw`'s figure in print quality, as what the path ends in, one of `FORMATS`.
+
+    The same figure gives the same bytes. Raises PcamxError if it cannot be written.
+    """
+    write_figure(draw(panels), path, dpi)
 
 
-def write_png(figure: Figure, path: Path, dpi: int) -> None:
-    """Write any figure as PNG. Raises PcamxError if it cannot."""
+def write_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write any figure as `save` does."""
+    kind = path.suffix[1:].lower()
+    metadata = {
+        "png": {"Software": SOFTWARE},
+        "pdf": {"Creator": SOFTWARE, "CreationDate": None},
+        "svg": {"Creator": SOFTWARE, "Date": None},
+    }[kind]
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    # In a drawing for print text stays text, to be searched and edited.
+    style: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": SOFTWARE}
+    with warnings.catch_warnings(), matplotlib.rc_context(style):
         # A file name's letter that the font lacks is drawn as a box; that is no news to anyone.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": SOFTWARE})
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     write_bytes(path, buffer.getvalue())
