@@ -10,6 +10,8 @@ RANKS := $(shell n=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU '); \
 # Whole files to each of two workers, so that what a file shares is made once.
 TWICE := -n 2 --dist loadscope --no-loadscope-reorder
 
+INSTALL = $(BIN)/pip install --quiet --editable '.[dev]'
+
 # What has been installed without network counts as well.
 HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PARTS ?= A B C D E F
@@ -22,7 +24,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pcamx needs Python 3.11 or newer; name one: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(INSTALL) || $(INSTALL)  # a large download that was cut off begins anew
 	touch $@
 
 # Draws films with known lesions and a plate that tempts, trains the three stages, measures them, also
