@@ -172,10 +172,15 @@ def write_config(store_folder: Path) -> WriteConfig:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
-    """Folder of a run of all stages and the segmenter; copy it before changing it."""
+    """Folder of a run of all stages and the segmenter; copy it before changing it.
+
+    By the real launcher on two ranks, which says finished.txt, for tests/test_launch.py.
+    """
 
     def make(folder: Path) -> None:
-        processes.train(2, write_config(folder, ONE_EPOCH), "all").ok()
+        config = write_config(folder, ONE_EPOCH)
+        ended = processes.deepspeed(2, processes.TRAIN, "all", config).ok()
+        folder.with_suffix(".txt").write_text(ended.text)
 
     return once(tmp_path_factory, "finished", make) / "run"
 

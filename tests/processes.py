@@ -67,6 +67,17 @@ def command(*words: object, cwd: Path, **env: str) -> Ended:
     return Ended(done.returncode, (done.returncode,), done.stdout)
 
 
+def deepspeed(world: int, script: Path, stage: object, config: Path, **env: str) -> Ended:
+    """``deepspeed script --stage stage`` on ``world`` ranks, in the folder of ``config``."""
+    return command(
+        BIN / "deepspeed",
+        *("--num_gpus", world, "--master_port", free_port(), "--log_level", "error"),
+        *(script, "--stage", stage, "--config", config.name),
+        cwd=config.parent,
+        **env,
+    )
+
+
 def _forked(words: Sequence[object], cwd: Path, environments: Sequence[dict[str, str]]) -> Ended:
     """``python *words`` in each of ``environments`` side by side."""
     with tempfile.NamedTemporaryFile("r") as log:

@@ -7,13 +7,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import processes
 import pytest
+import stores
 import yaml
+
+from pcamx.run.weights import load_weights
 
 SCRIPT, DOCKERFILE = (processes.PROJECT / "launch" / name for name in ("slurm.sh", "Dockerfile"))
 SCONTROL = "#!/bin/bash\n[ \"$*\" = 'show hostnames nodes' ] && printf '127.0.0.1\\nother\\n'\n"
@@ -52,8 +56,6 @@ def test_two_tasks_train_together(tmp_path: Path, write_config: Any, slurm: Any)
     slurm(SRUN, *words, MASTER_PORT=str(processes.free_port())).ok()
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if x["kind"] == "train"] == [1, 2, 3, 4]
-    from pcamx.run.weights import load_weights
-
     assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
 
 
@@ -84,8 +86,11 @@ def test_the_image_takes_what_there_is() -> None:
     assert project["readme"] in taken and set(project["license-files"]) <= set(taken)
 
 
-def test_what_a_pod_runs(tmp_path: Path, write_config: Any) -> None:
-    """The pod's own command, with a torchrun that starts one process of one node: it trains."""
+def test_what_a_pod_runs(tmp_path: Path, write_config: Any, store_folder: Path) -> None:
+    """The pod's own command, with a torchrun that starts two processes of one node: it trains.
+
+    And a validation split of one class, for which there is no AUROC.
+    """
     service, job = yaml.safe_load_all((DOCKERFILE.parent / "kubernetes.yaml").read_text())
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -100,13 +105,17 @@ def test_what_a_pod_runs(tmp_path: Path, write_config: Any) -> None:
     told.parent.mkdir()
     torchrun = shlex.quote(str(processes.BIN / "torchrun"))
     told.write_text(
-        f'#!/bin/bash\necho "$6" > node\nshift 10\nexec {torchrun} --nnodes 1 --nproc_per_node 1 '
+        f'#!/bin/bash\necho "$6" > node\nshift 10\nexec {torchrun} --nnodes 1 --nproc_per_node 2 '
         f'--master_addr 127.0.0.1 --master_port {processes.free_port()} "$@"\n'
     )
     told.chmod(0o755)
-    config = write_config(tmp_path, {"stages.stage1.epochs": 1})
+    shutil.copytree(store_folder, tmp_path / "store")
+    stores.change(tmp_path / "store", stores.abnormal_validation_only)
+    config = write_config(tmp_path, {"stages.stage1.epochs": 1, "data.store": "store"})
     words = [*container["command"], config.name, "--stage", "1"]
     path = f"{told.parent}:{processes.BIN}:{os.environ['PATH']}"
-    processes.command(*words, cwd=tmp_path, PATH=path, JOB_COMPLETION_INDEX="0").ok()
-    assert (tmp_path / "node").read_text() == "0\n"
-    assert (tmp_path / "run/stage1/weights.pt").is_file()
+    ended = processes.command(*words, cwd=tmp_path, PATH=path, JOB_COMPLETION_INDEX="0").ok()
+    assert (tmp_path / "node").read_text() == "0\n" and "Traceback" not in ended.text
+    assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["kind"] == "valid" and "accuracy" in last and "auroc" not in last
