@@ -19,6 +19,7 @@ import pytest
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.run.lock import NAME, FolderLock, Lock
+from pcamx.training import joining
 
 HOLD = """
 import pathlib, subprocess, sys
@@ -168,3 +169,19 @@ def test_a_port_that_cannot_be_had_is_one_line(
     what = f"port {number} on 127.0.0.1 is taken" if port == "taken" else "MASTER_PORT x"
     assert what in line and "--master_port" in line
     assert not (tmp_path / "run").exists()
+
+
+def _meets(rank: int, port: int, folder: Path) -> None:
+    """Rank 0 joins the group and ends, as if it were killed there; rank 1 says so in a line."""
+    launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= launched | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if rank == 0:
+        joining.HostRanks = lambda: os._exit(0)  # type: ignore[assignment, misc]
+    with pytest.raises(PcamxError, match="another rank has ended before the training began; see"):
+        with joining.joined(folder, 60.0):
+            pass
+
+
+def test_a_rank_that_ends_while_they_meet(tmp_path: Path) -> None:
+    """Found by killing ranks at random."""
+    processes.on_ranks(_meets, processes.free_port(), tmp_path)

@@ -18,7 +18,8 @@ def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
     The watch ends the process when a rank does not answer for ``timeout`` seconds.
 
     Raises PcamxError, on every rank, where another process works there: a rank that only rank 0
-    could tell would wait for it, on another host for as long as the launcher lets it.
+    could tell would wait for it, on another host for as long as the launcher lets it. Also where a
+    rank ends while they meet.
     """
     failure = ""
     with ExitStack() as held:
@@ -32,6 +33,14 @@ def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
         except PcamxError as error:
             # Two runs of one launcher command want one port as well; the folder is the reason.
             raise PcamxError(failure or str(error)) from None
-        HostRanks().raise_together(failure)
+        try:
+            HostRanks().raise_together(failure)
+        except RuntimeError as error:
+            if not engine.lost_rank(error):
+                raise
+            raise PcamxError(
+                "another rank has ended before the training began; see what it said, then start "
+                "again"
+            ) from None
         with Watch(timeout) as watch:
             yield ranks, watch
