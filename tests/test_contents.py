@@ -17,7 +17,7 @@ from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.contents import digest_of
 from pcamx.data.feed.batches import _masks
 from pcamx.data.prepare.store_builder import prepare
-from pcamx.data.store import Store, fingerprint, read_store
+from pcamx.data.store import Store, fingerprint, fingerprints, read_store
 from pcamx.errors import PcamxError
 from pcamx.run.folder import RunFolder
 
@@ -192,6 +192,33 @@ def test_a_run_knows_its_stores_scale_and_contents(folder: Path, tmp_path: Path)
     (folder / "store.json").write_text(json.dumps(head | {"mean": head["mean"] + 1}))
     with pytest.raises(PcamxError, match="prepared anew since"):
         run.check_store(folder)
+
+
+def test_a_store_of_films_that_were_copied_is_the_same(folder: Path, tmp_path: Path) -> None:
+    """Prepared anew where the files have other times: what is in them counts."""
+    run, before = RunFolder(tmp_path), fingerprint(folder)
+    run.write_origin(folder)
+    root = read_store(folder).root
+    for film in read_store(folder).films:
+        os.utime(root / film.path, ns=(1, 1))
+    prepare(root, folder, table=None, marks=root.parent / "marks", workers=1)
+    assert fingerprint(folder) == before != fingerprints(folder)[1]
+    run.check_store(folder)
+    other_pixels(root / read_store(folder).films[0].path)
+    prepare(root, folder, table=None, marks=root.parent / "marks", workers=1)
+    assert fingerprint(folder) != before
+    with pytest.raises(PcamxError, match="prepared anew since"):
+        run.check_store(folder)
+
+
+def test_a_fingerprint_of_an_earlier_pcamx_had_the_times_in_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    head, earlier = json.loads((folder / "store.json").read_text()), fingerprints(folder)[1]
+    (folder / "store.json").write_text(json.dumps(head | {"fingerprint": earlier}))
+    assert read_store(folder).films
+    (tmp_path / "store.sha256").write_text(earlier + "\n")
+    RunFolder(tmp_path).check_store(folder)
 
 
 def test_the_digest_of_some_films(folder: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from pcamx.data.contents import COLUMNS, Content, check_mark, parse, rows
+from pcamx.data.contents import COLUMNS, Content, check_mark, parse, rows, without_times
 from pcamx.data.csv_files import csv_rows, csv_text, relative
 from pcamx.errors import PcamxError
 from pcamx.output import plain_cell
@@ -111,10 +111,19 @@ def fingerprint(folder: Path) -> str:
     """Return the SHA-256 of all of a store that training depends on.
 
     The manifest's films, labels, splits and marks, the contents of their files and masks, mean
-    and std. Raises PcamxError if it is gone or damaged.
+    and std; not when a file was changed, which a copy changes. Raises PcamxError if it is gone or
+    damaged.
     """
+    return fingerprints(folder)[0]
+
+
+def fingerprints(folder: Path) -> tuple[str, str]:
+    """Return `fingerprint`, and what an earlier pcamx had for it, with the times of change."""
     head = read_head(folder)
-    return _fingerprint(folder, head.mean, head.std)
+    return (
+        _fingerprint(folder, head.mean, head.std),
+        _fingerprint(folder, head.mean, head.std, times=True),
+    )
 
 
 def manifest_digest(folder: Path) -> str:
@@ -124,8 +133,10 @@ def manifest_digest(folder: Path) -> str:
     return hashlib.sha256(_bytes(folder / MANIFEST)).hexdigest()
 
 
-def _fingerprint(folder: Path, mean: float, std: float) -> str:
+def _fingerprint(folder: Path, mean: float, std: float, *, times: bool = False) -> str:
     content = _bytes(folder / CONTENT) if (folder / CONTENT).exists() else b""
+    if content and not times:
+        content = without_times(content)
     parts = (_bytes(folder / MANIFEST), content, repr((mean, std)).encode())
     # Of digests, so that no byte can move from one part into the next.
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
@@ -190,7 +201,7 @@ def read_store(folder: Path) -> Store:
             f"{folder / MANIFEST}: {len(films)} films, store.json says {count}; "
             "run pcamx prepare again"
         )
-    if written not in (None, _fingerprint(folder, mean, std)):
+    if written is not None and written not in fingerprints(folder):
         raise PcamxError(
             f"{folder}: {HEAD}, {MANIFEST} and {CONTENT} do not belong together, one has changed "
             "since pcamx prepare; run it again"

@@ -23,7 +23,7 @@ from typing import Any
 from pcamx import config as configs
 from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
 from pcamx.config import Config
-from pcamx.data.store import HEAD, fingerprint, manifest_digest
+from pcamx.data.store import HEAD, fingerprint, fingerprints, manifest_digest
 from pcamx.errors import PcamxError
 from pcamx.output import sealed, unsealed, write_text
 from pcamx.run.weights import Weights, load_weights
@@ -234,8 +234,8 @@ class RunFolder:
     def _is_of(self, store: Path) -> bool:
         """Whether the run, if it has begun, is of this store as it is now."""
         seen = self._origin().get("sha256")
-        # A run of an earlier pcamx knows the manifest alone.
-        return seen is None or seen in (fingerprint(store), manifest_digest(store))
+        # A run of an earlier pcamx knows the times of change as well, or the manifest alone.
+        return seen is None or seen in (*fingerprints(store), manifest_digest(store))
 
     def find_store(self, config: Config) -> Path:
         """Return the store that the run was trained on.

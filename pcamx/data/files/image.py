@@ -3,7 +3,8 @@
 DALI stops the whole run on a file that it cannot decode, so each file is decoded here first: by
 nvImageCodec, whose codecs are DALI's own. Of 3,000 randomly damaged files (DALI 2.4, CPU) none got
 past this check that DALI refused; Pillow let pass PNGs without an end, JPEGs with broken markers.
-Pillow reads only the header here, and words the reason when the decoder refuses.
+Pillow reads only the header here, and words the reason when the decoder refuses; without
+`pcamx[train]`, for `predict`, it decodes what is grey.
 
 What DALI and Pillow agree on, to a grey level, and what is therefore allowed:
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29
@@ -47,6 +48,8 @@ _DEEP = ("I", "I;16", "I;16B")
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _TIFF_PHOTOMETRIC, _BLACK_IS_ZERO, _TIFF_RGB = 262, 1, 2
 _TIFF_TILE, _TILE_PIXELS = (322, 323), 1 << 24
+_TIFF_BITS = 258
+_DEEP_COLOUR = "16 bits a channel in colour or with alpha; save it as plain 16-bit grey"
 _SEVERAL = "several images in one file; save them one by one"
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100
 
@@ -231,6 +234,9 @@ def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
     """Grey levels [height, width], upright, uint8 or uint16."""
     try:
         decoder, params = _decoder()
+    except ModuleNotFoundError:
+        return _decode_by_pillow(image, data)
+    try:
         decoded = decoder.decode(data, params=params)
         if decoded is None:
             image.load()  # only to have Pillow name the fault
@@ -243,8 +249,29 @@ def _decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
     if grey.dtype not in (np.uint8, np.uint16) or grey.ndim != 3 or grey.shape[2] != 1:
         raise UnfitError(f"decodes to {grey.dtype} {grey.shape}; save it as grey PNG")
     if grey.dtype == np.uint16 and image.mode not in _DEEP:
-        raise UnfitError("16 bits a channel in colour or with alpha; save it as plain 16-bit grey")
+        raise UnfitError(_DEEP_COLOUR)
     return grey[..., 0]
+
+
+def _decode_by_pillow(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
+    """The same to the bit without `pcamx[train]`, of what is grey: of colours DALI makes others."""
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _DEEP:
+            return np.asarray(upright).astype(np.uint16)
+        rgb_HW3 = np.asarray(upright.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # as in _open
+        raise UnfitError(f"damaged: {one_line(error)}") from None
+    deep = data[24:25] == b"\x10" if image.format == "PNG" else False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        deep = max(image.tag_v2.get(_TIFF_BITS, (8,))) > 8
+    if deep:
+        raise UnfitError(_DEEP_COLOUR)
+    if (rgb_HW3 != rgb_HW3[..., :1]).any():
+        raise UnfitError("in colour, which pcamx[train] decodes; install it, or save it as grey")
+    return rgb_HW3[..., 0]
 
 
 def read_image(data: bytes) -> ImageFile:
