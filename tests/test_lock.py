@@ -180,8 +180,10 @@ def _meets(rank: int, port: int, folder: Path) -> None:
     with pytest.raises(PcamxError, match="another rank has ended before the training began; see"):
         with joining.joined(folder, 60.0):
             pass
+    (folder / "said").touch()
 
 
 def test_a_rank_that_ends_while_they_meet(tmp_path: Path) -> None:
     """Found by killing ranks at random."""
     processes.on_ranks(_meets, processes.free_port(), tmp_path)
+    assert (tmp_path / "said").exists()

@@ -114,16 +114,14 @@ def fingerprint(folder: Path) -> str:
     and std; not when a file was changed, which a copy changes. Raises PcamxError if it is gone or
     damaged.
     """
-    return fingerprints(folder)[0]
+    return next(fingerprints(folder))
 
 
-def fingerprints(folder: Path) -> tuple[str, str]:
-    """Return `fingerprint`, and what an earlier pcamx had for it, with the times of change."""
+def fingerprints(folder: Path) -> Iterator[str]:
+    """Yield `fingerprint`, then what an earlier pcamx had for it, with the times of change."""
     head = read_head(folder)
-    return (
-        _fingerprint(folder, head.mean, head.std),
-        _fingerprint(folder, head.mean, head.std, times=True),
-    )
+    yield _fingerprint(folder, head.mean, head.std)
+    yield _fingerprint(folder, head.mean, head.std, times=True)
 
 
 def manifest_digest(folder: Path) -> str:
@@ -201,7 +199,7 @@ def read_store(folder: Path) -> Store:
             f"{folder / MANIFEST}: {len(films)} films, store.json says {count}; "
             "run pcamx prepare again"
         )
-    if written is not None and written not in fingerprints(folder):
+    if written is not None and not any(written == one for one in fingerprints(folder)):
         raise PcamxError(
             f"{folder}: {HEAD}, {MANIFEST} and {CONTENT} do not belong together, one has changed "
             "since pcamx prepare; run it again"

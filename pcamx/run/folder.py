@@ -154,6 +154,8 @@ class RunFolder:
     ) -> None:
         """Note which store the run is trained on, and ``parent``, the run that it goes on from.
 
+        Before anything else is written: by it the folder is known to be a run's.
+
         ``strata`` is the digest of the groups that its batches are balanced in, if any. A parent
         that was noted before stays. Raises PcamxError where the disk refuses.
         """

@@ -133,8 +133,7 @@ class StageRun:
             self._continue(stage, *found)
         if self.ranks.rank == 0:
             make_folder(self.folder)
-            strata = strata_digest(self.config, self.store)
-            self.run.write_origin(self.store.folder, strata=strata)  # first: by it a run is known
+            self.run.write_origin(self.store.folder, strata=strata_digest(self.config, self.store))
             write_text(self.run.config_file, configs.dump(self.config))
             self.history.forget(self.stage, self.progress.done)
 

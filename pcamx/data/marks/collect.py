@@ -12,7 +12,7 @@ from pathlib import Path
 from pcamx.data.marks import classes
 from pcamx.data.marks.annotated import Annotated
 from pcamx.data.marks.formats.detect import MASKS, open_marks
-from pcamx.data.marks.names import WHOLE, Names, is_other
+from pcamx.data.marks.names import WHOLE, Beside, Names
 from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
 from pcamx.data.marks.shapes import Box, Mask, Size, draw
 from pcamx.data.marks.usable import Drawn, fits, usable
@@ -203,7 +203,7 @@ def _placed(
     root: Path | None,
 ) -> Iterator[tuple[str, str, Annotated]]:
     """Film, words for messages, image; of several images for one film those that fit it best."""
-    names = Names(films)
+    names, beside = Names(films), Beside(root) if root else None
     found: dict[str, list[tuple[int, str, Annotated]]] = {}
     for where, image in marked:
         meant, fit = names.find(image.name, suffix=image.suffix)
@@ -211,7 +211,7 @@ def _placed(
             meant, fit = names.find(shorter, suffix=image.suffix)
             if len(meant) == 1:
                 desk.note("prefix", f"{where} for {meant[0]}")
-        if fit < WHOLE and root is not None and is_other(root, image.name, meant):
+        if fit < WHOLE and beside and beside.is_other(image.name, meant):
             desk.note("unknown", f"{where}, which lies in {root} beside the films")
         elif len(meant) > 1:
             desk.note("ambiguous", f"{where} may be {meant[0]} or {meant[1]}")

@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 _UPLOAD = re.compile(r"^([0-9a-f]{8,32}-|[0-9a-f]{6,32}__)(?=.)")
@@ -64,28 +63,32 @@ class Names:
         return "" if rest == last else f"{folder}/{rest}".lstrip("/")
 
 
-def is_other(root: Path, name: str, films: Sequence[str]) -> bool:
-    """Tell whether ``root`` holds an image of this whole name, and none of ``films`` is that one.
+class Beside:
+    """The images that lie in the data folder ``root``, films or not; opens none.
 
     The suffix may be another: masks of JPEGs are PNGs. A name without a folder may be anywhere.
-    Looks into a folder, and opens nothing.
     """
-    *folders, last = _parts(name) or ("",)
-    there = [file for file in _listed(root.joinpath(*folders)) if stem(file) == stem(last)]
-    taken = {PurePosixPath(film) for film in films}
-    return (
-        bool(folders)
-        and any(PurePosixPath(file).suffix.lower() in _IMAGES for file in there)
-        and not any(PurePosixPath(*folders, file) in taken for file in there)
-    )
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stems: dict[Path, set[str]] = {}
+
+    def is_other(self, name: str, films: Sequence[str]) -> bool:
+        """Tell whether an image of this whole name lies there, and none of ``films`` is that."""
+        *folders, last = parts = _parts(name) or ("",)
+        if not folders or any(_alike(parts, _parts(film)) for film in films):
+            return False
+        folder = self._root.joinpath(*folders)
+        if folder not in self._stems:
+            files = os.listdir(folder) if os.path.isdir(folder) else []
+            images = (file for file in files if PurePosixPath(file).suffix.lower() in _IMAGES)
+            self._stems[folder] = {stem(file) for file in images}
+        return stem(last) in self._stems[folder]
 
 
-@lru_cache(maxsize=64)
-def _listed(folder: Path) -> tuple[str, ...]:
-    try:
-        return tuple(os.listdir(folder))
-    except OSError:
-        return ()
+def _alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two paths are the same but for the suffix."""
+    return [*one[:-1], stem(one[-1])] == [*other[:-1], stem(other[-1])]
 
 
 def _parts(name: str) -> Parts:
