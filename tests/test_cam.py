@@ -1,5 +1,6 @@
 """PositiveCAM on classifiers in the shapes of torchvision's and timm's."""
 
+import copy
 import gc
 import weakref
 from collections.abc import Iterator
@@ -31,11 +32,90 @@ def by_hand(model: Classifier, x: Tensor, classes: list[int], positive: bool) ->
         maps = model.eval().maps(x).double()
     model.train(training)
     weight = dict(model.named_modules())[FOUND[type(model)][1]].weight.detach().double().flatten(1)
+    if isinstance(
+        model, classifiers.ConvNeXt
+    ):  # (v - mean v) / spread, of which each channel has its share
+        average = maps.mean((2, 3))
+        spread = (average.var(1, correction=0) + 1e-5).sqrt()
+        maps = maps / spread[:, None, None, None]
+        weight = weight - weight.mean(1, keepdim=True)
     if positive:
         weight = weight.clamp(min=0)
     return torch.stack(
         [(weight[c][:, None, None] * m).sum(0) for c, m in zip(classes, maps, strict=True)]
     )
+
+
+NORMS = {
+    "BatchNorm1d": nn.BatchNorm1d(WIDTH),
+    "BatchNorm1d, no gain": nn.BatchNorm1d(WIDTH, affine=False),
+    "LayerNorm": nn.LayerNorm(WIDTH),
+    "LayerNorm, no gain": nn.LayerNorm(WIDTH, elementwise_affine=False),
+    "GroupNorm": nn.GroupNorm(1, WIDTH),
+    "RMSNorm": nn.RMSNorm(WIDTH, eps=1e-3),
+    "RMSNorm, no eps": nn.RMSNorm(WIDTH),
+}
+
+
+class Normed(classifiers.ResNet):
+    """Something normalises the average before the linear layer."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = copy.deepcopy(norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(self.maps(x).mean((2, 3))))
+
+
+def randomised(norm: nn.Module) -> Normed:
+    torch.manual_seed(3)
+    model = Normed(norm).double()
+    for tensor in [*model.norm.parameters(), *model.norm.buffers()]:
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0.5, 2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_norm_behind_the_average_is_a_part_of_the_weights(kind: str) -> None:
+    model, x = randomised(NORMS[kind]), images().double()
+    with torch.no_grad():
+        average = model.maps(x).mean((2, 3))
+        logits = model(x)
+        # What does not depend on the place: of an average of zero, and of LayerNorm's mean.
+        norm = model.norm
+        if isinstance(norm, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm):
+            constant = model.fc(
+                norm.bias
+                if getattr(norm, "bias", None) is not None
+                else torch.zeros_like(average[0])
+            )
+        else:
+            constant = model.fc(norm(torch.zeros_like(average)))[0]
+    for given in ({}, {"target_layer": "layer4", "fc_layer": "fc"}):
+        cam = PositiveCAM(model, positive=False, **given)
+        for c in range(CLASSES):
+            torch.testing.assert_close(cam(x, c).mean((1, 2)), logits[:, c] - constant[c])
+
+
+def test_a_norm_of_several_groups_is_refused() -> None:
+    model = Normed(nn.GroupNorm(2, WIDTH)).eval()
+    with pytest.raises(ValueError, match="a GroupNorm stands between the average and fc_layer"):
+        PositiveCAM(model)(images())
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm1d", "LayerNorm", "RMSNorm"])
+def test_gradients_through_a_norm(kind: str) -> None:
+    model, x = randomised(NORMS[kind]), images()[:1].double()
+
+    def maps(weight: Tensor, gain: Tensor) -> Tensor:
+        held = {"fc.weight": weight, "norm.weight": gain}
+        with torch.nn.utils.stateless._reparametrize_module(model, held):
+            return PositiveCAM(model)(x, 1)
+
+    given = [p.detach().clone().requires_grad_() for p in (model.fc.weight, model.norm.weight)]
+    assert torch.autograd.gradcheck(maps, given)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from pcamx.cam.by_gradient import INSTEAD
 from pcamx.cam.forward import Run, watching
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+from pcamx.cam.pooled_norm import NORMS
 
 
 class PooledHead(NamedTuple):
@@ -25,6 +24,8 @@ class PooledHead(NamedTuple):
 
     target: nn.Module
     fc: nn.Module
+    norm: nn.Module | None
+    """What normalises the average on its way, if anything does."""
 
 
 def named_layer(model: nn.Module, layer: nn.Module | str, argument: str) -> nn.Module:
@@ -68,6 +69,8 @@ def pooled_head(
 ) -> PooledHead:
     """Find what is None of the two, and hold what is given against what the model computes.
 
+    Both given are taken at their word, and only a normalisation in front of ``fc`` is looked for.
+
     Runs ``model``, which should be in eval mode, once on noise of one image's shape. Raises
     ValueError, one line that names the candidates, where the head is ambiguous or none.
     """
@@ -75,6 +78,10 @@ def pooled_head(
     seen, output = _watch(layers, _trial_image(x))
     names = {layer: name for name, layer in layers.items()}
     fc_name = _find_fc(layers, seen, output) if fc is None else names[fc]
+    norm_name = _norm_before(layers, seen, fc_name)
+    norm = None if norm_name is None else layers[norm_name]
+    if target is not None and fc is not None:
+        return PooledHead(target, fc, norm)
     if fc_name not in seen:
         raise ValueError(f"fc_layer {fc_name!r} takes no part in the model's forward")
     fits = _feeding(layers, seen, fc_name)
@@ -91,7 +98,7 @@ def pooled_head(
         raise ValueError(
             f"{fc_name!r} averages the maps of {best!r}, not of target_layer {names[target]!r}"
         )
-    return PooledHead(layers[best] if target is None else target, layers[fc_name])
+    return PooledHead(layers[best] if target is None else target, layers[fc_name], norm)
 
 
 def last_maps(model: nn.Module, x: Tensor) -> nn.Module:
@@ -173,17 +180,22 @@ def _feeding(layers: dict[str, nn.Module], seen: dict[str, Run], fc_name: str) -
     if _is_map(fc_input):
         same = ((name, channels_first(s.output, channels)) for name, s in seen.items())
         return [name for name, maps in same if maps is not None and _equal(maps, fc_input)]
-    vector = _before_norm(layers, seen, fc_input)
+    norm = _norm_before(layers, seen, fc_name)
+    before = fc_input if norm is None else seen[norm].given
+    vector = before if isinstance(before, Tensor) else fc_input
     found = ((n, channels_first(s.output, channels)) for n, s in seen.items() if _is_map(s.output))
     return [name for name, maps in found if maps is not None and _is_mean(vector, maps)]
 
 
-def _before_norm(layers: dict[str, nn.Module], seen: dict[str, Run], vector: Tensor) -> Tensor:
-    """What was normalised to ``vector``; itself where no such layer gave it."""
+def _norm_before(layers: dict[str, nn.Module], seen: dict[str, Run], fc_name: str) -> str | None:
+    """The layer that normalised the average which ``fc_name`` is fed; None where none did."""
+    vector = seen[fc_name].given if fc_name in seen else None
+    if not isinstance(vector, Tensor) or _is_map(vector):
+        return None
     for name, run in seen.items():
-        if isinstance(layers[name], _NORMS) and _equal(run.output.flatten(), vector.flatten()):
-            return run.given if isinstance(run.given, Tensor) else vector
-    return vector
+        if isinstance(layers[name], NORMS) and _equal(run.output.flatten(), vector.flatten()):
+            return name
+    return None
 
 
 def _is_map(tensor: Tensor) -> bool:

@@ -24,6 +24,7 @@ from pcamx.cam.pooled_head import (
     pooled_head,
     weight_matrix,
 )
+from pcamx.cam.pooled_norm import fold
 
 
 class PositiveCAM:
@@ -43,7 +44,9 @@ class PositiveCAM:
     ``target_layer``: the layer whose maps are averaged, a module or its dotted name.
     ``fc_layer``: the linear layer (or 1x1 convolution) that the average feeds. What is left out
     is found on the first call, by one more forward of one image; both given are taken at your
-    word. A normalisation between average and linear layer is looked through, not folded in.
+    word. So is found a BatchNorm, LayerNorm (ConvNeXt) or RMSNorm between average and linear
+    layer, which is a part of the weights w_ck: the average of the plain CAM is the logit, up to a
+    constant of the class.
     ``classes``: the classes' names in the order of the logits, by which they may then be asked
     for; those of a Hugging Face model are known.
 
@@ -81,6 +84,7 @@ class PositiveCAM:
         self.names = known_names(self.model, classes)
         self.target_layer = self._layer(target_layer, "target_layer")
         self.fc_layer = self._layer(fc_layer, "fc_layer")
+        self._found: PooledHead | None = None
         self._last: Tensor | None = None
         self._own = threading.local()
 
@@ -172,14 +176,17 @@ class PositiveCAM:
         else:
             class_B = class_of_each(class_idx, len(features_BKhw), len(weight_CK), self.names)
         class_B = class_B.to(features_BKhw.device)
+        spread_B = None
+        if head.norm is not None:
+            weight_CK, spread_B = fold(head.norm, weight_CK, features_BKhw)
         map_Bhw = ops.class_activation(features_BKhw, weight_CK, class_B, positive=self.positive)
-        return map_Bhw, class_B
+        return map_Bhw if spread_B is None else map_Bhw / spread_B[:, None, None], class_B
 
     def _head(self, x: Tensor) -> PooledHead:
-        if self.target_layer is None or self.fc_layer is None:
-            found = pooled_head(self.model, x, self.target_layer, self.fc_layer)
-            self.target_layer, self.fc_layer = found
-        return PooledHead(self.target_layer, self.fc_layer)
+        if self._found is None or self._found[:2] != (self.target_layer, self.fc_layer):
+            self._found = pooled_head(self.model, x, self.target_layer, self.fc_layer)
+            self.target_layer, self.fc_layer, _ = self._found
+        return self._found
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
