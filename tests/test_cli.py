@@ -56,6 +56,36 @@ def test_evaluate_with_no_number_of_films(pcamx: Any, tmp_path: Path, films: str
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trian",), "'export'); did you mean train?"),
+        (("marks", "chek", "a.json"), "'suggest'); did you mean check?"),
+        (
+            ("prepare", "films", "--tabel", "films.csv", "--out", "s"),
+            "prepare: error: unrecognized arguments: --tabel films.csv; did you mean --table?",
+        ),
+        (("prepare", "films", "more", "--out", "s"), "unrecognized arguments: more\n"),
+        # No abbreviation: what a later version adds may begin alike.
+        (("prepare", "films", "--tab", "films.csv", "--out", "s"), "did you mean --table?"),
+    ],
+)
+def test_a_misspelt_word(
+    pcamx: Any, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        pcamx(*words)
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_table_instead_of_a_config(pcamx: Any, tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("path,label\n" + "a.png,0\n" * 1000)
+    code, text = pcamx("train", tmp_path / "films.csv", "--stage", "1")
+    assert code == 2 and text.endswith(
+        "films.csv: no config, which has keys such as data.store; pcamx init writes one\n"
+    )
+
+
 def test_evaluate_before_a_stage_is_finished(pcamx: Any, tmp_path: Path, write_config: Any) -> None:
     run = tmp_path / "run"
     (run / "stage1/checkpoints").mkdir(parents=True)

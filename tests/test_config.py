@@ -144,7 +144,7 @@ def test_canvas(tmp_path: Path, canvas: int, words: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- run\n", "run\n"])
 def test_no_keys_at_all(tmp_path: Path, text: str) -> None:
-    assert refusal(written(tmp_path, text)).startswith("the file: expected keys below it")
+    assert "no config, which has keys such as data.store" in refusal(written(tmp_path, text))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

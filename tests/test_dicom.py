@@ -18,8 +18,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.decode_pixels import decode_pixels
 from pcamx.data.files.dicom import read_dicom
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import FilmFile, read_film
-from pcamx.data.files.image import UnfitError
 from pcamx.data.store import Film, Store
 
 CPU = torch.device("cpu")

@@ -16,8 +16,8 @@ from pydicom.encaps import encapsulate
 
 from pcamx.data.files import codestream
 from pcamx.data.files.dicom import read_dicom
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import read_film
-from pcamx.data.files.image import UnfitError
 
 RAMP = dicoms.ramp()
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}

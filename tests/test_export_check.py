@@ -97,9 +97,13 @@ def test_other_answers_are_found(
     assert_one_line(capsys.readouterr().err, "model.safetensors", "differs by")
 
 
-def test_without_onnxruntime(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(samples, "find_spec", lambda name: None)
     assert set(check_copy(copy)) == {"model.safetensors"}
+    assert run_check(copy, monkeypatch) == 0
+    assert "onnxruntime is not installed, so model.onnx was not run" in capsys.readouterr().out
 
 
 def test_an_export_of_before_is_no_mismatch(

@@ -95,6 +95,23 @@ def test_a_table_and_then_no_overwriting(
     assert load(films / "hands.yaml") == config
 
 
+def test_films_in_a_folder_beside_the_table(
+    films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("hands.csv", "--normal", "whole", "--abnormal", "broken")
+    (films / "empty").mkdir()
+    (films / "scans").mkdir()
+    for film in films.glob("*.png"):
+        film.rename(films / "scans" / film.name)
+    assert init(monkeypatch, *words) == 0
+    assert load(films / "hands.yaml").data.canvas == 96
+    assert "pcamx prepare scans --table hands.csv --out" in capsys.readouterr().out
+    (films / "scans").rename(films.parent / "elsewhere")
+    assert init(monkeypatch, *words, "--replace") == 0
+    said = capsys.readouterr().out
+    assert "no film of it was found in .: write their folder there instead" in said
+
+
 def test_a_folder_keeps_its_whole_name(
     films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from test_cli import assert_one_line
 
 from pcamx import cli
-from pcamx.data.files import image
+from pcamx.data.files import image, image_decoders
 from pcamx.errors import TRAIN, missing_package
 
 PROJECT = tomllib.loads(
@@ -80,7 +80,7 @@ COLOURS = np.stack([GREY, GREY[::-1], GREY], axis=-1)
 def test_grey_films_are_the_same_to_the_bit(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """`predict` needs no DALI."""
     expected = image.read_image(data)
-    monkeypatch.setattr(image, "_decoder", without_dali)
+    monkeypatch.setattr(image_decoders, "_decoder", without_dali)
     found = image.read_image(data)
     assert found.grey_HW.dtype == expected.grey_HW.dtype
     assert np.array_equal(found.grey_HW, expected.grey_HW)
@@ -92,7 +92,7 @@ def without_dali() -> None:
 
 
 def test_what_needs_dali_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_decoder", without_dali)
+    monkeypatch.setattr(image_decoders, "_decoder", without_dali)
     with pytest.raises(image.UnfitError, match=r"in colour, which pcamx\[train\] decodes; install"):
         image.read_image(encoded("PNG", COLOURS))
     with pytest.raises(image.UnfitError, match="damaged"):

@@ -52,6 +52,16 @@ def test_a_film_of_two_markers_and_a_header_of_before(tmp_path: Path) -> None:
     assert read_markers(store(tmp_path, *films), films, 100) == both
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_spreadsheets_delimiter(tmp_path: Path, delimiter: str) -> None:
+    films = (film("a.png"),)
+    rows = "a.png,R,40,20,50,30\n"
+    expected = read_markers(store(tmp_path, *films, rows=rows), films, 100)
+    file = tmp_path / "markers.csv"
+    file.write_text(file.read_text().replace(",", delimiter))
+    assert read_markers(store(tmp_path, *films), films, 100) == expected != [()]
+
+
 def test_a_marker_whose_place_is_not_known(tmp_path: Path) -> None:
     films = film("a.png"), film("b.png"), film("c.png")
     rows = "a.png,plate,,,,\na.png,L,40,20,50,30\na.png,L,0,0,5,5\nb.png,plate,,,,\n"

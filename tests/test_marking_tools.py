@@ -113,7 +113,8 @@ def test_there_and_back(tool: str, run: Path, store: Store, tmp_path: Path) -> N
         with Image.open(io.BytesIO(film.png)) as image, Image.open(store.root / film.name) as own:
             assert image.mode == "L" and np.array_equal(np.asarray(image), np.asarray(own))
     readme = (out / "README.txt").read_text().splitlines()
-    assert [line[:2] for line in readme] == ["1.", "2.", "3."]
+    assert readme[0] == "4 films; the model's candidates are drawn in on 4 of them."
+    assert [line[:2] for line in readme[1:]] == ["1.", "2.", "3."]
     assert len((out / "to_mark.csv").read_text().splitlines()) == 5
     untouched, export = EXPORTS[tool]
     with pytest.raises(PcamxError):  # nobody has looked at them

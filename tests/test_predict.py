@@ -85,6 +85,14 @@ def test_refusals_name_the_film(run: Path, tmp_path: Path) -> None:
             model.predict(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "wrong", [Image.new("L", (9, 9)), np.zeros((9, 9)), torch.zeros(9, 9), 3, [np.zeros((9, 9))]]
+)
+def test_what_is_no_path_is_refused(run: Path, wrong: Any) -> None:
+    with pytest.raises(PcamxError, match="predict takes paths of films; this is a "):
+        from_pretrained(run, device="cpu").predict(wrong)
+
+
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 4095)])
 def test_canvas_without_dali(dtype: type, white: int) -> None:
     """A film of the canvas's size is the same to the bit; a smooth one within 2 grey levels."""

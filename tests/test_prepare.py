@@ -161,7 +161,8 @@ def test_patients_in_two_splits(tmp_path: Path) -> None:
     text = assert_refused(
         "7 patients are in more than one split", tmp_path / "set", tmp_path / "out"
     )
-    assert "p0, p1, p2, p3, p4 and 2 more; put all films" in text
+    assert "p0, p1, p2, p3, p4 and 2 more; of p0 train0.png is in train (" in text
+    assert "line 2) and valid0.png in valid (" in text and "line 9); put all films" in text
     assert not (tmp_path / "out").exists()
 
 
@@ -221,6 +222,16 @@ def test_a_wrong_mark_leaves_the_old_store(root: Path, tmp_path: Path) -> None:
     )
     assert snapshot(out) == before
     assert sorted(item.name for item in tmp_path.iterdir()) == ["masks", "set", "store"]
+
+
+def test_another_store_in_its_place_is_said(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    assert prepare(root, out, workers=1).notes == prepare(root, out, workers=1).notes
+    mask(tmp_path / "masks" / "a" / "x1.png")
+    marked = prepare(root, out, marks=tmp_path / "masks", workers=1)
+    assert f"warning: {out} held a store of other films, splits or marks" in marked.notes[-1]
+    (out / "store.json").write_text("{")  # damaged: nothing is known of it
+    assert not any("held a store" in note for note in prepare(root, out, workers=1).notes)
 
 
 def test_what_is_to_be_known_of_the_marks(root: Path, tmp_path: Path) -> None:

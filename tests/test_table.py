@@ -47,7 +47,8 @@ def test_studies_of_two_patients_stay_apart(tmp_path: Path) -> None:
         ("path,label,split\n/a.png,1,train\n", "line 2: path /a.png leaves"),
         ("path,label,split\n../a.png,1,train\n", "line 2: path ../a.png leaves"),
         ("path,label,split\n,1,train\n", "line 2: the path is empty"),
-        ("path,label,split\na,1,train\n./a,1,train\n", "line 3: a is listed twice .*line 2"),
+        ("path,label,split\na,1,train\n./a,1,train\n", r"line 3: a is listed twice \(.*line 2"),
+        ("path,label,split\na,1,train\na,0,train\n", "line 3: a is listed twice, with two labels"),
         (
             "path,label,split,patient,study\na,1,train,p,s\nb,0,train,p,s\n",
             "line 3: study p/s has label 0 here and 1 in .*line 2; .* study column",

@@ -8,7 +8,9 @@ from typing import Any
 import processes
 import pytest
 
+from pcamx.cli import train
 from pcamx.config import load
+from pcamx.errors import PcamxError
 
 
 def test_one_process_trains_stops_and_resumes(tmp_path: Path, write_config: Any) -> None:
@@ -41,6 +43,50 @@ def test_two_processes_under_deepspeed(tmp_path: Path, write_config: Any) -> Non
     from pcamx.run.weights import load_weights
 
     assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+
+
+LAUNCHER = """
+import os, signal, subprocess, sys
+from deepspeed.launcher import runner
+from pcamx.engine import launcher
+
+CHILD = "import signal, sys; signal.signal(signal.SIGINT, lambda *_: sys.exit('written'));" \\
+    "print('ready', flush=True); signal.pause()"
+
+def main():
+    child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(child.wait())
+
+runner.main = main
+launcher.main()
+"""
+
+
+def test_ctrl_c_waits_for_the_ranks_without_a_traceback(tmp_path: Path) -> None:
+    """Sent to the launcher alone; from a terminal its ranks get it as well."""
+    ended = processes.command(
+        sys.executable,
+        "-c",
+        LAUNCHER,
+        cwd=tmp_path,
+        PYTHONPATH=str(processes.PROJECT),
+        DS_ACCELERATOR="cpu",
+    )
+    assert ended.code == 130 and ended.text == "written\n"
+
+
+def test_how_many_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert (train._count(None), train._count(2)) == (1, 2)
+    assert capsys.readouterr().out == "--gpus 2: no GPU is here, 2 processes share the CPU\n"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert (train._count(None), train._count(2), train._count(4)) == (4, 2, 4)
+    with pytest.raises(PcamxError, match="--gpus is 5: this machine has 4"):
+        train._count(5)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from pcamx.cli import (
     prepare,
     train,
 )
+from pcamx.cli.command import Parser
 from pcamx.errors import PcamxError, missing_package
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pcamx", description="Bone X-ray classification whose decision rests on the lesion."
     )
     parser.add_argument("--version", action="version", version=f"pcamx {__version__}")

@@ -8,7 +8,10 @@ from pcamx import config as configs
 def add_gpus(sub: argparse.ArgumentParser) -> None:
     """Add ``--gpus``, the number of processes."""
     sub.add_argument(
-        "--gpus", type=int, metavar="N", help="one process each (all that are here, or the CPU)"
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="one process each (all that are here; the CPU where there is none)",
     )
 
 

@@ -75,11 +75,19 @@ def _fit(options: argparse.Namespace, name: str, out: Path) -> None:
         draft.write_text(text, encoding="utf-8")
         configs.load(draft)
     print(f"{out} is written; next:")
-    if films.marked is None:
+    if films.root is not None:
         source = options.source
-        what = [source] if source.is_dir() else [source.parent, "--table", source]
+        what = [source] if source.is_dir() else [_short(films.root), "--table", source]
         words = ["--normal", options.normal, "--abnormal", options.abnormal]
         what += ["--out", films.store, *(words if options.normal else [])]
         print("  " + shlex.join(["pcamx", "prepare", *map(str, what)]))
+    if films.root is not None and films.side is None:
+        print(f"no film of it was found in {_short(films.root)}: write their folder there instead")
     stage = "all" if films.marked else "1"  # stage 3 needs marks
     print("  " + shlex.join(["pcamx", "train", str(out), "--stage", stage]))
+
+
+def _short(folder: Path) -> Path:
+    """``folder`` from here, where it lies below."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -56,11 +56,16 @@ def _count(asked: int | None) -> int:
     """How many processes train."""
     if asked is not None and asked < 1:
         raise PcamxError(f"--gpus is {asked}: it must be 1 or more")
-    if asked is not None:
-        return asked
     from torch import cuda
 
-    return max(1, cuda.device_count())
+    found = cuda.device_count()
+    if asked is None:
+        return max(1, found)
+    if asked > found > 0:
+        raise PcamxError(f"--gpus is {asked}: this machine has {found}")
+    if asked > 1 and not found:
+        print(f"--gpus {asked}: no GPU is here, {asked} processes share the CPU")
+    return asked
 
 
 def _words(options: argparse.Namespace) -> list[str]:
@@ -74,7 +79,7 @@ def _launch(count: int, options: argparse.Namespace) -> NoReturn:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(count)]
+    launcher = [sys.executable, "-m", "pcamx.engine.launcher", "--num_gpus", str(count)]
     launcher += ["--master_port", str(port), "--log_level", "error", "--no_local_rank"]
     resume = ["--resume"] if options.resume else []
     sys.stdout.flush()
@@ -88,4 +93,5 @@ def _again(options: argparse.Namespace) -> str:
     ours = "CROSS_SIZE" in os.environ and os.environ.get("LOCAL_SIZE") == world
     if launched() and not ours:
         return command_again(["-m", "pcamx", *words])
-    return shlex.join(["pcamx", *words, *(["--gpus", world] if ours else []), "--resume"])
+    count = world if ours else options.gpus
+    return shlex.join(["pcamx", *words, *(["--gpus", str(count)] if count else []), "--resume"])

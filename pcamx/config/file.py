@@ -54,6 +54,8 @@ def _check(value: Any, kind: Any, key: str) -> Any:
     return value
 
 
+_SHOWN = 60
+"""Characters of what is no section, which may be a whole file of another kind."""
 _NAMES: dict[type, str] = {
     int: "a whole number",
     float: "a number",
@@ -66,7 +68,7 @@ def _build(tree: Any, cls: type, prefix: str) -> Any:
     """Make a ``cls`` out of a parsed YAML mapping; ``prefix`` is the dotted path so far."""
     where = prefix[:-1] or "the file"
     if not isinstance(tree, dict):
-        raise ConfigError(f"{where}: expected keys below it, found {tree!r}")
+        raise _not_a_section(where, tree)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     _refuse_unknown(tree, fields, prefix)
@@ -86,7 +88,7 @@ def _build(tree: Any, cls: type, prefix: str) -> Any:
 def _stages(tree: Any, prefix: str) -> dict[str, Stage | None]:
     """The settings of each trainable; of one that may be left out, None where it is."""
     if not isinstance(tree, dict):
-        raise ConfigError(f"{prefix[:-1]}: expected keys below it, found {tree!r}")
+        raise _not_a_section(prefix[:-1], tree)
     _refuse_unknown(tree, [entry.section for entry in TRAINABLES], prefix)
     found: dict[str, Stage | None] = {}
     for entry in TRAINABLES:
@@ -98,6 +100,12 @@ def _stages(tree: Any, prefix: str) -> dict[str, Stage | None]:
         else:
             found[entry.section] = _build(given, Stage, f"{prefix}{entry.section}.")
     return found
+
+
+def _not_a_section(where: str, found: Any) -> ConfigError:
+    shown = repr(found)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    return ConfigError(f"{where}: expected keys below it, found {shown}")
 
 
 def _refuse_unknown(tree: Mapping[Any, Any], known: Collection[str], prefix: str) -> None:
@@ -115,6 +123,8 @@ def load(path: str | Path) -> Config:
     """
     try:
         tree = read_yaml(path, "a config is a YAML file such as configs/demo.yaml")
+        if not isinstance(tree, dict):
+            raise ConfigError("no config, which has keys such as data.store; pcamx init writes one")
         config: Config = _build(_at_home(_move(tree)), Config, "")
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")

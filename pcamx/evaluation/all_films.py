@@ -19,8 +19,8 @@ from pcamx import metrics
 from pcamx.catalogue import BASELINES, CENTRE, MAPS, MEASURES, TRAINABLES, best_map
 from pcamx.data.canvas.placement import fit
 from pcamx.data.canvas.side_markers import Box
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import read_film
-from pcamx.data.files.image import UnfitError
 from pcamx.data.phantom.temptations import LETTER
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError

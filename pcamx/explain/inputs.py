@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pcamx.data.files.image import DICOM_HEAD, is_dicom
+from pcamx.data.files.file_content import DICOM_HEAD, is_dicom
 from pcamx.errors import PcamxError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")

@@ -4,12 +4,13 @@ Shapes: B batch, H W the canvas, h w the film.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -65,15 +66,34 @@ def predict(
 
     A film is PNG, JPEG, TIFF, BMP or DICOM. The numbers are those of `pcamx explain`; without DALI
     Pillow reduces the films, and they differ a little. Raises PcamxError, naming the file, where
-    one cannot be read or the network answers NaN.
+    one cannot be read or the network answers NaN, and for what is no path.
     """
     if isinstance(films, str | Path):
         return predict(model, [Path(films)])[0]
     found: list[Prediction] = []
-    paths = [Path(film) for film in films]
+    paths = [_path(film) for film in _listed(films)]
     for first in range(0, len(paths), BATCH):
         found += _predict(model, [_read(path) for path in paths[first : first + BATCH]])
     return found
+
+
+def _listed(films: object) -> Iterable[object]:
+    if isinstance(films, Iterable) and not isinstance(films, np.ndarray | torch.Tensor):
+        return films
+    raise _no_path(films)
+
+
+def _path(film: object) -> Path:
+    if isinstance(film, str | os.PathLike):
+        return Path(film)
+    raise _no_path(film)
+
+
+def _no_path(film: object) -> PcamxError:
+    return PcamxError(
+        f"predict takes paths of films; this is a {type(film).__name__}: save it as "
+        "a file, or give model.explain a tensor of canvases"
+    )
 
 
 def _read(path: Path) -> Reading:

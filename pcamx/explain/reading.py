@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import read_film
-from pcamx.data.files.image import UnfitError
 from pcamx.explain.inputs import FilmPath
 
 LONG_SIDE = 1000

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pcamx.data.files.image import UPRIGHT, one_line
+from pcamx.data.files.file_content import one_line
+from pcamx.data.files.image_header import UPRIGHT
 from pcamx.explain.candidates import Points, as_stored
 from pcamx.explain.dicom_seg import MOST, write_segmentation
 from pcamx.explain.drawing import picture

@@ -1,6 +1,6 @@
 """`pcamx marks suggest --to TOOL`: the films worth marking, as a folder that the tool imports.
 
-FOLDER/README.txt                      what to do with it, in three lines
+FOLDER/README.txt                      what to do with it
 FOLDER/to_mark.csv, to_mark.png        the list and its contact sheet, as without --to
 FOLDER/...                             what `pcamx.marking.tool_files` writes for the tool
 """
@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from pcamx.catalogue import best_map, trainable
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import read_film
-from pcamx.data.files.image import UnfitError
 from pcamx.data.marks.names import stem
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError

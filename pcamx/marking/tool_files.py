@@ -58,6 +58,7 @@ def label_studio(films: Sequence[ToMark], folder: Path) -> None:
     _xml(folder / "label_config.xml", _label_config(), declared=False)  # which is refused there
     _readme(
         folder,
+        films,
         "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
         "Import tasks.json. The candidates appear as predictions: correct, delete or draw; Submit.",
         f"Export as JSON, and {_GO_ON.format('EXPORT.json')} (or pcamx marks check).",
@@ -111,6 +112,7 @@ def cvat(films: Sequence[ToMark], folder: Path) -> None:
     _json(folder / "labels.json", [{"name": LABEL, "color": COLOUR, "attributes": []}])
     _readme(
         folder,
+        films,
         "New task in CVAT: paste labels.json into Raw labels, upload films.zip as its files.",
         "Actions, Upload annotations, CVAT 1.1: annotations.xml. Correct, delete or draw; save.",
         f"Export as CVAT for images 1.1, and {_GO_ON.format('annotations.xml')}.",
@@ -142,6 +144,7 @@ def labelme(films: Sequence[ToMark], folder: Path) -> None:
         _json(path.with_suffix(".json"), tree)
     _readme(
         folder,
+        films,
         f"Open the folder {FILMS} in LabelMe (Open Dir lists its subfolders too).",
         "Correct, delete or draw, and save every film, one that needs no change as well.",
         f"{_GO_ON.format(FILMS)}: of films that were not saved nothing is taken.",
@@ -168,6 +171,7 @@ def coco(films: Sequence[ToMark], folder: Path) -> None:
     _json(folder / "annotations.json", tree)
     _readme(
         folder,
+        films,
         f"Import {FILMS} and annotations.json into a tool that reads COCO.",
         "Correct, delete or draw.",
         f"Export from there, and {_GO_ON.format('EXPORT.json')}.",
@@ -203,9 +207,13 @@ def _xml(path: Path, root: ElementTree.Element, *, declared: bool = True) -> Non
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=declared)
 
 
-def _readme(folder: Path, *lines: str) -> None:
-    numbered = (f"{number}. {line}\n" for number, line in enumerate(lines, 1))
-    (folder / "README.txt").write_text("".join(numbered), encoding="utf-8")
+def _readme(folder: Path, films: Sequence[ToMark], *lines: str) -> None:
+    drawn = sum(bool(film.outlines) for film in films)
+    head = (
+        f"{len(films)} films; the model's candidates are drawn in on {drawn or 'none'} of them.\n"
+    )
+    numbered = [f"{number}. {line}\n" for number, line in enumerate(lines, 1)]
+    (folder / "README.txt").write_text("".join([head, *numbered]), encoding="utf-8")
 
 
 TOOLS: dict[str, Callable[[Sequence[ToMark], Path], None]] = {

@@ -221,7 +221,8 @@ class RunFolder:
         """Refuse a store that has changed since the run began: its splits, its scale, its marks."""
         if not self._is_of(store):
             raise PcamxError(
-                f"{store} was prepared anew since {self.path} began; set run.folder to a new folder"
+                f"{store} was prepared anew since {self.path} began, with other films, splits or "
+                "marks; prepare it as it was then, or train a new run in another run.folder"
             )
 
     def check_strata(self, strata: str | None) -> None:
@@ -230,7 +231,7 @@ class RunFolder:
         if seen is not None and seen != strata:
             raise PcamxError(
                 f"data.balanced: the films' markers have changed since {self.path} began; put the "
-                "markers.csv of then back, or set run.folder to a new folder"
+                "markers.csv of then back, or train a new run in another run.folder"
             )
 
     def _is_of(self, store: Path) -> bool:

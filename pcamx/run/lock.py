@@ -84,7 +84,7 @@ class FolderLock(Lock):
             os.close(self.file)
             raise PcamxError(
                 f"{self.folder} is in use by process {self.holder}, which trains or evaluates "
-                "there; wait for its end, or set run.folder to a new folder"
+                "there; wait for its end, or train another run in a run.folder of its own"
             )
         return self
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -35,6 +35,8 @@ class Films:
     """Training films with a mark; None where the set was not prepared."""
     side: int | None
     """Median of the films' longer sides in pixels; None where none could be opened."""
+    root: Path | None = None
+    """The folder that the films' paths begin in; None of a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,19 @@ def films_of(source: Path, store: Path, words: Mapping[str, int]) -> Films:
     else:
         raise PcamxError(f"{source}: not a csv; name a store, a data folder or a csv of films")
     entries = list_films(root, table, words).entries
-    looked = map(
-        verify, (root / entry.path for entry in entries[:: len(entries) // _LOOKED_AT + 1])
-    )
+    paths = [entry.path for entry in entries[:: len(entries) // _LOOKED_AT + 1]]
+    if table is not None:
+        root = _folder_of(root, paths)
+    looked = [verify(root / path) for path in paths]
     sides = [max(fact.width, fact.height) for fact in looked if isinstance(fact, Facts)]
-    return _films(str(store), entries, sides, None)
+    return replace(_films(str(store), entries, sides, None), root=root)
+
+
+def _folder_of(beside: Path, paths: Sequence[str]) -> Path:
+    """The folder in which a table's films lie: that of the table, or one just below it."""
+    below = sorted(path for path in beside.iterdir() if path.is_dir())
+    found = (folder for folder in (beside, *below) if any((folder / p).is_file() for p in paths))
+    return next(found, beside)
 
 
 def _films(

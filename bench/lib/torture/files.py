@@ -19,7 +19,7 @@ from bench.lib.torture.runs import materials
 from pcamx import from_pretrained
 from pcamx.config import Data
 from pcamx.data.canvas.provider import Decoded
-from pcamx.data.files.image import UnfitError
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
-from pcamx.data.csv_files import csv_rows
+from pcamx.data.csv_files import csv_rows, delimiter_of
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.output import plain_cell
@@ -63,7 +63,7 @@ def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
     if not path.is_file():
         return
     known = {film.path: film for film in store.films}
-    for number, (line, row) in enumerate(csv_rows(path)):
+    for number, (line, row) in enumerate(csv_rows(path, delimiter_of(path))):
         if number == 0:
             if tuple(row) not in (HEADER, _BEFORE):
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcamx.data.files.image import UnfitError, check_scans
+from pcamx.data.files.file_content import UnfitError
+from pcamx.data.files.image_header import check_scans
 
 INSTALL = "pip install 'pcamx[dicom]'"
 JPEG, CODESTREAM, JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"

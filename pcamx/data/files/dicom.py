@@ -17,7 +17,7 @@ from pcamx.data.files.codestream import INSTALL
 from pcamx.data.files.dicom_attributes import text, whole
 from pcamx.data.files.dicom_pixels import read_words
 from pcamx.data.files.dicom_view import show
-from pcamx.data.files.image import UnfitError, one_line
+from pcamx.data.files.file_content import UnfitError, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset

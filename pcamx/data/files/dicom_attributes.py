@@ -6,7 +6,7 @@ Some writers leave attributes without a value (PS3.5, 7.4.5), which is as if the
 import math
 from typing import TYPE_CHECKING, Any
 
-from pcamx.data.files.image import UnfitError
+from pcamx.data.files.file_content import UnfitError
 
 if TYPE_CHECKING:
     from pydicom import Dataset

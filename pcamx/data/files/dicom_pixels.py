@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pcamx.data.files import codestream
 from pcamx.data.files.dicom_attributes import whole
-from pcamx.data.files.image import UnfitError, check_size
+from pcamx.data.files.file_content import UnfitError, check_size
 from pcamx.data.files.lookup import count_levels, look_up
 
 if TYPE_CHECKING:

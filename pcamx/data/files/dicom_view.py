@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pcamx.data.files.dicom_attributes import number, numbers, text, whole
 from pcamx.data.files.dicom_pixels import Cell
-from pcamx.data.files.image import UnfitError
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.lookup import count_levels, look_up
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from pcamx.data.files.dicom import read_dicom
-from pcamx.data.files.image import UnfitError, is_dicom, read_bytes, read_image, white_level
+from pcamx.data.files.file_content import UnfitError, is_dicom, read_bytes
+from pcamx.data.files.image import read_image, white_level
 
 
 class FilmFile(NamedTuple):
@@ -35,8 +36,8 @@ class FilmFile(NamedTuple):
 def read_film(path: Path) -> FilmFile:
     """Read a PNG, JPEG, TIFF or BMP as training does, or a DICOM as a viewer shows it.
 
-    Raises `pcamx.data.files.image.UnfitError` with the reason, without the file's name; also where
-    it takes more memory than this process may have.
+    Raises UnfitError with the reason, without the file's name; also where it takes more memory
+    than this process may have.
     """
     try:
         return _read(path)

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from pcamx.data.files.file_content import UnfitError, read_bytes
 from pcamx.data.files.film import read_film
-from pcamx.data.files.image import UnfitError, read_bytes, read_image
+from pcamx.data.files.image import read_image
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.processes import in_processes

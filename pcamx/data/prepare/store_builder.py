@@ -1,7 +1,8 @@
 """`pcamx prepare`: from a data set to a store that holds only films that decode."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pcamx.data.contents import Content, content_of, sha256_of
@@ -16,7 +17,7 @@ from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.listing import list_films
 from pcamx.data.sets.table import NUMBERS
-from pcamx.data.store import NEAR_COPIES, Film, write_store
+from pcamx.data.store import HEAD, NEAR_COPIES, Film, fingerprint, fingerprints, write_store
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 from pcamx.processes import in_processes
@@ -78,6 +79,7 @@ def prepare(
         write_store(
             draft, home, films, mean=mean, std=std, quarantine=quarantine, contents=contents
         )
+        notes = (*notes, *_replaced(out, draft))
     return Summary(
         counts=counts(films),
         quarantined=len(quarantine),
@@ -90,6 +92,18 @@ def prepare(
         copies=copies,
         notes=notes,
     )
+
+
+def _replaced(out: Path, draft: Path) -> Iterator[str]:
+    """What is to be said where another store makes way."""
+    if not (out / HEAD).exists():
+        return
+    with suppress(PcamxError):  # what is damaged may go without a word
+        if fingerprint(draft) not in fingerprints(out):
+            yield (
+                f"warning: {out} held a store of other films, splits or marks; runs that were "
+                "trained on it are evaluated and resumed after it is prepared again as it was"
+            )
 
 
 def _checked(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pcamx.data.files.image import MISSING
+from pcamx.data.files.file_content import MISSING
 from pcamx.data.prepare.copies_apart import Copies
 from pcamx.data.prepare.draw_marks import MarkTally
 from pcamx.data.prepare.parity import Parity

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import read_film
-from pcamx.data.files.image import UnfitError
 from pcamx.data.store import FILMS, Film
 from pcamx.errors import PcamxError
 from pcamx.processes import in_processes

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from pcamx.data.contents import Content
+from pcamx.data.files.file_content import MISSING, UnfitError
 from pcamx.data.files.film import FilmFile, read_film
-from pcamx.data.files.image import MISSING, UnfitError
 from pcamx.data.files.lookup import count_levels
 from pcamx.data.prepare.near_copies import look
 

@@ -66,18 +66,21 @@ def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
 
 def _check_patients(entries: Sequence[Entry]) -> None:
     """A patient in two splits lets a network score by knowing the patient: refuse."""
-    split_of: dict[str, str] = {}
-    torn: dict[str, None] = {}
+    first: dict[str, Entry] = {}
+    torn: dict[str, Entry] = {}
     for entry in entries:
-        if split_of.setdefault(entry.patient, entry.split) != entry.split:
-            torn[entry.patient] = None
+        if first.setdefault(entry.patient, entry).split != entry.split:
+            torn.setdefault(entry.patient, entry)
     if torn:
+        name, other = next(iter(torn.items()))
+        one = first[name]
         names, rest = ", ".join(list(torn)[:_NAMED]), len(torn) - _NAMED
         more = f" and {rest} more" if rest > 0 else ""
         what = "patients are" if len(torn) > 1 else "patient is"
         raise PcamxError(
-            f"{len(torn)} {what} in more than one split: {names}{more}; "
-            "put all films of a patient into one split"
+            f"{len(torn)} {what} in more than one split: {names}{more}; of {name} {one.path} is in "
+            f"{one.split} ({one.where}) and {other.path} in {other.split} ({other.where}); put all "
+            "films of a patient into one split"
         )
 
 

@@ -77,9 +77,10 @@ def read_table(table: Path, labels: Mapping[str, int] = NUMBERS) -> Table:
                 raise PcamxError(f"{len(header)} fields expected, found {len(row)}")
             fields = {n: v for n, v in zip(header, row, strict=True) if n in REQUIRED + OPTIONAL}
             entry = _entry(fields, labels, where)
-            if entry.path in entries:
+            if before := entries.get(entry.path):
+                labels_of = "" if before.label == entry.label else ", with two labels"
                 raise PcamxError(
-                    f"{entry.path} is listed twice ({entries[entry.path].where}); delete one row"
+                    f"{entry.path} is listed twice{labels_of} ({before.where}); delete one row"
                 )
             entries[entry.path] = entry
         where = str(table)

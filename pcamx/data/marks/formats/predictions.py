@@ -29,7 +29,7 @@ def refusal(tree: Any) -> str:
     info = tree.get("info")
     told = info.get("description") if isinstance(info, dict) else None
     if told == SUGGESTED:
-        return f"{SUGGESTED}; {_REMEDY}"
+        return f"{SUGGESTED} (so its info.description says); {_REMEDY}"
     if told == EXPLAIN or set(tree) >= _FACTS:
         return f"predictions of pcamx explain; {_REMEDY}"
     drawn = tree.get("annotations")
