@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import (
     binary_accuracy,
@@ -22,6 +23,7 @@ from pcamx.metrics import (
     Figure,
     Statistic,
     accuracy,
+    at_temperature,
     auroc,
     brier,
     calibration_error,
@@ -30,6 +32,7 @@ from pcamx.metrics import (
     figure,
     gather_studies,
     share_called,
+    temperature,
 )
 from pcamx.metrics.classification import auroc_within, sensitivity_at
 
@@ -294,6 +297,38 @@ def test_all_figures_together() -> None:
         assert -1 <= kappa.low < kappa.high <= 1
 
 
+def test_the_temperature_by_hand() -> None:
+    """Of logits +-m, a share s of them right, the likeliest probability is s: T = m / logit(s)."""
+    logit = math.log(0.99 / 0.01)
+    score, label = [0.99] * 4 + [0.01] * 4, [1, 1, 1, 0, 0, 0, 0, 1]
+    found = temperature(score, label)
+    assert found == pytest.approx(logit / math.log(3), rel=1e-9)
+    assert at_temperature(score, found) == pytest.approx([0.75] * 4 + [0.25] * 4)
+    assert temperature([0.9, 0.1], [1, 0]) == pytest.approx(0.01)  # without one error
+    assert temperature([0.9, 0.1], [0, 1]) == pytest.approx(100)  # worse than chance
+    assert temperature([0.9, 0.1], [1, 1]) is None and temperature([], []) is None
+    assert at_temperature([0.0, 0.5, 1.0], 2).tolist() == pytest.approx([3.16e-4, 0.5, 1], abs=4e-4)
+
+
+def test_the_temperature_makes_the_labels_likeliest() -> None:
+    """Against a search over torch's own loss; and a temperature takes overconfidence back."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(4000, generator=generator, dtype=torch.float64)
+    label = (torch.rand(4000, generator=generator, dtype=torch.float64) < true.sigmoid()).double()
+    logit = 3 * true  # thrice too sure
+    found = temperature(logit.sigmoid(), label)
+    assert found == pytest.approx(3, rel=0.1)
+    steps = torch.linspace(2, 4, 2001, dtype=torch.float64)
+    loss = [F.binary_cross_entropy_with_logits(logit / t, label) for t in steps]
+    assert found == pytest.approx(float(steps[torch.stack(loss).argmin()]), abs=1e-3)
+    sure = calibration_error(logit.sigmoid(), label).value
+    assert calibration_error(at_temperature(logit.sigmoid(), found), label).value < sure / 3
+    films = many_films()
+    record = classification_figures(**films, temperature=2.0, replicates=2, seed=0).to_dict()
+    by_hand = calibration_error(at_temperature(films["score_N"], 2.0), films["label_N"])
+    assert record["calibration_error_at_temperature"]["value"] == by_hand.value
+
+
 def test_all_figures_need_a_name_for_every_film() -> None:
     films = many_films()
     for names in ("patients", "studies", "parts"):
@@ -306,15 +341,18 @@ def test_all_figures_as_json() -> None:
     record = classification_figures(**films, replicates=20, seed=0).to_dict()
     assert list(record) == [
         *("auroc", "auroc_within_parts", "accuracy", "kappa", "sensitivity", "specificity"),
-        *("sensitivity_at_90_specificity", "brier", "calibration_error", "kappa_by_part"),
+        *("sensitivity_at_90_specificity", "brier", "calibration_error"),
+        *("calibration_error_at_temperature", "kappa_by_part"),
     ]
+    # No temperature was fitted.
+    assert record["calibration_error_at_temperature"]["value"] is None
     assert set(record["kappa_by_part"]["XR_HAND"]) == {"value", "low", "high", "n"}
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     nothing = classification_figures([], [], patients=[], studies=[], parts=[], seed=0)
     record = nothing.to_dict()
     undefined = {"value": None, "low": None, "high": None, "n": 0}
     assert record.pop("kappa_by_part") == {}
-    assert len(record) == 9 and all(found == undefined for found in record.values())
+    assert len(record) == 10 and all(found == undefined for found in record.values())
 
 
 def test_a_part_with_one_class_is_undefined_and_the_rest_stands() -> None:

@@ -255,6 +255,15 @@ def test_empty_report_still_makes_a_page() -> None:
     assert "Not measured" in parsed.text and "No step was logged" in parsed.text
 
 
+def test_the_temperature_is_said_where_it_was_fitted(report: dict[str, Any]) -> None:
+    assert "Temperature" not in page.render(report, [], [])
+    report["stages"]["1"]["temperature"] = 1.4142
+    report["stages"]["3"]["temperature"] = None  # training films of one class
+    assert "Temperature, fitted on training films: 1.41 after stage 1." in page.render(
+        report, [], []
+    )
+
+
 def test_missed_is_said_in_words(report: dict[str, Any]) -> None:
     text = Page(page.render(report, [], [panel()])).text
     assert "missed by decoder" in text and "CAM:\nhit" in text

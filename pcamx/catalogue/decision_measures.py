@@ -87,9 +87,20 @@ CALIBRATION_ERROR = Measure(
     unit="probability",
     better="lower",
 )
+CALIBRATION_ERROR_AT_TEMPERATURE = Measure(
+    key="calibration_error_at_temperature",
+    title="calibration error at the temperature",
+    meaning="The same once all logits are divided by one number, the temperature, fitted on "
+    "training films.",
+    of="decision",
+    function=f"{_DECISIONS}:film_calibration_error_at_temperature",
+    films="every",
+    unit="probability",
+    better="lower",
+)
 DECISION_MEASURES = [
     *(AUROC, AUROC_WITHIN_PARTS, ACCURACY, KAPPA, SENSITIVITY, SPECIFICITY),
-    *(SENSITIVITY_AT_90, BRIER, CALIBRATION_ERROR),
+    *(SENSITIVITY_AT_90, BRIER, CALIBRATION_ERROR, CALIBRATION_ERROR_AT_TEMPERATURE),
 ]
 _BASIS = "pcamx.metrics.basis"
 LESION_FLIPS = Measure(

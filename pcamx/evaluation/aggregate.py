@@ -34,10 +34,12 @@ def figures(
     films: Sequence[Film],
     markers: Sequence[Sequence[Box]],
     seed: int,
+    temperature: float | None = None,
 ) -> Measured:
     """Return the figures of one network or baseline, as report.json has them.
 
-    ``films`` and ``markers`` are those scored, in order; the seed is the bootstrap's.
+    ``films`` and ``markers`` are those scored, in order; the seed is the bootstrap's, and the
+    ``temperature`` fitted on other films.
     """
     found = Measured()
     if scores.probability_N is not None:
@@ -47,8 +49,10 @@ def figures(
             patients=[film.patient for film in films],
             studies=[film.study for film in films],
             parts=[film.part for film in films],
+            temperature=temperature,
             seed=seed,
         ).to_dict()
+        found["temperature"] = temperature
     kinds = _kinds(films, markers)
     found["localization"] = {
         name: _of_map(maps, tuning.get(name, Tuning()), kinds, seed)

@@ -98,8 +98,11 @@ def _measure(
     scores = score(explainers, batches, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
     add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
-    measured = {n: figures(scores[n], tuned[n], films, markers, seed) for n in explainers}
     classifiers = stages | {UNTRAINED.key: untrained}
+    cooled = _temperatures(run, classifiers)
+    measured = {
+        n: figures(scores[n], tuned[n], films, markers, seed, cooled.get(n)) for n in explainers
+    }
     basis = measure_basis(run, classifiers, paired)
     for name, columns in basis.items():
         if rests := basis_figures(columns, films, seed):
@@ -181,6 +184,14 @@ def _refuse_another(out: RunFolder, store: Path) -> None:
         raise PcamxError(
             f"{out.path} holds the report on {earlier}, a store of the same name; move it away"
         )
+
+
+def _temperatures(run: MeasuredRun, networks: Mapping[str, Network]) -> dict[str, float | None]:
+    films = run.calibrating_films()
+    batches = run.some(run.own, films, "calibrating on films")
+    label_N = torch.tensor([film.label for film in films])
+    found = probabilities(networks, batches)
+    return {name: metrics.temperature(score_N, label_N) for name, score_N in found.items()}
 
 
 def _own_auroc(run: MeasuredRun, networks: Mapping[str, Network]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from pcamx.types import Batch
 _BATCH = 32
 NORMAL = 200
 """Normal training films that the level of lesion candidates is taken from, at most."""
+CALIBRATING = 400
+"""Training films that the temperature is fitted on, at most."""
 Split = Literal["valid", "test"]
 
 
@@ -106,6 +108,14 @@ class MeasuredRun:
         """Return normal training films, at most NORMAL, drawn by the seed, in the set's order."""
         films = [film for film in self.own.split("train") if film.label == NORMAL_LABEL]
         drawn = np.random.default_rng(self.config.run.seed).permutation(len(films))[:NORMAL]
+        return [films[i] for i in sorted(drawn)]
+
+    def calibrating_films(self) -> list[Film]:
+        """Return training films of both classes in their own shares, at most CALIBRATING, as
+        `normal_films` does.
+        """
+        films = self.own.split("train")
+        drawn = np.random.default_rng(self.config.run.seed).permutation(len(films))[:CALIBRATING]
         return [films[i] for i in sorted(drawn)]
 
     def explainers(

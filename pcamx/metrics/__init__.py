@@ -22,7 +22,7 @@ from pcamx.metrics.bootstrap import (
     paired,
 )
 from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
-from pcamx.metrics.calibration import brier, calibration_error
+from pcamx.metrics.calibration import at_temperature, brier, calibration_error, temperature
 from pcamx.metrics.classification import (
     Studies,
     accuracy,
@@ -68,6 +68,8 @@ __all__ = [
     "box_iou_curve",
     "brier",
     "calibration_error",
+    "temperature",
+    "at_temperature",
     "candidate_level",
     "centre_gaussian",
     "classification_figures",

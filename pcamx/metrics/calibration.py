@@ -1,7 +1,9 @@
-"""Whether a probability of 0.8 means abnormal in 80 of 100 films: Brier score, calibration error.
+"""Whether a probability of 0.8 means abnormal in 80 of 100 films, and what would make it so.
 
 Shapes: N films. Scores and labels as in classification.py.
 """
+
+import math
 
 import numpy as np
 import torch
@@ -10,6 +12,10 @@ from pcamx.metrics.bootstrap import Floats, Statistic, Values, mean
 from pcamx.metrics.classification import checked
 
 BINS = 15
+_SATURATED = 1e-7
+"""How far from 0 and 1 float32 tells probabilities apart."""
+_STEEPEST = 100.0
+"""Temperatures lie between its inverse and it: of films without one error the best is 0."""
 
 
 def brier(score_N: Values, label_N: Values) -> Statistic:
@@ -38,3 +44,37 @@ def calibration_error(score_N: Values, label_N: Values) -> Statistic:
         return np.full(len(weight_RN), np.nan)
 
     return Statistic(value, len(score), replicate)
+
+
+def temperature(score_N: Values, label_N: Values) -> float | None:
+    """Return what the logits are to be divided by (Guo et al., ICML 2017): what makes the labels
+    likeliest, between 0.01 and 100; None where the films are not of both classes.
+    """
+    score, label = checked(score_N, label_N)
+    if len(set(label.tolist())) < 2:
+        return None
+    logit = _logit(score)
+
+    def slope(steepness: float) -> float:  # of the convex -log likelihood; it grows
+        return float((logit * (_probability(steepness * logit) - label)).sum())
+
+    low, high = -math.log(_STEEPEST), math.log(_STEEPEST)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(math.exp(middle)) < 0 else (low, middle)
+    return math.exp(-(low + high) / 2)
+
+
+def at_temperature(score_N: Values, temperature: float) -> Floats:
+    """Return probabilities [N], float64, whose logit was divided by ``temperature``."""
+    score = np.asarray(score_N, np.float64)
+    return _probability(_logit(score) / temperature)
+
+
+def _logit(score_N: Floats) -> Floats:
+    score_N = score_N.clip(_SATURATED, 1 - _SATURATED)
+    return np.log(score_N / (1 - score_N))
+
+
+def _probability(logit_N: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logit_N))

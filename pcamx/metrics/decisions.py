@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pcamx.catalogue import measures, resolve
 from pcamx.metrics.bootstrap import Figure, Floats, Statistic, Values, figure
-from pcamx.metrics.calibration import brier, calibration_error
+from pcamx.metrics.calibration import at_temperature, brier, calibration_error
 from pcamx.metrics.classification import (
     Studies,
     accuracy,
@@ -34,6 +34,8 @@ class Decisions(NamedTuple):
     patients: Sequence[Any]
     whole: Studies
     parts: Sequence[str]
+    temperature: float | None = None
+    """Fitted on other films; None where that was not done."""
 
 
 class Sample(NamedTuple):
@@ -94,6 +96,14 @@ def film_calibration_error(found: Decisions) -> Sample:
     return Sample(calibration_error(found.score_N, found.label_N), found.patients)
 
 
+def film_calibration_error_at_temperature(found: Decisions) -> Sample:
+    """Return the same of the probabilities at the temperature; undefined without one."""
+    if found.temperature is None:
+        return Sample(calibration_error([], []), [])
+    score = at_temperature(found.score_N, found.temperature)
+    return Sample(calibration_error(score, found.label_N), found.patients)
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """The figures of one set of films, by the keys of ``report.json``."""
@@ -115,14 +125,15 @@ def classification_figures(
     patients: Sequence[Any],
     studies: Sequence[Any],
     parts: Sequence[str],
+    temperature: float | None = None,
     replicates: int = 1000,
     seed: int,
 ) -> Classification:
     """Return all classification figures with patient-level intervals.
 
     ``patients``, ``studies`` and ``parts`` name those of each film; a film without a body part
-    ("") is in no entry of ``kappa_by_part``, which is in alphabetical order. Raises ValueError
-    where one is not as long as the scores.
+    ("") is in no entry of ``kappa_by_part``, which is in alphabetical order. ``temperature`` was
+    fitted on other films. Raises ValueError where one is not as long as the scores.
     """
     score, label = checked(score_N, label_N)
     for what, names in (("patients", patients), ("studies", studies), ("parts", parts)):
@@ -143,7 +154,7 @@ def classification_figures(
         if part:
             by_part.setdefault(part, []).append(film)
     whole = gather_studies(score, label, patients, studies)
-    every = Decisions(score, label, patients, whole, parts)
+    every = Decisions(score, label, patients, whole, parts, temperature)
     return Classification(
         {m.key: estimate(resolve(m.function)(every)) for m in measures("decision")},
         {part: estimate(study_kappa(decisions(by_part[part]))) for part in sorted(by_part)},

@@ -13,6 +13,8 @@ from pcamx.report.figures import film_figure, gallery
 from pcamx.report.figures.curves import stage_curves
 from pcamx.report.figures.film_figure import Panel
 
+_FINDINGS = (sentences.found, sentences.against, sentences.calibrated)
+
 
 def write_page(
     report: Mapping[str, Any],
@@ -43,7 +45,7 @@ def render(
         "subject": store or "a run",
         "date": str(report.get("created") or "").partition("T")[0],
         "measured": sentences.measured(report),
-        "found": " ".join(filter(None, (sentences.found(report), sentences.against(report)))),
+        "found": " ".join(filter(None, [say(report) for say in _FINDINGS])),
         "made": sentences.made(report),
         "films": [gallery.film(panel) for panel in film_figure.ordered(panels)],
         "all_films": all_films,

@@ -225,6 +225,14 @@ def trained(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {title: measured for title, measured in found.items() if measured}
 
 
+def temperatures(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the logits of every stage are to be divided by, by its title, where known."""
+    found = {
+        title: _finite(measured.get("temperature")) for title, measured in trained(report).items()
+    }
+    return {title: value for title, value in found.items() if value is not None}
+
+
 def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return stage 3's decoder minus the segmenter's, in mIoU; empty where one is missing."""
     return _mapping(_mapping(report, "stage3_against_segmenter"), MIOU.key)

@@ -35,6 +35,9 @@ class Measured(TypedDict, total=False):
 
     classification: dict[str, Any]
     """Figure by measure, and kappa_by_part: Figure by body part."""
+    temperature: float | None
+    """By which the logits are divided to be calibrated on training films; None where these are of
+    one class."""
     localization: dict[str, dict[str, Any]]
     """By map: Figure by measure, by_size, threshold, threshold_tuned, activation_threshold,
     candidate_level."""
@@ -152,6 +155,8 @@ def _wrong(report: Any) -> Iterator[str]:
                 _is_figure(v) for k, v in figures.items() if k != "kappa_by_part"
             ):
                 yield f"{where}.classification"
+            if not (found.get("temperature") is None or _is_number(found["temperature"])):
+                yield f"{where}.temperature"
 
 
 def _is_map(found: Any) -> bool:
