@@ -171,7 +171,7 @@ def _figures(model: Pretrained, report: Report) -> Iterator[str]:
     yield from _table("classification", rows.titles("decision", "first"), classified)
     yield from _table("where the map lies", rows.titles("map", "first"), located)
     yield (
-        f"{report['device']}; {_listed(report['versions'])}; commit {report['commit']}; "
+        f"{report['device']}; {_listed(report['versions'])}; commit {report['commit'] or 'unknown'}; "
         f"{report['created']}.\n"
     )
 
