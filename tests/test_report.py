@@ -14,7 +14,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from pcamx.errors import PcamxError
-from pcamx.report import console, html, pace, page, rows, tables
+from pcamx.report import console, html, pace, page, rows, sentences, tables
 from pcamx.report.figures import curves, film_figure
 from pcamx.report.figures.film_figure import Panel
 from pcamx.run.folder import RunFolder
@@ -231,7 +231,8 @@ def test_a_report_from_before_these_figures_still_makes_a_page(report: dict[str,
 
 
 def test_undefined_figures_are_dashes(metrics: list[dict[str, Any]]) -> None:
-    stage = {"localization": {"cam": localization(None)}, "classification": {"auroc": None}}
+    maps = {"cam": localization(None), "positive_cam": localization(0.5)}
+    stage = {"localization": maps, "classification": {"auroc": None}}
     text = page.render({"stages": {"1": stage}}, metrics, [])
     assert "None" not in text and "nan" not in Page(text).text
     cells = re.findall(r"<td>(.*?)</td>", text, re.DOTALL)
@@ -262,6 +263,19 @@ def test_the_temperature_is_said_where_it_was_fitted(report: dict[str, Any]) -> 
     assert "Temperature, fitted on training films: 1.41 after stage 1." in page.render(
         report, [], []
     )
+
+
+def test_without_a_marked_film_there_is_no_table_of_dashes(
+    report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in (*report["stages"].values(), *report["baselines"].values()):
+        part["localization"] = {name: localization(None) for name in part["localization"]}
+    text = page.render(report, [], [])
+    assert "Not measured: no evaluated film has a marked lesion." in text
+    assert 'id="localization"' in text and "with a marked lesion" not in sentences.measured(report)
+    tables.print_results(report)
+    said = capsys.readouterr().out
+    assert "No evaluated film has a marked lesion" in said and "mIoU" not in said
 
 
 def test_missed_is_said_in_words(report: dict[str, Any]) -> None:

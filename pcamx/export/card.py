@@ -170,8 +170,9 @@ def _figures(model: Pretrained, report: Report) -> Iterator[str]:
     )
     yield from _table("classification", rows.titles("decision", "first"), classified)
     yield from _table("where the map lies", rows.titles("map", "first"), located)
+    commit = report["commit"] or "unknown"
     yield (
-        f"{report['device']}; {_listed(report['versions'])}; commit {report['commit'] or 'unknown'}; "
+        f"{report['device']}; {_listed(report['versions'])}; commit {commit}; "
         f"{report['created']}.\n"
     )
 

@@ -64,12 +64,13 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
     more_classes = rows.classification(report, more)
     titles, parts = rows.kappa_by_part(report)
     bases = rows.basis(report)
+    groups = rows.localization(report)
     return {
         "bases": bases,
         "basis": rows.basis_columns(bases, "first"),
         "more_basis": rows.basis_columns(bases, "console", "page"),
         "localization": rows.titles("map", "first"),
-        "groups": rows.localization(report),
+        "groups": groups if rows.any_measured(groups) else (),
         "more": _more(report),
         "classification": rows.titles("decision", "first"),
         "classes": rows.classification(report),

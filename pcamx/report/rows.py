@@ -194,6 +194,12 @@ def measured(rows: Iterable[Row]) -> frozenset[str]:
     return frozenset(key for row in rows for key, figure in row.figures.items() if figure.n)
 
 
+def any_measured(groups: Iterable[Group]) -> bool:
+    """Tell whether any figure of the groups has a value."""
+    figures = (f for group in groups for row in group.rows for f in row.figures.values())
+    return any(figure.value is not None for figure in figures)
+
+
 def kappa_by_part(report: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
     """Return stage titles, and a row per body part with kappa under each title."""
     found = {

@@ -79,7 +79,7 @@ def measured(report: Mapping[str, Any]) -> str:
         films, studies = (classes[0].figures[key].n for key in (AUROC.key, KAPPA.key))
         text += f" on {_count(films, 'film')} of {_count(studies, 'study', 'studies')}"
         text += _of_split(report)
-    if groups:
+    if rows.any_measured(groups):
         marked = groups[0].rows[0].figures[POINTING.key].n
         text += f"; where its maps lie, on {_count(marked, 'film')} with a marked lesion"
     return text + "."

@@ -83,7 +83,10 @@ def print_results(report: Mapping[str, object]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     # The tables take 80 columns; room beyond that lets an unusual figure stay whole.
     console.width = max(console.width, 100)
-    tables = [classification_table(report), results_table(report), more_table(report)]
+    tables = [classification_table(report)]
+    marked = rows.any_measured(rows.localization(report))
+    if marked:
+        tables += [results_table(report), more_table(report)]
     if rows.basis(report):
         tables.insert(0, basis_table(report))
     for table in tables:
@@ -94,5 +97,10 @@ def print_results(report: Mapping[str, object]) -> None:
     console.print(f"{FALSE_ACTIVATION.title}'s: normal films.")
     if compared := sentences.against(report):
         console.print(compared)
-    tuned = "tuned on training films (* not tuned)"
-    console.print(f"at: the map's threshold for {MIOU.title}, {tuned}.")
+    if marked:
+        tuned = "tuned on training films (* not tuned)"
+        console.print(f"at: the map's threshold for {MIOU.title}, {tuned}.")
+    else:
+        console.print(
+            "No evaluated film has a marked lesion, so where the maps lie is not measured."
+        )
