@@ -93,8 +93,8 @@ def print_results(report: Mapping[str, object]) -> None:
         console.print(table)
         console.print()
     interval = f"[low, high]: 95 % bootstrap interval over {sentences.over(report)}"
-    console.print(f"{interval}. n: films; {KAPPA.title}'s: studies,")
-    console.print(f"{FALSE_ACTIVATION.title}'s: normal films.")
+    activation = f",\n{FALSE_ACTIVATION.title}'s: normal films." if marked else "."
+    console.print(f"{interval}. n: films; {KAPPA.title}'s: studies{activation}")
     if compared := sentences.against(report):
         console.print(compared)
     if marked:
