@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib
 import os
 import shutil
 import signal
@@ -171,19 +172,20 @@ def test_a_port_that_cannot_be_had_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def _meets(rank: int, port: int, folder: Path) -> None:
+def _meets(rank: int, port: int, folder: Path, where: str) -> None:
     """Rank 0 joins the group and ends, as if it were killed there; rank 1 says so in a line."""
     launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= launched | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if rank == 0:
-        joining.HostRanks = lambda: os._exit(0)  # type: ignore[assignment, misc]
+        importlib.import_module(where).HostRanks = lambda: os._exit(0)
     with pytest.raises(PcamxError, match="another rank has ended before the training began; see"):
         with joining.joined(folder, 60.0):
             pass
     (folder / "said").touch()
 
 
-def test_a_rank_that_ends_while_they_meet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["pcamx.training.joining", "pcamx.engine.watch"])
+def test_a_rank_that_ends_while_they_meet(tmp_path: Path, where: str) -> None:
     """Found by killing ranks at random."""
-    processes.on_ranks(_meets, processes.free_port(), tmp_path)
+    processes.on_ranks(_meets, processes.free_port(), tmp_path, where)
     assert (tmp_path / "said").exists()

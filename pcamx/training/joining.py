@@ -29,12 +29,13 @@ def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
             except PcamxError as error:
                 failure = str(error)
         try:
-            ranks = engine.start()
-        except PcamxError as error:
-            # Two runs of one launcher command want one port as well; the folder is the reason.
-            raise PcamxError(failure or str(error)) from None
-        try:
+            try:
+                ranks = engine.start()
+            except PcamxError as error:
+                # Two runs of one launcher command want one port as well; the folder is the reason.
+                raise PcamxError(failure or str(error)) from None
             HostRanks().raise_together(failure)
+            watch = Watch(timeout)
         except RuntimeError as error:
             if not engine.lost_rank(error):
                 raise
@@ -42,5 +43,5 @@ def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
                 "another rank has ended before the training began; see what it said, then start "
                 "again"
             ) from None
-        with Watch(timeout) as watch:
+        with watch:
             yield ranks, watch
