@@ -1,5 +1,6 @@
 """`bench.ablation`: its grid, runs that fail, stop and are shared, and its tables by hand."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from fake_project import write_project
 
 from bench.ablation import __main__ as ablation
 from bench.ablation import runs as ablation_runs
-from bench.ablation.grid import Cell, Job, jobs, read_grid, refuse_changed
+from bench.ablation.grid import Cell, Job, absolute, jobs, read_grid, refuse_changed
 from bench.ablation.runs import finished, run_jobs
 from bench.ablation.table import Gain
 from pcamx import config as configs
@@ -53,6 +54,16 @@ def write(folder: Path, tree: Any) -> Path:
 
 def runs(grid: Path) -> list[Job]:
     return jobs(read_grid(grid), grid.parent / "out")
+
+
+def test_paths_of_a_job_are_absolute(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trainings run from the project's folder."""
+    monkeypatch.chdir(grid.parent)
+    model = configs.Model(encoder="timm:resnet18", weights="w18.safetensors")
+    config = dataclasses.replace(runs(grid)[0].config, model=model)
+    assert absolute(config).model.weights == str(grid.parent / "w18.safetensors")
+    own = dataclasses.replace(config, model=dataclasses.replace(model, weights="timm"))
+    assert absolute(own).model.weights == "timm"
 
 
 @pytest.fixture(name="project")

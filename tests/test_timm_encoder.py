@@ -21,6 +21,7 @@ from pcamx.catalogue import GRADCAM, LAYERCAM, maps_of, trainable
 from pcamx.config import ConfigError
 from pcamx.errors import PcamxError
 from pcamx.model import timm_encoder
+from pcamx.model.batch_norm import BatchNorm, join_ranks
 from pcamx.model.head import TOP_SHARE, Head
 from pcamx.model.maps import explain
 from pcamx.model.network import Network, build_encoder
@@ -40,7 +41,9 @@ class Step(nn.Module):
         self.same = same
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 1, 0, 1)) if self.same else x
+        if self.same:  # to ceil(n / 2) cells, what is odd behind
+            pads = [((-(-n // 2) - 1) * 2 + 3 - n) for n in reversed(x.shape[-2:])]
+            x = F.pad(x, [side for pad in pads for side in (pad // 2, pad - pad // 2)])
         return F.relu(self.norm(self.conv(x)))
 
 
@@ -100,6 +103,9 @@ def test_where_cells_lie_by_hand(toy: None) -> None:
     assert centres("timm:even_32") == (0, 0, 0, 0)
     # 2 i + 1 of 2 i + 1 is 4 i + 3, and so on.
     assert centres("timm:same_32") == (3, 7, 15, 31)
+    # An odd number of cells, 9, is padded on both sides: cell i looks at cell 2 i again.
+    assert centres("timm:same_32", 144) == (3, 7, 15, 15)
+    assert centres("timm:even_32", 144) == (0, 0, 0, 0)
 
 
 def looked_at(encoder: TimmEncoder, side: int = 256) -> list[float]:
@@ -132,6 +138,27 @@ def test_maps_are_of_strides_4_8_16_and_the_last_is_not_negative(toy: None) -> N
     assert (four.shape, eight.shape) == ((2, 6, 16, 16), (2, 8, 8, 8))
     assert sixteen.shape == (2, 128, 4, 4) and sixteen.min() == 0
     assert encoder.channels == (6, 8, 128)
+
+
+@pytest.mark.parametrize("side", [256, 272])
+@pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32"])
+def test_the_coarse_branch_looks_where_it_is_painted(toy: None, name: str, side: int) -> None:
+    """Alone, on an even and on an odd number of cells."""
+    encoder = TimmEncoder(name)
+    torch.nn.init.zeros_(encoder.lateral.weight)
+    encoder.lateral.weight.requires_grad_(False)
+    image = torch.full((1, 1, side, side), 0.5, requires_grad=True)
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and module is not encoder.lateral:
+            nn.init.constant_(module.weight, 0.1)
+    last = encoder.eval()(image)[-1]
+    # Between two coarse cells one looks a little to either side: the mean of a few tells.
+    off = []
+    for cell in range(6, 10):
+        (grad,) = torch.autograd.grad(last[..., cell, cell].sum(), image, retain_graph=True)
+        rows = grad.sum((0, 1, 3))
+        off.append(float((rows * torch.arange(side)).sum() / rows.sum()) - 16 * cell - 7.5)
+    assert abs(sum(off) / len(off)) < 1
 
 
 @pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32"])
@@ -189,8 +216,13 @@ def test_weights_that_do_not_fit(toy: None, tmp_path: Path) -> None:
     refused("shape.pth", state, "has another shape of steps.1.conv.weight")
 
 
-def test_what_is_frozen_keeps_weights_and_statistics(toy: None) -> None:
-    encoder = TimmEncoder("timm:same_32", frozen=8).train()
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_is_frozen_keeps_weights_and_statistics(toy: None, joined: bool) -> None:
+    encoder = TimmEncoder("timm:same_32", frozen=8)
+    if joined:  # runtime.sync_batch_norm
+        join_ranks(encoder)
+        assert isinstance(encoder.get_submodule("backbone.steps.4.norm"), BatchNorm)
+    encoder.train()
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     optimizer = torch.optim.SGD((p for p in encoder.parameters() if p.requires_grad), lr=0.1)
     sum(map_BKhw.square().mean() for map_BKhw in encoder(torch.randn(4, 1, 64, 64))).backward()
@@ -328,6 +360,7 @@ def test_backbones_of_timm_itself() -> None:
     """lite0 pads as TensorFlow does; densenet's mean pools of two add half their step each."""
     pytest.importorskip("timm", reason="timm, the extra `encoders`, is not installed")
     assert timm_encoder.centres("timm:tf_efficientnet_lite0") == (3, 7, 15, 31)
+    assert timm_encoder.centres("timm:tf_efficientnet_lite0", 144) == (3, 7, 15, 15)
     assert timm_encoder.centres("timm:resnet18") == (0, 0, 0, 0)
     assert timm_encoder.centres("timm:densenet121") == (0, 2, 6, 14)
     assert timm_encoder.centres("timm:convnext_atto") == (1.5, 3.5, 7.5, 15.5)

@@ -213,12 +213,14 @@ def _job(grid: Grid, cell: Cell, seed: int, out: Path) -> Job:
 
 
 def absolute(config: Config) -> Config:
-    """Return the config with its folders as absolute paths."""
+    """Return the config with its folders and files as absolute paths."""
     paths = {
         "run.folder": config.run.folder,
         "data.store": config.data.store,
         "data.cache": config.data.cache,
     }
+    if config.model.weights != "timm":  # which is no file
+        paths["model.weights"] = config.model.weights
     return configs.changed(config, {k: str(Path(p).resolve()) for k, p in paths.items() if p})
 
 

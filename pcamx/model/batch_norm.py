@@ -62,13 +62,20 @@ def _moments(x_BKhw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def join_ranks(module: nn.Module) -> None:
     """Have every batch norm inside take its statistics of all ranks' films; names stay.
 
+    One that is frozen keeps its own.
+
     Raises PcamxError where there is a batch norm of another kind, as some of timm's encoders have.
     """
     for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(module, name, _joined(child))
-        else:
+        if not isinstance(child, nn.modules.batchnorm._BatchNorm):
             join_ranks(child)
+        elif not _frozen(child):
+            setattr(module, name, _joined(child))
+
+
+def _frozen(norm: nn.Module) -> bool:
+    gains = list(norm.parameters())
+    return bool(gains) and not any(gain.requires_grad for gain in gains)
 
 
 def _joined(norm: nn.Module) -> BatchNorm:

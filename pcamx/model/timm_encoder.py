@@ -54,6 +54,8 @@ class TimmEncoder(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self._strides = strides
         self._centres = dict(zip((s for s in TAPS if s in widths), centres(name), strict=True))
+        # At stride 32 TensorFlow's padding depends on whether it halves an even number of cells.
+        self._coarse = [centres(name, _PROBE + 16 * odd)[-1] for odd in (0, 1)]
         self._moved = round(self._centres[16] - _middle(16))
         self._frozen = _modules_before(self.backbone, frozen) if frozen else []
         for module in self._frozen:
@@ -113,7 +115,7 @@ class TimmEncoder(nn.Module):
     def _weights(self, like: Tensor, fine: int, coarse: int) -> Tensor:
         """Weights [fine, coarse] of linear interpolation, held at the ends."""
         cell_f = torch.arange(fine, device=like.device, dtype=torch.float32)
-        at_f = (16 * cell_f + self._centres[16] - self._centres[32]) / 32
+        at_f = (16 * cell_f + self._centres[16] - self._coarse[fine % 2]) / 32
         at_f = at_f.clamp(0, coarse - 1)
         apart_fc = at_f[:, None] - torch.arange(coarse, device=like.device)
         weights_fc: Tensor = (1 - apart_fc.abs()).clamp(min=0).to(like.dtype)
@@ -188,15 +190,16 @@ def _modules_before(backbone: Any, stride: int) -> list[nn.Module]:
 
 
 @cache
-def centres(name: str) -> tuple[float, ...]:
+def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
     """Return for each tap the pixel c at whose centre its cell 0 would look: cell i at s i + c.
 
+    On an image of ``side`` pixels, a multiple of 16.
     Found by the gradient: where each convolution passes on the middle of what it sees, pools take
     the mean and norms are left out, the mean place of a cell's gradient is the centre of all that
     it would see, to halves of a pixel.
     """
     backbone = _backbone(name).eval()
-    image = torch.ones(1, 1, _PROBE, _PROBE, requires_grad=True)
+    image = torch.ones(1, 1, side, side, requires_grad=True)
     for module in backbone.modules():
         _pass_the_middle(module)
     found = []
@@ -208,7 +211,7 @@ def centres(name: str) -> tuple[float, ...]:
         seen = map_BKhw[0, :, cell, cell].sum()
         (grad_11HW,) = torch.autograd.grad(seen, image, retain_graph=True)
         weight_W = grad_11HW.abs().sum((0, 1, 2))
-        centre = float((weight_W * torch.arange(_PROBE)).sum() / weight_W.sum())
+        centre = float((weight_W * torch.arange(side)).sum() / weight_W.sum())
         found.append(round(2 * (centre - stride * cell)) / 2)
     return tuple(found)
 
