@@ -336,6 +336,13 @@ def test_weights_of_another_encoder(finished_run: Path, write_config: Any, tmp_p
         fill(network, load_weights(path), path, encoder="basic")
 
 
+def test_weights_of_another_pooling(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
+    """Its head answers to other features, and P would be that of another classifier."""
+    config = configs.load(write_config(tmp_path, {"model.pooling": "top"}))
+    with pytest.raises(PcamxError, match="weights of the pooling mean, the config says top; set"):
+        load_start(finished_run / "stage1/weights.pt", config, 2)
+
+
 def test_weights_whose_shapes_differ(finished_run: Path, write_config: Any, tmp_path: Path) -> None:
     config = configs.load(write_config(tmp_path))
     path = finished_run / "stage1/weights.pt"

@@ -260,6 +260,17 @@ def test_resume_with_nothing_to_resume(check: Any, tmp_path: Path) -> None:
         check([1], resume=True)
 
 
+def test_a_job_that_slurm_starts_anew_resumes_what_there_is(
+    check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node may have been lost before the first step."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    check([1], resume=True)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    with pytest.raises(PcamxError, match="nothing of stage 1 to resume"):
+        check([1], resume=True)
+
+
 def test_run_folder_that_is_a_file(check: Any, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(PcamxError, match="run.folder: run is a file; set it to a new folder"):
@@ -279,6 +290,10 @@ def test_another_config_in_the_same_folder(check: Any, tmp_path: Path, write_con
     shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
     with pytest.raises(PcamxError, match=r"another config \(runtime.batch_size: 4 here, 8 there"):
         check([1], {"runtime.batch_size": 4, "objective.marked_per_batch": 2}, resume=True)
+    check([1], {"run.folder": "./run"}, resume=True)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    check([1], {"run.folder": "moved"}, resume=True)
+    (tmp_path / "moved").rename(tmp_path / "run")
     # What changes no figure may change.
     check([1], {"data.cache": "elsewhere", "data.feed": "stream", "data.threads": 3}, resume=True)
 

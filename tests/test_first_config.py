@@ -13,6 +13,7 @@ from pcamx import __version__, cli
 from pcamx.cli.init import SHIPPED
 from pcamx.config import load
 from pcamx.data.feed.order import steps_per_epoch
+from pcamx.errors import PcamxError
 from pcamx.training.first_config import Films, Machine, first_config
 
 LAPTOP = Machine(gpus=0, cores=4, bf16="")
@@ -50,6 +51,11 @@ def test_every_size_loads_and_has_steps(
     batch, ranks = config.runtime.batch_size, max(1, gpus)
     assert batch % ranks == 0 and config.data.store == films.store
     assert steps_per_epoch(train, batch, config.objective.marked_per_batch) >= 1
+
+
+def test_fewer_films_than_gpus() -> None:
+    with pytest.raises(PcamxError, match="7 training films are fewer than the 8 GPUs"):
+        first_config(Films("s", 7, 3, 0, 128), Machine(8, 8, ""), "hands")
 
 
 def test_every_value_has_its_reason() -> None:

@@ -52,6 +52,16 @@ def test_a_film_of_two_markers_and_a_header_of_before(tmp_path: Path) -> None:
     assert read_markers(store(tmp_path, *films), films, 100) == both
 
 
+def test_paths_as_a_table_of_films_may_have_them(tmp_path: Path) -> None:
+    films = (film("x/a.png"), film("x/b.png"))
+    rows = "x\\a.png,R,40,20,50,30\n./x/b.png,R,40,20,50,30\n"
+    found = read_markers(store(tmp_path, *films, rows=rows), films, 100)
+    assert [len(boxes) for boxes in found] == [1, 1]
+    for bad in ("../a.png", "/a.png"):
+        with pytest.raises(PcamxError, match=f"line 2: path {bad} leaves the data folder"):
+            read_markers(store(tmp_path, *films, rows=f"{bad},R,1,1,2,2\n"), films, 100)
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_a_spreadsheets_delimiter(tmp_path: Path, delimiter: str) -> None:
     films = (film("a.png"),)

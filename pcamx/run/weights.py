@@ -96,7 +96,7 @@ def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_start(path: Path, config: Config, stage: StageId) -> Weights:
     """Return the weights that a stage starts from.
 
-    Raises PcamxError where they are missing or of another encoder.
+    Raises PcamxError where they are missing or of another encoder or pooling.
     """
     entry = trainable(stage)
     if not path.is_file():
@@ -106,6 +106,11 @@ def load_start(path: Path, config: Config, stage: StageId) -> Weights:
         )
     weights = load_weights(path)
     _check_encoder(weights, path, config.model.encoder)
+    if weights.pooling != config.model.pooling:
+        raise PcamxError(
+            f"{path}: weights of the pooling {weights.pooling}, the config says "
+            f"{config.model.pooling}; set model.pooling or start from another run"
+        )
     return weights
 
 

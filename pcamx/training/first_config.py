@@ -202,6 +202,8 @@ def _batch(films: int, ranks: int) -> int:
         each *= 2
     while each > 1 and each * ranks > films // 2:
         each //= 2
+    if each * ranks > films:
+        raise PcamxError(f"{films} training films are fewer than the {ranks} GPUs that are here")
     return each * ranks
 
 

@@ -116,7 +116,7 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
         changed = [
             line
             for line in binding_differences(config, run.read_config())
-            if not (addable and line.startswith(addable))
+            if not line.startswith(("run.folder:", *addable))  # it was moved, or spelt otherwise
         ]
         if changed:
             raise PcamxError(
@@ -129,7 +129,8 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
             f"{folder} already holds {trainable(begun[0]).title}: add --resume to continue it, or "
             "set run.folder to a new folder"
         )
-    if resume and not begun:
+    # A job that Slurm starts anew is to resume what there is, be it nothing.
+    if resume and not begun and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         asked = ", ".join(trainable(stage).title for stage in stages)
         raise PcamxError(
             f"{folder} holds nothing of {asked} to resume; leave out --resume to start"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
-from pcamx.data.csv_files import csv_rows, delimiter_of
+from pcamx.data.csv_files import csv_rows, delimiter_of, relative
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.output import plain_cell
@@ -69,7 +69,11 @@ def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}; mend it or remove it")
             continue
         row = [*map(plain_cell, row)]
-        if film := known.get(row[0]):  # a film that was quarantined is not
+        try:
+            name = relative(row[0].replace("\\", "/"))  # as a table of films has it
+        except PcamxError as error:
+            raise PcamxError(f"{path}, line {line}: {error}") from None
+        if film := known.get(name):  # a film that was quarantined is not
             placed = len(row) != len(HEADER) or any(row[2:])
             box = _box(row, film) if placed else None
             if placed and box is None:
