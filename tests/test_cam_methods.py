@@ -129,6 +129,76 @@ def test_upsampling_keeps_the_graph_and_takes_no_image_too() -> None:
     torch.testing.assert_close(large, expected)
 
 
+class ChannelsLast(nn.Module):
+    """As Swin: [B, h, w, K] maps, the average over its middle axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 96, 4, 4)
+        self.norm = nn.LayerNorm(96)
+        self.fc = nn.Linear(96, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        averaged: Tensor = self.fc(self.norm(self.patch(x).permute(0, 2, 3, 1)).mean((1, 2)))
+        return averaged
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 24), (24, 32), (32, 32)])
+def test_the_axes_of_maps_whose_channels_are_last(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    model, x = ChannelsLast().eval(), torch.randn(2, 3, height, width)
+    cam = PositiveCAM(model)
+    positive, plain = cam(x, 1), PositiveCAM(model, positive=False)(x, 1)
+    assert positive.shape == (2, height // 4, width // 4)
+    cells = positive[0].numel()
+    layer, grad = (cam(x, 1, method=name) for name in ("layer-cam", "grad-cam"))
+    # The gradient is w / hw in every cell; LayerCAM rectifies the features as well.
+    assert layer.shape == positive.shape
+    torch.testing.assert_close(grad, plain.relu() / cells, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 192), (192, 256), (256, 256)])
+def test_as_many_channels_as_rows_are_still_channels(height: int, width: int) -> None:
+    """64 channels of stride 4: of 256 x 192 pixels [64, 64, 48], of 256 x 256 [64, 64, 64]."""
+    torch.manual_seed(0)
+    stem = nn.Conv2d(1, 64, 4, 4)
+    model = nn.Sequential(stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)).eval()
+    x = torch.randn(1, 1, height, width)
+    plain = PositiveCAM(model, positive=False)(x, 1)
+    found = PositiveCAM(model, target_layer="0")(x, 1, method="grad-cam")
+    cells = plain[0].numel()
+    torch.testing.assert_close(found, plain.relu() / cells, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_overlay_scales_deep_images(mode: str) -> None:
+    """Pillow would clip at 255."""
+    grey_HW = np.linspace(0, 4095, 64).reshape(8, 8)
+    kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    image = Image.fromarray(grey_HW.astype(kinds[mode]))
+    assert image.mode == mode
+    found = np.asarray(PositiveCAM.overlay(image, torch.zeros(4, 4)))
+    expected = np.rint(grey_HW.astype(kinds[mode]).astype(float) * 255 / 4095)
+    assert np.abs(found[..., 0] - expected).max() <= 1
+
+
+def test_names_that_a_model_has_of_itself() -> None:
+    """One given twice, as ImageNet's crane, or too few for the head, is for who asks by name."""
+    model, x = build(classifiers.ResNet), images()
+    model.config = SimpleNamespace(id2label={0: "crane", 1: "dog", 2: "crane", 3: "a", 4: "b"})
+    cam = PositiveCAM(model)
+    assert torch.equal(cam(x, "dog"), cam(x, 1))
+    with pytest.raises(ValueError, match="'crane' is the name of the classes 0, 2; give a number"):
+        cam(x, "crane")
+    model.config = SimpleNamespace(id2label={0: "LABEL_0", 1: "LABEL_1"})
+    cam = PositiveCAM(model)
+    assert torch.equal(cam(x, 3), PositiveCAM(build(classifiers.ResNet))(x, 3))
+    with pytest.raises(ValueError, match="2 names for the 5 classes"):
+        cam(x, "LABEL_1")
+    model.config = SimpleNamespace(id2label={str(i): f"name{i}" for i in (10, 11, *range(10))})
+    assert PositiveCAM(model).names == [f"name{i}" for i in range(12)]
+
+
 def test_overlay_by_hand() -> None:
     """A map of two cells over a grey image: as it was where the map is 0, 0.65 of yellow at 1."""
     cam = torch.tensor([[-3.0, 5.0]])

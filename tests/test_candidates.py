@@ -1,5 +1,8 @@
 """Outlines, boxes and areas worked out by hand; turned frames against Pillow's own turning."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from PIL import Image, ImageOps
 from pcamx.data.canvas.placement import Fit
 from pcamx.explain.candidates import Candidate, as_stored, find_candidates
 from pcamx.explain.dicom_seg import label_map
+from pcamx.explain.job import Job
 
 WHOLE = Fit(16, 16, 0, 0)
 
@@ -113,3 +117,30 @@ def test_as_stored(turn: int) -> None:
             x, y = as_stored(centre, turn, width, height)[0]
             assert np.asarray(stored)[int(y), int(x)] == upright[row, column]
             assert (x % 1, y % 1) == (0.5, 0.5)
+
+
+def job(map_HW: np.ndarray, width: int, height: int) -> Job:
+    low, high = map_HW.min(), map_HW.max()
+    film: Any = SimpleNamespace(width=width, height=height)
+    return Job(film, 0.5, map_HW.astype(np.float32), (map_HW - low) / (high - low))
+
+
+def test_the_outline_is_drawn_at_the_threshold_whatever_the_level() -> None:
+    """A peak of 10: at half its height it covers the same, however far it lies above the level."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    found = job(10 * np.exp(-(x**2 + y**2) / 200), 64, 64)
+    (expected,) = found.candidates(0.5, None)
+    for level in (9.0, 6.0, 1.0, 0.1, -1.0):
+        (one,) = found.candidates(0.5, level)
+        assert (one.area, one.box) == (expected.area, expected.box)
+    assert found.candidates(0.5, 10.1) == []
+
+
+def test_a_film_whose_map_peaks_beside_it_has_a_candidate_where_it_reaches_the_level() -> None:
+    """The film lies in the upper and lower half left out: columns 16 to 47 of 64."""
+    map_HW = np.zeros((64, 64))
+    map_HW[10, 2], map_HW[30:34, 30:34] = 10.0, 4.0  # the peak lies on the padding
+    found = job(map_HW, 32, 64)
+    assert found.candidates(0.5, 5.0) == [] == found.candidates(0.5, None)
+    (one,) = found.candidates(0.5, 3.0)
+    assert one.value == pytest.approx(0.4)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from pcamx import cli
+from pcamx.data.canvas.placement import fit
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.export import export, graph
@@ -147,6 +148,22 @@ def test_the_cards_code_runs(
     exec(blocks[2], names)
     np.testing.assert_allclose(by_onnx, names["probability"].numpy(), atol=1e-5)
     np.testing.assert_allclose(names["lesion"], names["maps"]["decoder"].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(495, 403), (514, 138), (138, 514), (33, 33), (1, 900)])
+def test_the_card_lays_a_film_where_training_does(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    card = (exported / "README.md").read_text().replace("32", "64")  # where rounding tells
+    block = re.findall(r"(?s)```python\n(.*?)```", card)[0]
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", size, 255).save("film.png")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    place = fit(*size, 64)
+    expected = np.zeros((64, 64))
+    expected[place.top : place.top + place.height, place.left : place.left + place.width] = 255
+    assert np.array_equal(names["grey"][0, 0], expected)
 
 
 def test_a_stage_that_nobody_measured(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Shapes: B batch, K channels, C classes, h w the map.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,12 +51,22 @@ def map_by_gradient(
             grad = None
     if grad is None:
         raise ValueError("target_layer's maps do not bear on the logits; name another")
-    features_BKhw, grad_BKhw = (_channels_first(one.detach()) for one in (maps, grad))
+    last = _channels_last(tuple(maps.shape[1:]), tuple(x.shape[-2:]))
+    features_BKhw, grad_BKhw = (_channels_first(one.detach(), last) for one in (maps, grad))
     return METHODS[method](features_BKhw, grad_BKhw), class_B
 
 
-def _channels_first(maps: Tensor) -> Tensor:
-    """As [B, K, h, w], in float32 or float64; square [B, h, w, K] is known by its equal sides."""
-    last = maps.shape[1] == maps.shape[2] != maps.shape[3]
+def _channels_last(map_shape: tuple[int, ...], image_hw: tuple[int, ...]) -> bool:
+    """Whether maps [a, b, c] of an image are [h, w, K]: whose sides are more like the image's.
+
+    Of a square image the equal ones; [K, h, w] where both are as like.
+    """
+    a, b, c = (math.log(side) for side in map_shape)
+    image = math.log(image_hw[0] / image_hw[1])
+    return abs(a - b - image) < abs(b - c - image)
+
+
+def _channels_first(maps: Tensor, last: bool) -> Tensor:
+    """As [B, K, h, w], in float32 or float64."""
     first = maps.permute(0, 3, 1, 2) if last else maps
     return first if first.dtype == torch.float64 else first.float()

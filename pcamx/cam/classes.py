@@ -14,24 +14,37 @@ ClassOf = int | str | Sequence[int | str] | Tensor | None
 def known_names(model: nn.Module, given: Sequence[str] | None) -> list[str]:
     """Return the classes' names in the logits' order: as given, else Hugging Face's; none is [].
 
-    Raises ValueError where a name is given twice.
+    Raises ValueError where a name is given twice. Of the model's own, ImageNet's among them, one
+    may be: only who asks for it is told.
     """
     if given is None:
         labels = getattr(getattr(model, "config", None), "id2label", None)
-        given = [str(labels[i]) for i in sorted(labels)] if isinstance(labels, Mapping) else []
+        return _in_order(labels) if isinstance(labels, Mapping) else []
     if len(set(given)) < len(given):
         raise ValueError("classes: a name is given twice")
     return list(given)
+
+
+def _in_order(labels: Mapping[Any, Any]) -> list[str]:
+    """The names by number, which JSON has made text; none where the keys are no numbers 0, 1 ..."""
+    numbered = {int(key): str(name) for key, name in labels.items() if str(key).isdecimal()}
+    return (
+        [numbered[i] for i in range(len(labels))]
+        if numbered.keys() == set(range(len(labels)))
+        else []
+    )
 
 
 def class_of_each(
     class_idx: int | str | Sequence[int | str] | Tensor,
     images: int,
     classes: int,
-    names: Sequence[str],
+    names: list[str],
 ) -> Tensor:
     """Return the class of each image, int64 [B], checked; a tensor on a GPU is waited for."""
-    if names and len(names) != classes:
+    asked = [class_idx] if isinstance(class_idx, str) else class_idx
+    by_name = isinstance(asked, Sequence) and any(isinstance(one, str) for one in asked)
+    if by_name and names and len(names) != classes:
         raise ValueError(f"classes: {len(names)} names for the {classes} classes of fc_layer")
     if isinstance(class_idx, str):
         class_idx = _number(class_idx, names)
@@ -49,14 +62,17 @@ def class_of_each(
     return found.long()
 
 
-def _number(name: str, names: Sequence[str]) -> int:
+def _number(name: str, names: list[str]) -> int:
     if not names:
         raise ValueError(f"class_idx {name!r}: name the classes, PositiveCAM(model, classes=[...])")
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:8])}"
         raise ValueError(f"class_idx {name!r} is not among the classes; {hint}")
-    return list(names).index(name)
+    if names.count(name) > 1:
+        numbers = ", ".join(str(i) for i, one in enumerate(names) if one == name)
+        raise ValueError(f"class_idx {name!r} is the name of the classes {numbers}; give a number")
+    return names.index(name)
 
 
 def logits_of(output: Any) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 OPACITY = 0.65
 """Of the map's highest value: what lies below stays visible."""
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
+"""Pillow's modes of more than 8 bits, which it would clip at 255."""
 _INFERNO = (
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 "
     "fcac11 f9cb35 f2ea69 fcffa4"
@@ -23,9 +25,9 @@ def overlay(image: Any, cam: Tensor, *, opacity: float = OPACITY) -> Image.Image
 
     The map is scaled to [0, 1] by its own minimum and maximum; its opacity is ``opacity`` times
     its value, so that a pixel of value 0 keeps its colour, and a flat map leaves the whole image
-    as it is. ``image``: a Pillow image, uint8 [H, W] or [H, W, 3], or a tensor [H, W], [1, H, W]
-    or [3, H, W], which is scaled to its own range unless it is uint8. Raises ValueError for
-    anything else.
+    as it is. ``image``: a Pillow image, an array [H, W] or [H, W, 3], or a tensor [H, W],
+    [1, H, W] or [3, H, W]; what has more than 8 bits is scaled to its own range. Raises ValueError
+    for anything else.
     """
     if not isinstance(cam, Tensor) or cam.ndim != 2:
         raise ValueError("overlay takes the map of one image, [h, w]; maps[0], say")
@@ -51,7 +53,9 @@ def _heat(value_HW: NDArray[np.float64]) -> NDArray[np.float64]:
 def _colours(image: Any) -> NDArray[np.float64]:
     """The image as [H, W, 3], 0 to 255."""
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"), dtype=np.float64)
+        if image.mode not in _DEEP:
+            return np.asarray(image.convert("RGB"), dtype=np.float64)
+        image = np.asarray(image)
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         if image.ndim == 3 and image.shape[0] in (1, 3):

@@ -65,18 +65,18 @@ class Job(NamedTuple):
     def candidates(self, threshold: float, level: float | None) -> list[Candidate]:
         """Find what is outlined at ``threshold`` of the scaled map and peaks at ``level`` or above.
 
-        A film has one exactly where its map, as it is, reaches ``level``: below the threshold, the
-        outline is drawn at the level. None where the map is flat. Without a level every film that
-        is not flat has one.
+        A film has one exactly where its map, as it is, reaches ``level``: where that lies below the
+        threshold, as the map's peak is not on the film, the outline is drawn at the level. None
+        where the map is flat. Without a level every film that is not flat has one.
         """
         if self.flat():
             return []
         low, high = self.ends()
         least = 0.0 if level is None else (level - low) / (high - low)
-        cut = threshold if level is None else min(threshold, least)
-        found = find_candidates(
-            self.scaled_HW, cut, self.place(), self.film.width, self.film.height
-        )
+        place, size = self.place(), (self.film.width, self.film.height)
+        found = find_candidates(self.scaled_HW, threshold, place, *size)
+        if not found and 0 < least < threshold:
+            found = find_candidates(self.scaled_HW, least, place, *size)
         return [one for one in found if one.value >= least]
 
     def score(self, candidate: Candidate) -> float:

@@ -43,8 +43,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 film = ImageOps.exif_transpose(Image.open("film.png")).convert("L")
-film = ImageOps.pad(film, ({canvas}, {canvas}), Image.Resampling.BILINEAR)
-grey = np.asarray(film, np.float32)[None, None]
+side = max(film.size)
+width, height = (max(1, (2 * n * {canvas} + side) // (2 * side)) for n in film.size)
+canvas = Image.new("L", ({canvas}, {canvas}))
+place = ({canvas} - width) // 2, ({canvas} - height) // 2
+canvas.paste(film.resize((width, height), Image.Resampling.BILINEAR), place)
+grey = np.asarray(canvas, np.float32)[None, None]
 ```
 
 with ONNX
@@ -85,7 +89,8 @@ _LIMITS = """\
   expect worse.
 - A map scaled by its own minimum and maximum shows a hot spot on every film, normal ones too. Look
   at the probability first, and compare raw maps.
-- The map has cells of 16 pixels of the canvas: it says about where, not how far a lesion reaches.
+- The map has cells of {stride} pixels of the canvas: it says about where, not how far a lesion
+  reaches.
 - Whose films these are, and under which terms films and weights may be used, is for whoever
   publishes this model to add here.
 """
@@ -104,7 +109,7 @@ def model_card(
         "\n".join(_interface(model, report)),
         "\n".join(_figures(model, report)) if report else _UNMEASURED,
         _making(model, weights, onnx),
-        _LIMITS,
+        _LIMITS.format(stride=model.network.encoder.stride),
     ]
     return "\n".join(parts)
 
