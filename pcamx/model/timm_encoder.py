@@ -28,7 +28,7 @@ class TimmEncoder(nn.Module):
     al. 2017). So its cells stay as fine as the paper's, and non-negative. Where a cell of a map
     lies depends on the backbone's padding: the image is moved by whole pixels such that the last
     map's cells lie in the middle of the 16 pixels that upsampling paints them over, the finer maps
-    back by whole cells.
+    back by whole cells. The pixels that are moved out, 8 at most, at two edges, are not seen.
     """
 
     stride = 16
