@@ -115,6 +115,30 @@ def test_within_strata_half_is_abnormal_by_hand() -> None:
     assert np.ptp(per_step) > 0  # shuffled over the steps
 
 
+@pytest.mark.parametrize(
+    ("per_batch", "expected"),
+    [  # 12 steps of 8; 2 strata of 24 films, marked films 9 to 1 of the first
+        # 24 marked: 21.6 and 2.4, less than the 24 that half of each stratum are.
+        (2, [24, 24, 24, 24]),
+        # 4 of 8 are 48 marked ones: 43.2 and 4.8, so normal ones as many, and no other abnormal.
+        (4, [43, 43, 5, 5]),
+        # 6 of 8 are 72, 64.8 and 7.2: the 24 others are normal, 9 to 1 as well.
+        (6, [22, 65, 2, 7]),
+    ],
+)
+def test_marked_films_of_one_stratum_by_hand(per_batch: int, expected: list[int]) -> None:
+    strata = [{0: range(12), 1: range(12, 24)}, {0: range(24, 36), 1: range(36, 48)}]
+    marked = [*range(12, 21), 36]
+    films = 12 * (8 - per_batch)  # as many as make 12 steps
+    order = epoch_order(
+        films, 8, seed=3, epoch=1, strata=strata, marked=marked, marked_per_batch=per_batch
+    )
+    found = [int(np.isin(order, list(c[label])).sum()) for c in strata for label in (0, 1)]
+    assert order.size == 96 and np.abs(np.subtract(found, expected)).max() <= 1
+    if per_batch > 2:
+        assert np.isin(order, [12 + 9, 12 + 10, 12 + 11, *range(37, 48)]).sum() == 0
+
+
 def test_a_class_that_a_stratum_lacks_is_made_up_for() -> None:
     strata = [{0: range(10), 1: range(10, 20)}, {0: range(20, 40), 1: []}]
     order = epoch_order(40, 10, seed=1, epoch=0, strata=strata)

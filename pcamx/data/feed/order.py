@@ -16,6 +16,7 @@ from pcamx.errors import PcamxError
 from pcamx.types import ABNORMAL, NORMAL
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 class Stream(IntEnum):
@@ -64,9 +65,10 @@ def epoch_order(
 
     The ordinary slots hold each film at most once, shuffled anew each epoch, the tail dropped.
     With one of ``strata`` half of each batch is abnormal instead, marked films counted, each class
-    going through its films in rounds as the marked ones do. With more of them each keeps its share
-    of the films, and over the epoch half of each is abnormal, marked films counted: what tells the
-    strata apart says nothing of the label.
+    going through its films in rounds as the marked ones do. With more of them half of each is
+    abnormal over the epoch, marked films counted: what tells the strata apart says nothing of the
+    label. Each keeps its share of the films, but for one whose marked films are more than half of
+    that. Where marked films are more than half of all, the rest is normal, in their shares.
     ``marked_per_batch`` slots, spread evenly over the columns so that every rank gets its share,
     go through ``marked`` in shuffled rounds that carry on over batches and epochs: at any moment
     no marked film has been used more than once oftener than another.
@@ -132,14 +134,16 @@ def _draws(
 ) -> list[dict[int, int]]:
     """How many of ``count`` films an epoch draws of each stratum's classes.
 
-    A class that a stratum lacks is made up for by all the others.
+    A class that a stratum lacks is made up for by all the others. A stratum in which the marked
+    films are more than their class's share grows, so that its other class is as many.
     """
     places = [(s, label) for s, classes in enumerate(strata) for label in classes if classes[label]]
-    size = [sum(map(len, strata[s].values())) for s, _ in places]
-    wanted = (count + marked_count) * np.array(size) / sum(size)
-    in_place = [len(set(marked).intersection(strata[s][label])) for s, label in places]
-    wanted -= marked_count * np.array(in_place) / max(1, sum(in_place))
-    wanted = np.maximum(wanted, 0)
+    in_place = np.array([len(set(marked).intersection(strata[s][label])) for s, label in places])
+    taken = marked_count * in_place / max(1, in_place.sum())
+    stratum = np.array([s for s, _ in places])
+    least = np.array([taken[stratum == s].max() for s in stratum])
+    size = np.array([sum(map(len, strata[s].values())) for s in stratum])
+    wanted = _shares(size, least, count + marked_count) - taken
     whole = np.floor(wanted * count / wanted.sum()).astype(int)
     # What rounding left goes to those that lost most by it.
     lost = wanted * count / wanted.sum() - whole
@@ -148,6 +152,21 @@ def _draws(
     for (s, label), number in zip(places, whole.tolist(), strict=True):
         draws[s][label] = number
     return draws
+
+
+def _shares(size: FloatArray, least: FloatArray, total: int) -> FloatArray:
+    """Divide ``total`` in proportion to ``size``, but for who is to have at ``least`` more.
+
+    Where they are to have more than there is, they get ``least``, and more than ``total``.
+    """
+    held = np.zeros(len(size), bool)
+    while not held.all():
+        each = max(0.0, total - least[held].sum()) / size[~held].sum()
+        short = ~held & (each * size < least)
+        if not short.any():
+            return np.where(held, least, each * size)
+        held |= short
+    return least
 
 
 def _of_strata(
