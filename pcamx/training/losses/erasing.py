@@ -16,7 +16,7 @@ def erased(image_B1HW: Tensor, lesion_B1HW: Tensor) -> tuple[Tensor, Tensor, Ten
     """Erase each film's lesion, and the same patch elsewhere; both filled with the blurred film.
 
     The patch is the lesion grown by 1/32 of the canvas (4 px of 128), the other one the same,
-    rolled to a place where the two do not touch. Returns both films, float [B, 1, H, W], and
+    rolled to a place where the two do not overlap. Returns both films, float [B, 1, H, W], and
     whether there is such a place, bool [B]; where there is none the second film is without worth.
     """
     patch_B1HW = grown(lesion_B1HW)
