@@ -79,6 +79,11 @@ def folder_to_disk(folder: Path) -> None:
         _to_disk(path)
 
 
+def printable(text: object) -> str:
+    """Return ``text`` as one line that no terminal obeys and that is UTF-8: "?" for what is not."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
 _RUNS = re.compile(r"'*[=+\-@\t\r]")
 """How a cell begins that a spreadsheet would run, or that was quoted to keep it from that."""
 
@@ -238,7 +243,8 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
                 old.rename(folder)
             raise
     except OSError as error:
-        what = error.filename or folder
+        # The draft, which is gone, is nothing that anybody knows.
+        what = str(error.filename or folder).replace(str(draft), str(folder))
         reason = error.strerror or str(error)
         raise PcamxError(f"{what}: {reason}; nothing was written to {folder}") from None
     finally:

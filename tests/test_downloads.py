@@ -58,6 +58,18 @@ def test_latex_by_hand() -> None:
     ]
 
 
+def test_a_hyphen_in_a_name_is_no_minus_sign() -> None:
+    row = Row("demo-2026-11_a", {"a": Estimate(-0.5, -0.75, -0.25, 8)})
+    text = read(latex_link("run-1", {"a": "top-5"}, [Group("of-3", (row,))], False))
+    assert text.splitlines()[2:7] == [
+        r"run-1 & top-5 \\",
+        r"\midrule",
+        r"\multicolumn{2}{l}{of-3} \\",
+        r"\quad demo-2026-11\_a & $-$0.500 [$-$0.750, $-$0.250] \\",
+        r"\bottomrule",
+    ]
+
+
 def links(page: str) -> dict[str, str]:
     return {n: read(link) for n, link in re.findall(r'download="([^"]+)" href="([^"]+)"', page)}
 

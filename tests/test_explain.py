@@ -36,12 +36,15 @@ from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import explainer
 from pcamx.explain import work
-from pcamx.explain.candidates import cover
+from pcamx.explain.candidates import Candidate, cover
+from pcamx.explain.dicom_seg import NEEDED, write_segmentation
 from pcamx.explain.folder import Explained, explain
 from pcamx.explain.inputs import find_films
 from pcamx.explain.job import Job, Settings
+from pcamx.explain.maps import answer
 from pcamx.explain.reading import read
 from pcamx.explain.results import finish
+from pcamx.output import replacing_folder
 from pcamx.report.figures.explained_film import Picture, draw
 from pcamx.run.pretrained import from_pretrained, save_pretrained
 from pcamx.run.weights import load_weights, save_weights
@@ -374,15 +377,49 @@ def test_segmentation_refers_to_the_film(run: Path, films: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_film_that_cannot_have_a_segmentation_is_told(
-    run: Path, films: Path, tmp_path: Path
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    """It counts as explained."""
     bare = dicoms.dataset(dicoms.ramp(60, 40), PatientID=None, StudyInstanceUID=None)
     dicoms.save(bare, films / "b/bare.dcm")
-    done = explain(run, [films], out=tmp_path / "out", dicom_seg=True)
-    (row,) = done.skipped()
-    assert row.film == "b/bare.dcm" and row.reason.startswith("no segmentation: ")
-    assert facts(tmp_path / "out", "b/bare.dcm")["segmentation"] is None
-    assert table(tmp_path / "out")["b/bare.dcm"]["probability"]
+    odd = dicoms.dataset(dicoms.ramp(60, 40), PatientSex="X")
+    dicoms.save(odd, films / "b/odd.dcm")
+    out = tmp_path / "out"
+    code, said, error = command(
+        monkeypatch, capsys, "explain", run, films, "--out", out, "--dicom-seg"
+    )
+    assert code == 2
+    assert_one_line(error, "error: 2 of 6 films have no segmentation; the reasons are in")
+    lacks = "no segmentation: the film lacks StudyInstanceUID, PatientID"
+    assert f"\nb/bare.dcm: {lacks}\n" in f"\n{said}" and "skipped" not in said
+    assert "b/odd.dcm: no segmentation: highdicom makes nothing of the film (" in said
+    assert "6 films explained" in said
+    head = _load(out / "explain.json")
+    assert (head["films"], head["skipped"], head["without_segmentation"]) == (6, 0, 2)
+    assert facts(out, "b/bare.dcm")["segmentation"] is None
+    row = table(out)["b/bare.dcm"]
+    assert row["probability"] and row["picture"] and row["skipped"] == lacks
+    (films / "empty.png").write_bytes(b"")
+    words = ("explain", run, films, "--out", out, "--dicom-seg", "--replace")
+    code, said, error = command(monkeypatch, capsys, *words)
+    assert_one_line(error, "1 of 7 films were skipped, 2 of 7 films have no segmentation; the")
+    assert "6 films explained" in said
+
+
+def test_every_attribute_that_a_segmentation_needs_is_known(films: Path, tmp_path: Path) -> None:
+    """highdicom asks for no other: without any one of them it raises what nobody can read."""
+    ring = np.array([[2.0, 2.0], [9.0, 2.0], [9.0, 9.0], [2.0, 2.0]])
+    one = Candidate(1.0, (5.5, 4.5), (2, 2, 7, 7), 24.5, ring, ())
+    full = dicoms.dataset(dicoms.ramp(60, 40))
+    for name in [one.keyword for one in full if one.keyword not in ("Rows", "Columns")]:
+        if name.startswith(("Pixel", "Bits")):
+            continue
+        film = dicoms.save(dicoms.dataset(dicoms.ramp(60, 40), **{name: None}), tmp_path / "film")
+        if name in NEEDED:
+            with pytest.raises(PcamxError, match=f"^the film lacks {name}$"):
+                write_segmentation(film, [one], [0.5], tmp_path / "seg")
+        else:
+            write_segmentation(film, [one], [0.5], tmp_path / "seg")
 
 
 # The picture
@@ -406,6 +443,25 @@ def test_the_film_is_drawn_in_true_grey() -> None:
     bare = np.s_[2:-2, 2:208]
     assert all(np.array_equal(overlaid[..., c][bare], image[bare]) for c in range(3))
     assert (np.ptp(overlaid[10:-10, 220:-10], axis=-1) > 30).all()
+
+
+def test_the_title_of_a_long_path_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    write = Figure.text
+
+    def listen(figure: Figure, x: float, y: float, text: str, **style: Any) -> Any:
+        said.append(text)
+        return write(figure, x, y, text, **style)
+
+    monkeypatch.setattr(Figure, "text", listen)
+    blank_HW = np.zeros((60, 40), np.uint8)
+    names = ["a/one film\n.png", f"{'folder/' * 30}image1.png"]
+    for name in names:
+        strength_HW = blank_HW.astype(np.float32)
+        draw(Picture(name, "", blank_HW, strength_HW, "map", [], True, 0.5, "tuned", (0, 1), ""))
+    assert said[0] == "a/one film?.png"
+    (title,) = [text for text in said if text.endswith("image1.png")]
+    assert title == f"...{names[1][-90:]}" and len(title) == (1040 - 48) // 10.6
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -439,6 +495,27 @@ def test_links_that_leave_the_folder(films: Path, tmp_path: Path) -> None:
     found = {film.name: film.refusal for film in find_films([films])}
     assert "leaves" in found["a/link.png"] and found["a/inner.png"] == ""
     assert find_films([films / "a/link.png"])[0].refusal == ""  # asked for by name
+
+
+def test_films_stay_in_the_order_in_which_they_were_given(films: Path) -> None:
+    late, turned = films / "b/one.png", films / "b/turned.jpg"
+    found = find_films([late, films, turned])
+    names = ["b/one.png", "a/one.png", "b/film", "b/turned.jpg"]
+    assert [film.name for film in found] == names
+    names = ["b/turned.jpg", "b/film", "b/one.png", "a/one.png"]
+    assert [film.name for film in find_films([turned, films / "b", films])] == names
+
+
+def test_linked_folders_are_told_and_not_walked_into(films: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    shutil.copy(films / "a/one.png", tmp_path / "outside")
+    (films / "a/far").symlink_to(tmp_path / "outside")
+    (films / "round").symlink_to(films)
+    refused = {film.name: film.refusal for film in find_films([films]) if film.refusal}
+    told = "a link to a folder, which is not followed; name the folder itself"
+    assert refused == {"a/far": told, "round": told}
+    found = {film.name: film.refusal for film in find_films([films / "a/far", films])}
+    assert found.pop("round") == told and "a/far/one.png" in found and not any(found.values())
 
 
 def test_odd_things_in_a_folder(films: Path) -> None:
@@ -485,6 +562,85 @@ def test_bad_films_are_skipped_and_told(
     assert "skipped gone.png: missing" in out and "4 films explained" in out
     assert sum(bool(row["picture"]) for row in rows.values()) == 4
     assert len(_load(tmp_path / "out/coco.json")["images"]) == 4
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_film_of_a_name_too_long_is_skipped_alone(run: Path, films: Path, tmp_path: Path) -> None:
+    """255 bytes are a legal name; its files end in up to ten more."""
+    endings = {250: ".png", 246: ".dcm", 245: ".jpg"}
+    for length, suffix in endings.items():
+        shutil.copy(films / "a/one.png", films / ("n" * (length - 4) + suffix))
+    done = explain(run, [films], out=tmp_path / "out")
+    reasons = {len(row.film): row.reason for row in done.skipped()}
+    told = "its name is too long to end in .small.jpg, too; shorten it"
+    assert reasons == {250: told, 246: told}
+    written = [name for name in files(tmp_path / "out") if "nnn" in name]
+    assert {Path(name).name[:245] for name in written} == {"n" * 241 + ".jpg"}
+    with pytest.raises(PcamxError, match="no film could be read; .*: its name is too long"):
+        explain(run, [next(films.glob("*.png"))], out=tmp_path / "none")
+
+
+def test_a_refusal_of_the_disk_names_no_draft(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PcamxError, match=f"^{tmp_path}/out/x: Is a directory; nothing was written"),
+        replacing_folder(tmp_path / "out", lambda folder: None) as draft,
+    ):
+        (draft / "x").mkdir()
+        (draft / "x").write_text("")
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_folders_whose_names_are_not_utf_8(
+    run: Path,
+    films: Path,
+    tmp_path: Path,
+    workers: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the films, the run and the results; the films are explained as any."""
+    odd = [tmp_path / os.fsdecode(name) for name in (b"nd\xff", b"run\xfe", b"out\xfd")]
+    shutil.copytree(films, odd[0])
+    shutil.copytree(run, odd[1])
+    (odd[0] / "far.png").symlink_to("/etc/hostname")
+    monkeypatch.setattr("sys.argv", ["pcamx", "explain", *map(str, odd)])
+    monkeypatch.setattr("pcamx.explain.folder.answer", failing_on("turned.jpg"))
+    done = explain(odd[1], [odd[0]], out=odd[2], workers=workers)
+    reasons = {row.film: row.reason for row in done.skipped()}
+    told = f"{tmp_path}/nd\\udcff"
+    assert reasons == {
+        "far.png": f"a link that leaves {told}; name the film itself",
+        "b/turned.jpg": f"{told}/b/turned.jpg: gone",
+    }
+    assert facts(odd[2], "a/one.png")["film"] == f"{told}/a/one.png"
+    head = _load(odd[2] / "explain.json")
+    assert head["model"]["folder"] == f"{tmp_path}/run\\udcfe" and told in head["command"]
+
+
+def failing_on(name: str) -> Any:
+    """The network's answer, that finds a film of this name gone."""
+
+    def answer_or_fail(model: Any, readings: Any, kind: Any) -> Any:
+        for reading in readings:
+            if reading.path.name == name:
+                raise PcamxError(f"{reading.path}: gone")
+        return answer(model, readings, kind)
+
+    return answer_or_fail
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_name_is_obeyed_by_the_terminal(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (films / "red\x1b[31m\nbell\x07.png").write_bytes(b"")
+    code, out, error = command(
+        monkeypatch, capsys, "explain", run, films, "--out", tmp_path / "o\x1b[2J"
+    )
+    assert code == 2 and "skipped red?[31m?bell?.png: empty\n" in out
+    assert_one_line(error, "1 of 5 films were skipped", f"{tmp_path}/o?[2J/films.csv")
+    assert not {"\x1b", "\x07"} & set(out + error)
+    with pytest.raises(PcamxError, match=r"red\?\[31m\?bell\?.png: empty"):
+        explain(run, [next(films.glob("red*"))], out=tmp_path / "none")
 
 
 def command(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tuple[int, str, str]:

@@ -14,7 +14,8 @@ import random_runs
 from PIL import Image, ImageDraw
 
 from pcamx.data.marks import read_marks
-from pcamx.data.store import Store, read_store
+from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.store import Film, Store, read_store, write_store
 from pcamx.errors import PcamxError
 from pcamx.marking import package
 from pcamx.marking.package import suggest_to
@@ -160,6 +161,57 @@ def test_refusals(run: Path, store: Store, tmp_path: Path) -> None:
     made("labelme", run, store, out)
     with pytest.raises(PcamxError, match="LabelMe, but nothing is marked in it"):
         read_marks(out / "films", {film.path: (film.width, film.height) for film in store.films})
+
+
+def test_a_store_of_htj2k_gives_the_same_to_the_bit(
+    run: Path, store: Store, phantoms: Path, tmp_path: Path
+) -> None:
+    films = phantoms / "MURA-v1.1"
+    prepare(films, tmp_path / "store", table=None, marks=None, transcode="htj2k", workers=1)
+    transcoded = read_store(tmp_path / "store")
+    assert all(film.path.endswith(".j2c") for film in transcoded.films)
+    plain, found = (
+        made("coco", run, one, tmp_path / out) for one, out in ((store, "a"), (transcoded, "b"))
+    )
+    assert [film.name for film in found] == [film.name for film in plain]
+    for ours, theirs in zip(found, plain, strict=True):
+        assert ours.outlines == theirs.outlines and ours.about == theirs.about
+        images = [Image.open(io.BytesIO(film.png)) for film in (ours, theirs)]
+        assert np.array_equal(*map(np.asarray, images))
+
+
+def test_a_deep_film_beside_one_of_8_bits(run: Path, tmp_path: Path) -> None:
+    """Each is shown by its own white."""
+    ramp_HW = np.arange(32 * 40, dtype=np.uint16).reshape(32, 40) % 256
+    for name in ("films", "store"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(ramp_HW.astype(np.uint8)).save(tmp_path / "films/a.png")
+    Image.fromarray(ramp_HW * 16 + 15).save(tmp_path / "films/b.png")
+    films = [
+        Film(f"{name}.png", 1, name, name, "", "train", 40, 32, white, "")
+        for name, white in (("a", 255), ("b", 4095))
+    ]
+    write_store(tmp_path / "store", tmp_path / "films", films, mean=90, std=50, quarantine=[])
+    found = made("coco", run, read_store(tmp_path / "store"), tmp_path / "out")
+    assert sorted(film.name for film in found) == ["a.png", "b.png"]
+    for film in found:
+        with Image.open(io.BytesIO(film.png)) as image:
+            assert image.mode == "L"
+            levels_HW = (
+                ramp_HW if film.name == "a.png" else np.rint((ramp_HW * 16 + 15) * (255 / 4095))
+            )
+            assert np.array_equal(np.asarray(image), levels_HW)
+
+
+def test_a_name_that_xml_cannot_hold_is_refused(tmp_path: Path) -> None:
+    fine = ToMark("a/b\n\u00e9.png", 4, 4, b"", [[(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]], {})
+    for bad in ("a/\x01.png", "\ufffe.png", "\x1b[2J.png"):
+        with pytest.raises(PcamxError, match=r"\?.*\.png: its name holds a control character"):
+            TOOLS["cvat"]([fine, fine._replace(name=bad)], tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    TOOLS["cvat"]([fine], tmp_path)
+    root = ElementTree.parse(tmp_path / "annotations.xml").getroot()
+    assert [one.get("name") for one in root.iter("image")] == [fine.name]
 
 
 @pytest.mark.parametrize("other", ["a/w.jpeg", "a/w.png"])

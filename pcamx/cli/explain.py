@@ -7,8 +7,9 @@ from pathlib import Path
 from pcamx.catalogue import MAPS, classifiers
 from pcamx.cli.command import Commands, command
 from pcamx.errors import PcamxError
+from pcamx.output import printable
 
-_SHOWN = 10  # skipped films that are named on the screen
+_SHOWN = 10  # films that are named on the screen, of each kind
 
 
 def add(commands: Commands) -> None:
@@ -83,9 +84,11 @@ def run(options: argparse.Namespace) -> None:
         dicom_seg=options.dicom_seg,
         track=track,
     )
-    skipped = done.skipped()
+    skipped, incomplete = done.skipped(), done.incomplete()
     for row in skipped[:_SHOWN]:
-        print(f"skipped {row.film}: {row.reason}")
+        print(printable(f"skipped {row.film}: {row.reason}"))
+    for row in incomplete[:_SHOWN]:
+        print(printable(f"{row.film}: {row.reason}"))
     abnormal = sum(row.called == "abnormal" for row in done.rows)
     candidates = sum(bool(row.candidates) for row in done.rows)
     print(
@@ -94,9 +97,9 @@ def run(options: argparse.Namespace) -> None:
     )
     if done.level is None:
         print("no level of a candidate's peak is known, so every film has one: pcamx evaluate")
-    print(f"{done.out / 'films.csv'} lists them; {done.out / 'films'} holds the pictures")
-    if skipped:
-        raise PcamxError(
-            f"{len(skipped)} of {len(done.rows)} films were skipped; the reasons are in "
-            f"{done.out / 'films.csv'}"
-        )
+    table = printable(done.out / "films.csv")
+    print(f"{table} lists them; {printable(done.out / 'films')} holds the pictures")
+    counts = {"were skipped": len(skipped), "have no segmentation": len(incomplete)}
+    if any(counts.values()):
+        told = ", ".join(f"{n} of {len(done.rows)} films {what}" for what, n in counts.items() if n)
+        raise PcamxError(f"{told}; the reasons are in {table}")

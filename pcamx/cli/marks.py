@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
 from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
+from pcamx.output import printable
 
 if TYPE_CHECKING:
     from pcamx.marking.check import Checked
@@ -156,7 +157,7 @@ def run_suggest(options: argparse.Namespace) -> None:
         out = options.out or options.run / "to_mark.csv"
         found = suggest(options.run, options.count, out, **given)
     for one in found[:_NAMED]:
-        print(f"{one.score:.2f}  {one.film.path}  {one.reason}")
+        print(printable(f"{one.score:.2f}  {one.film.path}  {one.reason}"))
     if len(found) > _NAMED:
         print(f"and {len(found) - _NAMED} more")
     if options.to:

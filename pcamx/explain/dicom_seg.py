@@ -19,6 +19,13 @@ from pcamx.explain.candidates import Candidate, cover
 MOST = 255
 """Segments that a label map of bytes can tell apart; the candidates with the lowest score go."""
 
+NEEDED = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
+)
+"""What highdicom takes over from the film; most of it may be there without a value."""
+
 
 def check_installed() -> None:
     """Raise PcamxError where highdicom is missing."""
@@ -47,11 +54,14 @@ def write_segmentation(
     """Write a Segmentation of the film ``source``, a segment a candidate, 1 to MOST.
 
     Binary, automatic, of the film's own rows and columns, referring to its SOP instance.
-    Raises what highdicom raises where the film lacks an attribute that it needs.
+    Raises PcamxError, without the film's name, where the film lacks an attribute that it needs,
+    and what highdicom raises where it makes nothing of one.
     """
     import highdicom
 
     film = read_header(source)
+    if missing := [name for name in NEEDED if name not in film]:
+        raise PcamxError(f"the film lacks {', '.join(missing)}")
     segmentation = highdicom.seg.Segmentation(
         source_images=[film],
         pixel_array=label_map(candidates, film.Columns, film.Rows)[None],

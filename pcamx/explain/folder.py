@@ -22,7 +22,7 @@ from pcamx.catalogue import MAPS, MapKind, StageId, best_map, trainable
 from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
-from pcamx.explain.inputs import FilmPath, find_films
+from pcamx.explain.inputs import FilmPath, find_films, readable
 from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, identity
 from pcamx.explain.page import PAGE, write_page
@@ -31,7 +31,7 @@ from pcamx.explain.reading import Reading, read
 from pcamx.explain.results import FILMS, FORMAT, PICTURES, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.work import ahead, executor
-from pcamx.output import replacing_folder
+from pcamx.output import printable, replacing_folder
 from pcamx.progress import Track, silent
 from pcamx.run.pretrained import Pretrained, from_pretrained
 
@@ -48,8 +48,12 @@ class Explained(NamedTuple):
     """What a candidate's peak reaches, in the map's own unit; None where that is unknown."""
 
     def skipped(self) -> list[Row]:
-        """Return the films that are missing something, or everything."""
-        return [row for row in self.rows if row.reason]
+        """Return the films that were not explained."""
+        return [row for row in self.rows if row.probability is None]
+
+    def incomplete(self) -> list[Row]:
+        """Return the films that were explained, but for a DICOM Segmentation asked for."""
+        return [row for row in self.rows if row.reason and row.probability is not None]
 
 
 def explain(
@@ -72,7 +76,8 @@ def explain(
     ``stage`` and the map that shows best where it looks unless told otherwise; a lesion candidate
     peaks at ``level`` of that map or above, by default at the one that the model knows
     (`pcamx.run.pretrained.Threshold`). A film that cannot be read is skipped, with the reason in
-    its row. Run it under ``if __name__ == "__main__"``.
+    its row; one whose segmentation could not be written has the reason there, too. Run it under
+    ``if __name__ == "__main__"``.
 
     Raises PcamxError where ``run`` holds no model, or none of that stage or map, no film can be
     read, or ``out`` cannot be written or holds something else.
@@ -90,7 +95,7 @@ def explain(
         work = _rows(model, found, draft, settings, pool)
         rows = list(track(work, "explaining films", len(found)))
         if all(row.probability is None for row in rows):
-            first = f"{found[0].path}: {rows[0].reason}"
+            first = printable(f"{found[0].path}: {rows[0].reason}")
             others = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
             raise PcamxError(f"no film could be read; {first}{others}")
         write_summary(draft, rows, _head(settings, rows))
@@ -140,7 +145,7 @@ def _kind(model: Pretrained, key: str | None) -> MapKind:
 def _settings(model: Pretrained, kind: MapKind, level: float | None, dicom_seg: bool) -> Settings:
     about = {
         "model": {
-            "folder": str(model.folder),
+            "folder": readable(str(model.folder)),
             "stage": model.stage,
             "encoder": model.encoder,
             "canvas": model.canvas,
@@ -165,9 +170,10 @@ def _head(settings: Settings, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": readable(shlex.join(sys.argv)),
         "films": len(rows),
-        "skipped": sum(bool(row.reason) for row in rows),
+        "skipped": sum(row.probability is None for row in rows),
+        "without_segmentation": sum(row.probability is not None for row in rows if row.reason),
         "map": settings.map,
         "threshold": {"value": settings.threshold, "tuned": settings.tuned},
         "level": {"value": settings.level, "from": settings.level_from},
@@ -209,7 +215,7 @@ def _answer(
         for alone in batch if len(batch) > 1 else ():
             yield from _answer(model, kind, [alone])
         if len(batch) == 1:
-            yield Row(batch[0][0].name, str(error))
+            yield Row(batch[0][0].name, readable(str(error)))
         return
     for film, reading in batch:
         if isinstance(reading, Reading):

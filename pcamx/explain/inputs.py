@@ -28,7 +28,9 @@ def find_films(given: Sequence[Path]) -> list[FilmPath]:
 
     In a folder a film is known by its suffix, or as DICOM by its first bytes; hidden files and
     what else lies there is left alone. A file that is named itself is always taken. Twice named is
-    taken once. Raises PcamxError for a folder that cannot be listed or that holds no film.
+    taken once, where it was named first. A linked folder is listed as a film that is refused,
+    unless it is named itself. Raises PcamxError for a folder that cannot be listed or that holds
+    no film.
     """
     given = [Path(os.path.abspath(path)) for path in given]
     folders = [path if path.is_dir() else path.parent for path in given]
@@ -39,18 +41,26 @@ def find_films(given: Sequence[Path]) -> list[FilmPath]:
             films = {film: _refusal(film, path) for film in _below(path)}
             if not films:
                 raise PcamxError(f"{path}: no film in it; films are {', '.join(SUFFIXES)}")
-            found = films | found
+            found |= {film: why for film, why in films.items() if film not in found}
         else:
             found[path] = ""
-    return [_named(path, path.relative_to(common).as_posix(), why) for path, why in found.items()]
+    return [
+        _named(path, path.relative_to(common).as_posix(), why)
+        for path, why in found.items()
+        if not (why and path in given)  # a linked folder that is named, too, was walked into
+    ]
 
 
 def _named(path: Path, name: str, refusal: str) -> FilmPath:
     """With a name that JSON, csv and the screen can hold."""
-    readable = name.encode(errors="backslashreplace").decode()
-    if readable != name:
+    if readable(name) != name:
         refusal = "its name is not UTF-8; rename it"
-    return FilmPath(path, readable, refusal)
+    return FilmPath(path, readable(name), readable(refusal))
+
+
+def readable(text: str) -> str:
+    """Return a text with a path in it as UTF-8 can hold it: what of a name is none, escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -59,6 +69,8 @@ def _below(folder: Path) -> Iterator[Path]:
 
     for parent, subfolders, files in os.walk(folder, onerror=stop):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        # They are not walked into: a link may lead round in a circle, or to what is found anyway.
+        yield from (path for name in subfolders if (path := Path(parent, name)).is_symlink())
         for name in sorted(files):
             path = Path(parent, name)
             if not name.startswith(".") and name != _NO_FILM and _is_film(path):
@@ -78,6 +90,8 @@ def _is_film(path: Path) -> bool:
 
 
 def _refusal(path: Path, folder: Path) -> str:
+    if path.is_dir():
+        return "a link to a folder, which is not followed; name the folder itself"
     # realpath, since Path.resolve raises for a link to itself.
     if Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
         return ""

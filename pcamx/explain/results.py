@@ -3,6 +3,7 @@
 Imports no torch, so that the processes that draw start fast.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from PIL import Image
 
 from pcamx.data.files.file_content import one_line
 from pcamx.data.files.image_header import UPRIGHT
+from pcamx.errors import PcamxError
 from pcamx.explain.candidates import Points, as_stored
 from pcamx.explain.dicom_seg import MOST, write_segmentation
 from pcamx.explain.drawing import picture
+from pcamx.explain.inputs import readable
 from pcamx.explain.job import CALLED, Job, Row, Scored, Settings
 from pcamx.explain.reading import Reading
 from pcamx.report.figures.explained_film import draw
-from pcamx.report.viewer.pictures import write_film, write_maps
+from pcamx.report.viewer.pictures import THUMB, write_film, write_maps
 
 FORMAT = 1
 FILMS, PICTURES = "films", "page"
@@ -33,17 +36,21 @@ FRAME = (
 def finish(folder: Path, settings: Settings, job: Job | Row) -> Row:
     """Write a film's files below ``folder``/films, the facts last; the row of one skipped is kept.
 
-    Raises OSError where the disk refuses.
+    One whose name leaves no room for what theirs end in is skipped. Raises OSError where the disk
+    refuses.
     """
     if isinstance(job, Row):
         return job
-    film, candidates = job.film, job.candidates(settings.threshold, settings.level)
-    stem = folder / FILMS / film.name
+    film = job.film
+    stem, shown = folder / FILMS / film.name, folder / PICTURES / film.name
+    if not _has_room(folder, _beside(shown, THUMB)):  # of all, it ends in the most letters
+        return Row(film.name, f"its name is too long to end in {THUMB}, too; shorten it")
+    candidates = job.candidates(settings.threshold, settings.level)
     stem.parent.mkdir(parents=True, exist_ok=True)
     _beside(stem, ".png").write_bytes(draw(picture(settings, job, candidates)))
     np.save(_beside(stem, ".npy"), job.map_HW)
     scored = tuple(Scored(job.score(one), one) for one in candidates)
-    _draw_for_page(folder / PICTURES / film.name, job)
+    _draw_for_page(shown, job)
     segmentation = _beside(stem, ".seg.dcm")
     wanted = settings.dicom_seg and film.kind == "DICOM" and bool(candidates)
     reason = _segment(film.path, scored, segmentation) if wanted else ""
@@ -52,6 +59,17 @@ def finish(folder: Path, settings: Settings, job: Job | Row) -> Row:
     text = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
     _beside(stem, ".json").write_text(text + "\n", encoding="utf-8")
     return Row(film.name, reason, film.width, film.height, job.probability, job.called(), scored)
+
+
+def _has_room(folder: Path, path: Path) -> bool:
+    """Tell whether the system takes such a path, whose folders may not be there yet."""
+    for tried in (path, folder / path.name):
+        try:
+            tried.lstat()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return False
+    return True
 
 
 def _draw_for_page(stem: Path, job: Job) -> None:
@@ -75,8 +93,10 @@ def _segment(film: Path, scored: tuple[Scored, ...], path: Path) -> str:
         write_segmentation(film, candidates, scores, path)
     except OSError:
         raise
-    except Exception as error:  # highdicom asks for attributes that a film may lack
-        return f"no segmentation: {one_line(error)}"
+    except PcamxError as error:
+        return f"no segmentation: {error}"
+    except Exception as error:  # highdicom raises many kinds of what it makes nothing of
+        return f"no segmentation: highdicom makes nothing of the film ({one_line(error)})"
     return ""
 
 
@@ -86,7 +106,7 @@ def _facts(settings: Settings, job: Job, scored: tuple[Scored, ...]) -> dict[str
     stored = (film.width, film.height) if film.turn in UPRIGHT else (film.height, film.width)
     return {
         "format": FORMAT,
-        "film": str(film.path),
+        "film": readable(str(film.path)),
         "name": film.name,
         "kind": film.kind,
         "sha256": film.sha256,

@@ -3,24 +3,27 @@
 FOLDER/README.txt                      what to do with it
 FOLDER/to_mark.csv, to_mark.png        the list and its contact sheet, as without --to
 FOLDER/...                             what `pcamx.marking.tool_files` writes for the tool
+
+Shapes: H W the film.
 """
 
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.catalogue import best_map, trainable
-from pcamx.data.files.file_content import UnfitError
-from pcamx.data.files.film import read_film
+from pcamx.data.canvas.decode import decode_whole
 from pcamx.data.marks.names import stem
-from pcamx.data.store import Store
+from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.explain.inputs import FilmPath
 from pcamx.explain.job import Job
 from pcamx.explain.maps import answer
-from pcamx.explain.reading import Reading, read
+from pcamx.explain.reading import Reading
 from pcamx.marking.suggest import Suggestion, opened, suggest
 from pcamx.marking.tool_files import TOOLS, ToMark
 from pcamx.output import refuse_anything, replacing_folder
@@ -45,8 +48,8 @@ def suggest_to(
     """Write the new folder ``out`` for ``tool``, a key of `TOOLS`; return what is to be marked.
 
     The candidates of the model's best map, whose peaks reach its level, are drawn in. Raises
-    PcamxError as `pcamx.marking.suggest.suggest` does, where ``out`` is not empty, and where a
-    film cannot be read or two films differ by their suffixes alone.
+    PcamxError as `pcamx.marking.suggest.suggest` does, where ``out`` is not empty, where a film
+    cannot be decoded, two films differ by their suffixes alone, or a name is none for the tool.
     """
     with replacing_folder(out, refuse_anything) as draft:
         chosen = suggest(run, count, draft / LIST, data=data, track=track)
@@ -59,18 +62,18 @@ def suggest_to(
 def _to_mark(model: Pretrained, store: Store, chosen: Sequence[Suggestion]) -> Iterator[ToMark]:
     threshold = model.thresholds[best_map(trainable(model.stage)).key]
     _check_names([film.path for film in store.films], [one.film.path for one in chosen])
-    for one in chosen:
-        name = _name(one.film.path)
-        reading = read(FilmPath(store.root / one.film.path, one.film.path, ""))
-        if not isinstance(reading, Reading):
-            raise PcamxError(f"{store.root / one.film.path}: {reading}; bring the film back")
+    films = [one.film for one in chosen]
+    # By the store's decoder: a store may hold what only that reads, as HTJ2K.
+    decoded = decode_whole(store.root, films, device=model.device, threads=2)
+    for one, grey_HW in zip(chosen, decoded, strict=True):
+        reading = _reading(store, one.film, grey_HW)
         (found,) = answer(model, [reading], best_map(trainable(model.stage)))
         candidates = Job(reading, *found).candidates(threshold.value, threshold.level)
         yield ToMark(
-            name,
+            _name(one.film.path),
             reading.width,
             reading.height,
-            _png(reading.path),
+            _png(reading.shown_HW),
             [_thinned(candidate.outline.tolist()) for candidate in candidates],
             {"part": one.film.part, "reason": one.reason},
         )
@@ -93,13 +96,28 @@ def _name(film: str) -> str:
     return path.with_name(f"{stem(path.name)}.png").as_posix()
 
 
-def _png(path: Path) -> bytes:
-    try:
-        film = read_film(path)
-    except UnfitError as reason:
-        raise PcamxError(f"{path}: {reason}; bring the film back") from None
+def _reading(store: Store, film: Film, grey_HW: NDArray[Any]) -> Reading:
+    """What the manifest says of a film, with all its pixels to be drawn."""
+    # Decoded beside a deeper film, an 8-bit film's 255 is 65535.
+    white = 65535 if film.white == 255 else film.white
+    return Reading(
+        path=store.root / film.path,
+        name=film.path,
+        kind="",
+        width=film.width,
+        height=film.height,
+        white=film.white,
+        turn=1,
+        sha256="",
+        uids={},
+        shown_HW=eight_bits(grey_HW, white),
+        grey_HW=None,
+    )
+
+
+def _png(shown_HW: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(eight_bits(film.grey_HW, film.white)).save(buffer, format="PNG")
+    Image.fromarray(shown_HW).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ nobody has looked at them yet. Points are x, y in pixels of the upright film, 0 
 
 import base64
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from pcamx.data.marks.formats.predictions import LABELME_VERSION, SUGGESTED, SUGGESTED_TAG
+from pcamx.errors import PcamxError
+from pcamx.output import printable
 
 LABEL = "lesion"
 COLOUR = "#56b4e9"
 FILMS = "films"
 _GO_ON = "pcamx continue RUN --marks {} --out NEW_RUN"
+_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What is no character in XML 1.0 (2.2), not even escaped."""
 
 
 class ToMark(NamedTuple):
@@ -92,7 +97,16 @@ def _region(number: int, outline: list[tuple[float, float]], film: ToMark) -> di
 
 
 def cvat(films: Sequence[ToMark], folder: Path) -> None:
-    """Write films.zip, labels.json and annotations.xml, CVAT for images 1.1 (cvat.ai)."""
+    """Write films.zip, labels.json and annotations.xml, CVAT for images 1.1 (cvat.ai).
+
+    Raises PcamxError for a name that XML cannot hold.
+    """
+    for film in films:
+        if _NO_XML.search(film.name):
+            raise PcamxError(
+                f"{printable(film.name)}: its name holds a control character, which CVAT's XML "
+                "cannot; rename the film and prepare again"
+            )
     with zipfile.ZipFile(folder / "films.zip", "w") as file:
         for film in films:
             file.writestr(film.name, film.png)

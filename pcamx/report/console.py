@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from pcamx.catalogue import ACCURACY, AUROC, MAPS, MIOU, POINTING, StageId
+from pcamx.output import printable
 from pcamx.report import rows
 from pcamx.report.pace import Pace, time_left
 
@@ -38,8 +39,7 @@ def _live(console: Console) -> bool:
 
 def _line(console: Console, text: str, style: str = "") -> None:
     """Print one line as it is, unbroken however narrow the log, free of control characters."""
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    console.print(Text(clean, style=style), soft_wrap=True)
+    console.print(Text(printable(text), style=style), soft_wrap=True)
 
 
 def say(text: str) -> None:

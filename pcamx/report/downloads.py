@@ -1,7 +1,7 @@
 """A page's tables as csv and LaTeX: links that hold the file, since a page loads nothing."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from pcamx.data.csv_files import csv_text
@@ -52,7 +52,7 @@ def latex_link(
     Parameters as those of `csv_link`.
     """
     titles = [first, *columns.values(), *([_THRESHOLD] if threshold else [])]
-    lines = [_line(titles), r"\midrule"]
+    lines = [_line(map(_escaped, titles)), r"\midrule"]
     for group in groups:
         if group.title:
             wide = rf"\multicolumn{{{len(titles)}}}{{l}}{{{_escaped(group.title)}}} \\"
@@ -62,7 +62,8 @@ def latex_link(
             cells = [f"{figure.text()} {figure.interval()}".strip() for figure in figures]
             if threshold:
                 cells.append("" if row.threshold is None else f"{row.threshold:.2f}")
-            lines.append((r"\quad " if group.title else "") + _line([row.name, *cells]))
+            start = (r"\quad " if group.title else "") + _escaped(row.name)
+            lines.append(_line([start, *map(_figure, cells)]))
     places = "l" + "r" * (len(titles) - 1)
     body = "\n".join([r"\toprule", *lines, r"\bottomrule"])
     return _link("text/x-tex", f"\\begin{{tabular}}{{{places}}}\n{body}\n\\end{{tabular}}\n")
@@ -72,13 +73,17 @@ def _rows(groups: Sequence[Group]) -> Iterator[tuple[Group, Row]]:
     yield from ((group, row) for group in groups for row in group.rows)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + r" \\"
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _figure(text: str) -> str:
+    """Of a figure's cell; in a name a hyphen before a digit is no minus sign."""
+    return re.sub(r"-(?=\d)", "$-$", _escaped(text))
 
 
 def _escaped(text: str) -> str:
-    found = "".join(_ESCAPED.get(letter, letter) for letter in text)
-    return re.sub(r"-(?=\d)", "$-$", found)
+    return "".join(_ESCAPED.get(letter, letter) for letter in text)
 
 
 def _link(kind: str, text: str) -> str:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from pcamx.data.marks.shapes import Box, Points, Size, by
 from pcamx.errors import PcamxError
+from pcamx.output import printable
 
 MAX_BYTES = 1 << 28
 FURTHEST = 1e7
@@ -127,7 +128,7 @@ def box(left: float, top: float, right: float, bottom: float) -> Box:
 
 def line(message: object) -> str:
     """Return one short line of a message that may hold anything a mark file does."""
-    clean = "".join(c if c.isprintable() else "?" for c in str(message))
+    clean = printable(message)
     return clean if len(clean) <= _LINE else f"{clean[: _LINE - 3]}..."
 
 

@@ -13,6 +13,7 @@ from pcamx.report.figures.film_figure import (
     SOFTWARE,
     Panel,
     draw_outlines,
+    end_of,
     overlay,
     write_figure,
 )
@@ -53,9 +54,10 @@ def _draw_film(axis: Any, panel: Panel) -> None:
     else:
         axis.imshow(panel.image_HW, cmap="gray", vmin=0, vmax=255)
     draw_outlines(axis, panel)
-    # The end of a path tells films apart.
-    name = panel.title if len(panel.title) <= _LETTERS else f"...{panel.title[3 - _LETTERS :]}"
-    lines = [name, *textwrap.wrap(panel.caption, _LETTERS, max_lines=2, placeholder=" ...")]
+    lines = [
+        end_of(panel.title, _LETTERS),
+        *textwrap.wrap(panel.caption, _LETTERS, max_lines=2, placeholder=" ..."),
+    ]
     axis.set_title(
         "\n".join(lines), fontsize=4.5, loc="left", pad=1.5, linespacing=1.1, parse_math=False
     )

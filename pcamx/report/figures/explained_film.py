@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pcamx.report.figures.film_figure import legend_bar, overlay
+from pcamx.report.figures.film_figure import end_of, legend_bar, overlay
 
 CANDIDATE = "#56F0C8"  # a green that neither a film nor the map has
 _DPI = 200
@@ -97,7 +97,7 @@ def _drawn(picture: Picture) -> bytes:
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     sheet = _Sheet(figure, width, height)
     room = int((width - 2 * _MARGIN) / _LETTER)
-    sheet.write(_MARGIN, 20, textwrap.shorten(picture.title, room), weight="bold")
+    sheet.write(_MARGIN, 20, end_of(picture.title, room), weight="bold")
     sheet.write(_MARGIN, 62, textwrap.shorten(picture.verdict, room))
     left = (width - 2 * wide - _MARGIN) // 2
     _show(sheet, picture.image_HW[..., None].repeat(3, axis=2), left)

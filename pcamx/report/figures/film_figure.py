@@ -20,7 +20,7 @@ from matplotlib.path import Path as MarkerPath
 from numpy.typing import NDArray
 
 from pcamx.errors import PcamxError
-from pcamx.output import write_bytes
+from pcamx.output import printable, write_bytes
 
 COLORMAP = "inferno"  # lightness rises evenly; no blue or cyan, which is left to the outline
 OPACITY = 0.65  # of the map's highest value: the bone stays visible below it
@@ -77,6 +77,12 @@ def overlay(image_HW: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray
     alpha_HW1 = OPACITY * value_HW[..., None]
     blend_HW3 = (1.0 - alpha_HW1) * image_HW[..., None] + alpha_HW1 * colour_HW3
     return np.rint(blend_HW3).astype(np.uint8)
+
+
+def end_of(path: str, letters: int) -> str:
+    """Return a path as one line of at most ``letters``: its end, which tells films apart."""
+    line = printable(path)
+    return line if len(line) <= letters else f"...{line[3 - letters :]}"
 
 
 def peak(map_HW: NDArray[np.float32]) -> tuple[int, int] | None:
