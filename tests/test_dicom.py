@@ -232,6 +232,18 @@ def test_no_pixels_several_frames_colour(tmp_path: Path) -> None:
     assert "a DICOM of kind RGB, not grey" in refusal(dicoms.save(film, path))
 
 
+@pytest.mark.parametrize("name", ["Shared", "PerFrame"])
+def test_functional_groups(tmp_path: Path, name: str) -> None:
+    """Of an enhanced object, where rescale and window would be passed over."""
+    window = Dataset()
+    window.WindowCenter, window.WindowWidth = 2048, 1000
+    group = Dataset()
+    group.FrameVOILUTSequence = [window]
+    film = dicoms.dataset(RAMP, NumberOfFrames=1)
+    setattr(film, f"{name}FunctionalGroupsSequence", [group])
+    assert "stand in functional groups" in refusal(dicoms.save(film, tmp_path / "a.dcm"))
+
+
 def test_sizes(tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
     dicoms.save(dicoms.dataset(RAMP, Rows=60000, Columns=60000), path)

@@ -377,6 +377,23 @@ def test_several_images_of_one_film_are_put_together_and_named(tmp_path: Path) -
     found = read_marks(file, FILMS)
     assert problems(found) == [("twice", "a/x.jpg by c/x.jpg and d/x.jpg")]
     assert len(found.of["a/x.jpg"]) == 2
+    tree["images"][1]["file_name"] = tree["images"][0]["file_name"]  # as of two annotators
+    file.write_text(json.dumps(tree))
+    found = read_marks(file, FILMS)
+    assert problems(found) == [("twice", "a/x.jpg by c/x.jpg and c/x.jpg")]
+
+
+def test_shares_of_the_image_where_pixels_are_due(tmp_path: Path) -> None:
+    file = by_hand.coco(tmp_path, "box", name="a/x.jpg")
+    tree = json.loads(file.read_text())
+    first = tree["annotations"][0]
+    more = [first | {"id": 2, "bbox": [0.25, 0.25, 0.5, 0.5]}]
+    more += [first | {"id": 3, "segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]], "bbox": []}]
+    tree["annotations"] += more
+    file.write_text(json.dumps(tree))
+    found = read_marks(file, FILMS)
+    assert [kind for kind, _ in problems(found)] == ["shares", "shares"]
+    assert len(found.of["a/x.jpg"]) == 1
 
 
 def test_letters_of_any_alphabet(tmp_path: Path) -> None:

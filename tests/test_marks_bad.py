@@ -152,6 +152,10 @@ def test_entities_in_another_encoding(tmp_path: Path) -> None:
             "0 0.5 0.5 0.2 0.2 0.9 17",
             "line 1 of x.txt: 6 numbers after the class, the last a whole",
         ),
+        (
+            "0 .5 .5 .2 .5 .45 .45 1 .55 .55 2",
+            "line 1 of x.txt: 10 numbers after the class, every third behind the fourth 0, 1 or 2",
+        ),
         ("0 120 40 20 20", "line 1 of x.txt: 120 is no share of the image"),
         ("0 0.5 0.5 nan 0.2", "line 1 of x.txt: a share of the image is 'nan'"),
         ("0 0.5 0.5 x 0.2", "line 1 of x.txt: a share of the image is 'x'"),

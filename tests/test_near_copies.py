@@ -110,6 +110,14 @@ def test_films_that_say_too_little_are_no_copies_but_their_files_may_be_the_same
     assert pairs == [Pair(0, 2, 1.0, True), Pair(1, 3, 1.0, True)]
 
 
+def test_the_same_file_is_no_near_copy() -> None:
+    """Whose correlation with itself rounding brings above 1 now and then."""
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        grey = generator.integers(0, 255, (60, 44)).astype(np.uint8)
+        assert found([grey, grey], ["a", "a"]) == [Pair(0, 1, 1.0, True)]
+
+
 def entries(*splits: str) -> list[Entry]:
     return [Entry("", f"f{n}", n % 2, "", "", "", split) for n, split in enumerate(splits)]
 
@@ -142,6 +150,12 @@ def test_a_class_with_nothing_else_to_train_on_keeps_its_copies_and_says_so() ->
     copies = keep_apart(films, range(6), [pair(0, 4), pair(2, 5), pair(1, 4)])
     assert copies.left_out == {1: "a near copy of f4, a film of the test split"}
     assert copies.kept == 2
+
+
+def test_copies_of_two_labels_are_told() -> None:
+    films = entries("train", "train", "train", "train", "test")
+    copies = keep_apart(films, range(5), [pair(0, 1), pair(0, 2), pair(3, 4)])
+    assert copies.contrary == ((0, 1),) and copies.left_out.keys() == {3}
 
 
 def test_prepare_leaves_them_out_and_lists_them(

@@ -137,3 +137,7 @@ def test_unknown_patients_are_said(tmp_path: Path) -> None:
     notes = read_table(table(tmp_path, text)).notes
     assert len(notes) == 1 and notes[0].startswith("warning: ")
     assert "the patient of 1 films is unknown" in notes[0]
+    text = "path,label,split,patient\na,1,train,NA\nb,0,valid,nan\nc,1,train,p\nd,0,train,None\n"
+    found = read_table(table(tmp_path, text))
+    assert [film.patient for film in found.entries] == ["a", "b", "p", "d"]
+    assert "the patient of 3 films is unknown" in found.notes[0]

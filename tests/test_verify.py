@@ -165,6 +165,43 @@ def bad_marker() -> bytes:
     return bytes(data)
 
 
+def damaged_strip() -> bytes:
+    """An LZW strip with bytes that are none of its codes, which DALI's decoder reads as garbage."""
+    y, x = np.mgrid[:200, :300]
+    film = Image.fromarray(((x * y) % 251).astype(np.uint8))
+    data = bytearray(encoded(film, "TIFF", compression="tiff_lzw"))
+    data[len(data) // 2 : len(data) // 2 + 64] = b"\xff" * 64
+    return bytes(data)
+
+
+def exif(kind: int) -> bytes:
+    """Big endian, an orientation of 3 of a type: 3 is SHORT, as EXIF has it, 4 LONG."""
+    value = struct.pack(">HH", 3, 0) if kind == 3 else struct.pack(">I", 3)
+    return b"MM\0*" + struct.pack(">IHHHI", 8, 1, 274, kind, 1) + value + bytes(4)
+
+
+def turned(kind: int) -> bytes:
+    return encoded(L, "JPEG", exif=b"Exif\0\0" + exif(kind))
+
+
+def turned_by_two() -> bytes:
+    data = turned(3)
+    more = b"Exif\0\0" + exif(3).replace(struct.pack(">HH", 3, 0), struct.pack(">HH", 1, 0))
+    at = data.index(b"\xff\xe1") + 4 + len(b"Exif\0\0" + exif(3))
+    return data[:at] + b"\xff\xe1" + struct.pack(">H", len(more) + 2) + more + data[at:]
+
+
+def turned_by_a_prefix() -> bytes:
+    end = PNG.index(b"IDAT") - 4
+    return PNG[:end] + chunk(b"eXIf", b"Exif\0\0" + exif(3)) + PNG[end:]
+
+
+def twelve_bits() -> bytes:
+    rows, at = bytes(8 * 12), 8 + 2 + 12 * 8 + 4
+    tags = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 12), (259, 3, 1, 1), (262, 3, 1, 1)]
+    return tiff([*tags, (277, 3, 1, 1), (273, 4, 1, at), (279, 4, 1, len(rows))], rows)
+
+
 WIDE = np.stack([DEEP, DEEP, DEEP], -1)
 UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "empty"),
@@ -190,6 +227,11 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
         "transparent",
     ),
     "turned in XMP": (xmp_turned, "metadata other than EXIF"),
+    "an orientation that is no short": (lambda: turned(4), "metadata that breaks EXIF's rules"),
+    "two orientations": (turned_by_two, "turned by metadata"),
+    "EXIF of a PNG with JPEG's prefix": (turned_by_a_prefix, "turned by metadata"),
+    "TIFF with a damaged strip": (damaged_strip, "damaged: "),
+    "12-bit TIFF": (twelve_bits, "12 bits a sample is not read; save it with 8 or 16"),
     "turned TIFF": (lambda: encoded(L, "TIFF", tiffinfo={274: 6}), "turned TIFF"),
     "palette TIFF": (lambda: encoded(L.convert("P"), "TIFF"), "TIFF of mode P"),
     "one-bit TIFF": (lambda: encoded(L.convert("1"), "TIFF"), "TIFF of mode 1"),
@@ -270,3 +312,9 @@ def test_padding_is_in_no_statistic(tmp_path: Path) -> None:
     assert facts.mean == pytest.approx(561.5 * 255 / 1023, rel=1e-12)
     squares = (100**2 + 1023**2) / 2
     assert facts.mean_square == pytest.approx(squares * (255 / 1023) ** 2, rel=1e-12)
+
+
+def test_an_orientation_as_exif_has_it_is_followed(tmp_path: Path) -> None:
+    """A check of the check above."""
+    (tmp_path / "film.jpg").write_bytes(turned(3))
+    assert isinstance(verify(tmp_path / "film.jpg"), Facts)

@@ -26,12 +26,14 @@ _DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 2048
 _READ = ("JPEG", "High-Throughput JPEG 2000", "RLE Lossless")  # how the names of syntaxes begin
 _SHAPE = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # PS3.3, C.8.11.3.1
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _TAGS = [  # the others are passed over, so that a file of a million of them fills no memory
     *_UIDS,
     *("Modality", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *_GROUPS,
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
 ]
 
@@ -99,6 +101,11 @@ def _check_kind(dataset: "Dataset") -> None:
         raise UnfitError("a DICOM without PhotometricInterpretation")
     if kind not in _SHAPE or whole(dataset, "SamplesPerPixel", 1) != 1:
         raise UnfitError(f"a DICOM of kind {kind}, not grey: MONOCHROME1 or MONOCHROME2")
+    if any(dataset.get(name) for name in _GROUPS):
+        raise UnfitError(
+            "an enhanced DICOM, whose rescale and window stand in functional groups, is not read; "
+            "save it as a classic one"
+        )
     shape = text(dataset, "PresentationLUTShape")
     if shape in _SHAPE.values() and shape != _SHAPE[kind]:  # viewers go by one or the other
         raise UnfitError(f"{kind} and PresentationLUTShape {shape}, which contradict each other")

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcamx.data.files.file_content import UnfitError, one_line
-from pcamx.data.files.image_decoders import decode
+from pcamx.data.files.image_decoders import check_turned, decode
 from pcamx.data.files.image_header import (
     UPRIGHT,
     check_clear,
@@ -61,6 +61,8 @@ def read_image(data: bytes) -> ImageFile:
             raise UnfitError(f"damaged header or EXIF: {one_line(error)}") from None
         width, height = image.size if turn in UPRIGHT else image.size[::-1]
         grey_HW = decode(image, data)
+        if turn != 1:
+            check_turned(image, grey_HW)
         check_clear(image)
         kind = str(image.format)
     if grey_HW.shape != (height, width):

@@ -42,8 +42,10 @@ def decode(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
         return _decode_by_pillow(image, data)
     try:
         decoded = decoder.decode(data, params=params)
+        if decoded is None or image.format == "TIFF":
+            # Pillow names the fault; of a TIFF it alone sees one, within its compressed strips.
+            image.load()
         if decoded is None:
-            image.load()  # only to have Pillow name the fault
             raise UnfitError("damaged: the decoder refuses it")
     except (UnfitError, MemoryError, ImportError):
         raise
@@ -76,3 +78,24 @@ def _decode_by_pillow(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
     if (rgb_HW3 != rgb_HW3[..., :1]).any():
         raise UnfitError("in colour, which pcamx[train] decodes; install it, or save it as grey")
     return rgb_HW3[..., 0]
+
+
+def check_turned(image: Image.Image, grey_HW: np.ndarray[Any, Any]) -> None:
+    """Raise UnfitError where the decoder left the pixels as they are stored, though Pillow turns
+    them: metadata that breaks EXIF's rules, which viewers disagree on.
+    """
+    try:
+        stored, upright = (_levels(one) for one in (image, ImageOps.exif_transpose(image)))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
+        raise UnfitError(f"damaged: {one_line(error)}") from None
+    if stored.shape != grey_HW.shape:
+        return
+    apart = [np.abs(grey_HW - one).mean() for one in (stored, upright)]
+    if upright.shape != grey_HW.shape or apart[0] < apart[1]:
+        raise UnfitError("turned by metadata that breaks EXIF's rules, which viewers disagree on")
+
+
+def _levels(image: Image.Image) -> np.ndarray[Any, Any]:
+    return np.asarray(image if image.mode in DEEP else image.convert("L"), np.float64)

@@ -227,9 +227,8 @@ def _placed(
             if fit < best:
                 desk.note("unknown", where)
         same = [(where, image) for fit, where, image in several if fit == best]
-        called = list(dict.fromkeys(where for where, _ in same))
-        if len(called) > 1:
-            desk.note("twice", f"{film} by {called[0]} and {called[1]}", film)
+        if len(same) > 1:
+            desk.note("twice", f"{film} by {same[0][0]} and {same[1][0]}", film)
         yield from ((film, where, image) for where, image in same)
 
 

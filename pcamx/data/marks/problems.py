@@ -12,6 +12,7 @@ PROBLEMS = {
     "ambiguous": "images that may be several films, not used; name them by the whole path",
     "frame": "images marked before the EXIF rotation (width and height swapped), not used",
     "size": "images marked at another size than the film's, not used",
+    "shares": "marks within the first pixel, by shares of the image as it seems, not used",
     "outside": "marks outside the film, not used",
     "cut": "marks partly outside the film, cut at its border",
     "empty": "marks without any area, not used",

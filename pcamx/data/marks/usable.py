@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pcamx.data.marks import classes
 from pcamx.data.marks.annotated import Annotated, Mark
 from pcamx.data.marks.problems import Desk
-from pcamx.data.marks.shapes import Drawable, Polygon, Raster, Size, by
+from pcamx.data.marks.shapes import Bitmap, Drawable, Polygon, Raster, Size, by
 from pcamx.errors import PcamxError
 
 _SLACK = 1.0  # pixels over the border that are rounding
@@ -39,6 +39,9 @@ def usable(image: Annotated, film: str, size: Size, desk: Desk) -> Iterator[Draw
             shape = drawn.shape
             left, top, right, bottom = shape.bounds()
             reach = max(-left, -top, right - size[0], bottom - size[1])
+            if not isinstance(shape, Bitmap) and 0 <= min(left, top) and max(right, bottom) <= 1:
+                desk.note("shares", mark.where)
+                continue
             flat = not isinstance(shape, Polygon) and (left == right or top == bottom)
             if flat and not image.suffix:
                 yield drawn  # a mask image may be empty

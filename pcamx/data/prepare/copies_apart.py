@@ -24,6 +24,8 @@ class Copies(NamedTuple):
     """Pairs whose films the data set puts into different splits."""
     left_out: Mapping[int, str]
     """Number of the film > reason."""
+    contrary: tuple[tuple[int, int], ...]
+    """Pairs of two labels, neither film left out."""
     kept: int
     """Training films that are copies of held-out ones and stay: nothing else of their class is
     there to train on."""
@@ -49,7 +51,12 @@ def keep_apart(entries: Sequence[Entry], sound: Sequence[int], pairs: Sequence[P
             for number in trained:
                 del left_out[number]
     across = sum(entries[p.one].split != entries[p.other].split for p in pairs)
-    return Copies(len(pairs), across, left_out, kept)
+    contrary = tuple(
+        (p.one, p.other)
+        for p in pairs
+        if entries[p.one].label != entries[p.other].label and not {p.one, p.other} & left_out.keys()
+    )
+    return Copies(len(pairs), across, left_out, contrary, kept)
 
 
 def _groups(pairs: Sequence[Pair]) -> list[dict[int, list[Pair]]]:

@@ -88,7 +88,8 @@ def find_copies(looks: Sequence[bytes], digests: Sequence[str]) -> list[Pair]:
         correlation_P = _correlations(look_Nhw, one_P, other_P, turn)
         for k in np.flatnonzero(correlation_P >= COPY):
             key = int(one_P[k]), int(other_P[k])
-            if key not in pairs or pairs[key].correlation < correlation_P[k]:
+            before = pairs.get(key)
+            if not before or not before.same_file and before.correlation < correlation_P[k]:
                 pairs[key] = Pair(*key, float(correlation_P[k]), same_file=False)
     return [pairs[key] for key in sorted(pairs)]
 
@@ -99,7 +100,6 @@ def _same_files(digests: Sequence[str]) -> dict[tuple[int, int], Pair]:
     for number, digest in enumerate(digests):
         one = first.setdefault(digest, number)
         if one != number:
-            # Above any correlation, so that it stays the reason.
             pairs[one, number] = Pair(one, number, 1.0, same_file=True)
     return pairs
 

@@ -79,7 +79,7 @@ def prepare(
         write_store(
             draft, home, films, mean=mean, std=std, quarantine=quarantine, contents=contents
         )
-        notes = (*notes, *_replaced(out, draft))
+        notes = (*notes, *_contrary(entries, copies), *_replaced(out, draft))
     return Summary(
         counts=counts(films),
         quarantined=len(quarantine),
@@ -92,6 +92,16 @@ def prepare(
         copies=copies,
         notes=notes,
     )
+
+
+def _contrary(entries: Sequence[Entry], copies: Copies) -> Iterator[str]:
+    """What is to be said where one picture is called normal and abnormal."""
+    if copies.contrary:
+        one, other = (entries[n] for n in copies.contrary[0])
+        yield (
+            f"warning: {len(copies.contrary)} pairs of copies have two labels, {one.path} "
+            f"{one.label} and {other.path} {other.label}; see {NEAR_COPIES}, take out what is wrong"
+        )
 
 
 def _replaced(out: Path, draft: Path) -> Iterator[str]:

@@ -30,7 +30,7 @@ class Summary:
     """What transcoding changed; None where the films stayed as they are."""
     dicoms: int = 0
     """DICOM films; with any, the store holds all films."""
-    copies: Copies = Copies(0, 0, {}, 0)
+    copies: Copies = Copies(0, 0, {}, (), 0)
     """Films that are the same picture."""
     notes: tuple[str, ...] = ()
     """What a table leaves out and was made up for, a sentence each."""

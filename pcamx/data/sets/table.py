@@ -21,6 +21,8 @@ OPTIONAL = ("split", "patient", "study", "part")
 NUMBERS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 """Labels where no words are named; the last two are how pandas writes a column with gaps."""
 _ALSO = {"val": "valid", "validation": "valid"}
+_UNKNOWN = {"", "na", "n/a", "nan", "none", "null"}
+"""What stands for a patient who is not known."""
 _VALID, _TEST = 0.2, 0.1
 """Shares of the patients in the splits that are made."""
 
@@ -116,7 +118,8 @@ def _entry(row: Mapping[str, str], labels: Mapping[str, int], where: str) -> Ent
             normal, abnormal = labels
             remedy = f"--normal is {normal}, --abnormal {abnormal}"
         raise PcamxError(f"label is {row['label']!r}; {remedy}")
-    patient = row.get("patient") or path
+    patient = row.get("patient", "")
+    patient = path if patient.casefold() in _UNKNOWN else patient
     split = row.get("split")
     if split is None:
         split = split_of(patient)

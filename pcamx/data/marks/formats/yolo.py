@@ -66,6 +66,13 @@ def _shape(label: str, fields: list[str]) -> Shape:
             "6 numbers after the class, the last a whole one: a tracker's box with confidence and "
             "number, or a polygon; remove the two, or write the polygon's last with a point"
         )
+    seen = fields[6::3]  # of a pose each point's third number
+    if len(values) in range(10, 1000, 3) and _inside(*values[:4]) and {*seen} <= {"0", "1", "2"}:
+        raise PcamxError(
+            f"{len(values)} numbers after the class, every third behind the fourth 0, 1 or 2: a "
+            "box with a pose's points, or a polygon; remove the points, or write the polygon's "
+            "numbers with a point"
+        )
     if any(abs(value) > _SHARE for value in values):
         raise PcamxError(f"{max(values, key=abs):g} is no share of the image; mend it")
     if len(values) == 4:
