@@ -23,6 +23,13 @@ def relative(text: str) -> str:
     return path.as_posix()
 
 
+def film_path(text: str) -> str:
+    """Return a film's path as `relative` does; it may have been written on Windows."""
+    if text[1:3] in (":\\", ":/"):
+        raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
+    return relative(text.replace("\\", "/"))
+
+
 def delimiter_of(path: Path) -> str:
     """Return comma, semicolon or tab: what stands most often in the first line; comma if none.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
-from pcamx.data.csv_files import csv_rows, delimiter_of, relative
+from pcamx.data.csv_files import csv_rows, delimiter_of, film_path
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.output import plain_cell
@@ -70,7 +70,7 @@ def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
             continue
         row = [*map(plain_cell, row)]
         try:
-            name = relative(row[0].replace("\\", "/"))  # as a table of films has it
+            name = film_path(row[0])
         except PcamxError as error:
             raise PcamxError(f"{path}, line {line}: {error}") from None
         if film := known.get(name):  # a film that was quarantined is not

@@ -23,7 +23,8 @@ _MODES = {
 }
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _TIFF_PHOTOMETRIC, _BLACK_IS_ZERO, _TIFF_RGB = 262, 1, 2
-_TIFF_BITS = 258
+TIFF_BITS = 258
+"""TIFF's tag of the bits of each sample."""
 _TIFF_TILE, _TILE_PIXELS = (322, 323), 1 << 24
 _SEVERAL = "several images in one file; save them one by one"
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100
@@ -77,10 +78,8 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     if tags.get(_TIFF_PHOTOMETRIC) not in (_BLACK_IS_ZERO, _TIFF_RGB):
         kind = tags.get(_TIFF_PHOTOMETRIC)
         raise UnfitError(f"TIFF of photometric kind {kind} is not read; save it as grey PNG")
-    if {*tags.get(_TIFF_BITS, (8,))} - {8, 16}:
-        raise UnfitError(
-            f"a TIFF of {tags[_TIFF_BITS][0]} bits a sample is not read; save it with 8 or 16"
-        )
+    if odd := {*tags.get(TIFF_BITS, (8,))} - {8, 16}:
+        raise UnfitError(f"a TIFF of {min(odd)} bits a sample is not read; save it with 8 or 16")
     # The link alone: Pillow counts pages by going to each, and there may be millions.
     if tags.next:
         raise UnfitError(_SEVERAL)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pcamx.data.csv_files import csv_rows, delimiter_of, relative
+from pcamx.data.csv_files import csv_rows, delimiter_of, film_path
 from pcamx.data.sets.entry import Entry
 from pcamx.data.store import SPLITS
 from pcamx.errors import PcamxError
@@ -110,7 +110,7 @@ def _entry(row: Mapping[str, str], labels: Mapping[str, int], where: str) -> Ent
 
     The study is "" where the table names none.
     """
-    path = _path(row["path"])
+    path = film_path(row["path"])
     label = labels.get(row["label"].casefold())
     if label is None:
         remedy = "write 0 for normal, 1 for abnormal, or name the words with --normal, --abnormal"
@@ -130,13 +130,6 @@ def _entry(row: Mapping[str, str], labels: Mapping[str, int], where: str) -> Ent
     # Tables number the studies within a patient as often as not; the pair is always unique.
     study = f"{patient}/{row['study']}" if row.get("study") else ""
     return Entry(where, path, label, patient, study, row.get("part", ""), split)
-
-
-def _path(text: str) -> str:
-    """A film's path, which may have been written on Windows."""
-    if text[1:3] in (":\\", ":/"):
-        raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
-    return relative(text.replace("\\", "/"))
 
 
 def _with_studies(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
