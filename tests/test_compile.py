@@ -11,7 +11,7 @@ import sass
 
 from bench.lib.operations import floors
 
-CASES = [(case, target) for case in aot.CASES for target in aot.TARGETS]
+CASES = [(case, target) for case in aot.CASES for target in case.targets]
 FITS = {"num_warps": 4, "registers": 64, "stack": 0, "local": 0, "shared": 28160}
 
 

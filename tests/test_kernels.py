@@ -130,8 +130,9 @@ SIZES: list[tuple[Shape, Size]] = [
 IDS = ["x".join(map(str, shape + size)) for shape, size in SIZES]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("layout", "dtype"), [("nhwc", torch.float32), ("nchw", torch.float64)], ids=["fp32", "fp64"]
+)
 @pytest.mark.parametrize(("shape", "size"), SIZES, ids=IDS)
 def test_attend(shape: Shape, size: Size, layout: str, dtype: torch.dtype, device: str) -> None:
     inputs = case(shape, size, dtype, device, layout)

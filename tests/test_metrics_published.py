@@ -37,9 +37,9 @@ def boxes_of(lesions: list) -> list:
     return [published.contour_boxes(lesion > 0, holes=False) for lesion in lesions]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_max_box_acc_v2(seed: int) -> None:
-    map_NHW, lesion_NHW = random_films(seed, 8)
+    map_NHW, lesion_NHW = random_films(seed, 5)
     maps, lesions = as_arrays(map_NHW, lesion_NHW)
     expected = published.max_box_acc_v2(maps, boxes_of(lesions))
     assert 0.1 < expected < 0.9
@@ -47,7 +47,7 @@ def test_max_box_acc_v2(seed: int) -> None:
     assert metrics.max_box_acc(hits).mean().item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_max_box_acc(seed: int) -> None:
     map_NHW, lesion_NHW = random_films(10 + seed, 8)
     maps, lesions = as_arrays(map_NHW, lesion_NHW)

@@ -142,6 +142,7 @@ def draw(panels: Sequence[Panel]) -> Figure:
         strip.suptitle(heading, fontsize=7, x=0.05 / width, ha="left", parse_math=False)
         axes: Any = strip.subplots(1, columns, squeeze=False)[0]
         for axis in axes:
+            axis.set(xticks=[], yticks=[])  # whose places would be worked out, shown or not
             axis.set_axis_off()
         axes[0].imshow(panel.image_HW, cmap="gray", vmin=0, vmax=255)
         axes[0].set_title("film", fontsize=7)
