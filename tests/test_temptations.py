@@ -259,6 +259,7 @@ def test_prepare_makes_a_store_of_the_twins(drawn: Path, tmp_path: Path) -> None
     films = {film.path: film for film in read_store(tmp_path / "store").films}
     assert list(films) == [row[1] for row in rows] and found.quarantined == 0
     assert {film.split for film in films.values()} == {"valid"}
+    assert found.copies.contrary and found.notes == ()  # a twin is a copy that has another label
     for film in films.values():
         assert film.label == ("_positive" in film.path) == bool(film.mark)
         assert film.patient in film.path and film.part in film.path

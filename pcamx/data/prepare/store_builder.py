@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pcamx.data.contents import Content, content_of, sha256_of
+from pcamx.data.phantom import twins
 from pcamx.data.prepare.copies_apart import Copies, keep_apart, listing
 from pcamx.data.prepare.draw_marks import draw_marks
 from pcamx.data.prepare.near_copies import find_copies
@@ -79,7 +80,7 @@ def prepare(
         write_store(
             draft, home, films, mean=mean, std=std, quarantine=quarantine, contents=contents
         )
-        notes = (*notes, *_contrary(entries, copies), *_replaced(out, draft))
+        notes = (*notes, *_contrary(root, entries, copies), *_replaced(out, draft))
     return Summary(
         counts=counts(films),
         quarantined=len(quarantine),
@@ -94,9 +95,9 @@ def prepare(
     )
 
 
-def _contrary(entries: Sequence[Entry], copies: Copies) -> Iterator[str]:
-    """What is to be said where one picture is called normal and abnormal."""
-    if copies.contrary:
+def _contrary(root: Path, entries: Sequence[Entry], copies: Copies) -> Iterator[str]:
+    """What is to be said where one picture is called normal and abnormal, but that twins are so."""
+    if copies.contrary and not (root / twins.FILE).exists():
         one, other = (entries[n] for n in copies.contrary[0])
         yield (
             f"warning: {len(copies.contrary)} pairs of copies have two labels, {one.path} "
