@@ -168,8 +168,7 @@ def test_attend_of_two_dtypes(device: str) -> None:
     )
 
 
-@pytest.mark.parametrize("positive", [True, False])
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(("layout", "positive"), [("nhwc", True), ("nchw", False)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(2, 5, 1, 1), (40, 5, 3, 5), (3, 70, 11, 13)])
 def test_class_activation(
