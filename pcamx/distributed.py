@@ -16,6 +16,11 @@ def rank_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank_number() -> int:
+    """Return this rank's number, from 0; 0 outside a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
 def sum_over_ranks(*values: Tensor) -> list[Tensor]:
     """Sum scalars over all ranks in one all-reduce; float64, so counts stay exact."""
     total = torch.stack([v.detach().double() for v in values])
@@ -55,8 +60,7 @@ class HostRanks:
     """
 
     def __init__(self) -> None:
-        together = dist.is_available() and dist.is_initialized()
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self.rank, self.world = rank_number(), rank_count()
         # The name tells containers apart, the boot hosts of one name.
         boot = Path("/proc/sys/kernel/random/boot_id")
         hosts = self.gather((socket.gethostname(), boot.read_text() if boot.is_file() else ""))

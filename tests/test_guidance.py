@@ -1,5 +1,6 @@
 """What the marks teach the classifier beside eq. (4), within stage 3's forward."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -24,6 +25,7 @@ from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
 from pcamx.model.network import batch_norm_by
+from pcamx.training.losses import guidance
 from pcamx.training.losses.erasing import erased
 from pcamx.training.losses.on_map import agreement_loss, map_loss, mark_cells, reasons_loss
 from pcamx.training.stages import build_stage
@@ -101,14 +103,49 @@ def test_the_third_pass_leaves_the_running_statistics() -> None:
 
 def test_the_third_pass_normalises_by_its_own_batch() -> None:
     batch = films(8)
+    batch = batch._replace(
+        marked_B=batch.marked_B.roll(1), lesion_B1HW=batch.lesion_B1HW.roll(1, 0)
+    )
     stage = make(3, settings(objective=objective("erase", marked_per_batch=2)))
     other = copy.deepcopy(stage)
     told = stage(batch).telemetry["erase"]
-    rows = torch.tensor([1, 5])
+    rows = torch.tensor([2, 6])
     healed, elsewhere, _ = erased(batch.image_B1HW[rows], batch.lesion_B1HW[rows])
     with batch_norm_by(other.network, "batch"):
         logits = other.network(torch.cat([healed, elsewhere]))
     torch.testing.assert_close(told, F.cross_entropy(logits, torch.tensor([0, 0, 1, 1])))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_erased_films_are_the_same_on_any_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
+    """Two of 16 columns are kept for marked films, 4 and 12; others may be marked as well."""
+    lesion = torch.zeros(16, 1, 32, 32)
+    lesion[[1, 2, 4, 9, 12], :, 5:9, 5:9] = 1
+    image = torch.arange(16.0).view(16, 1, 1, 1).expand(16, 1, 32, 32)
+    taken: list[float] = []
+    monkeypatch.setattr(guidance, "rank_count", lambda: world)
+    monkeypatch.setattr(guidance, "batch_norm_by", lambda *_: contextlib.nullcontext())
+
+    def network(images: Tensor) -> Tensor:
+        seen.extend(images[: len(images) // 2, 0, 0, 0].tolist())
+        return torch.zeros(len(images), 2)
+
+    def mean(loss_B: Tensor, taken_B: Tensor, total: Tensor) -> Tensor:
+        kept = taken_B[: len(taken_B) // 2].tolist()
+        taken.extend(film for film, is_taken in zip(seen, kept, strict=True) if is_taken)
+        return loss_B.sum()
+
+    monkeypatch.setattr(guidance, "mean_over_ranks", mean)
+    for rank in range(world):
+        monkeypatch.setattr(guidance, "rank_number", lambda rank=rank: rank)
+        share = slice(16 // world * rank, 16 // world * (rank + 1))
+        shown = lesion[share].flatten(1).any(1)
+        batch = Batch(image[share], shown.long(), lesion[share], shown)
+        seen: list[float] = []
+        guidance.erase_loss(network, batch, shown, 2)  # type: ignore[arg-type]
+    assert taken == [4, 12]
 
 
 @pytest.mark.parametrize("any_marked", [True, False])

@@ -29,8 +29,9 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
 from pcamx.run.weights import load_weights
-from pcamx.training import preflight
+from pcamx.training import preflight, stages
 from pcamx.training.stages import SegmenterStage, build_stage
+from pcamx.types import Batch
 
 CPU = torch.device("cpu")
 
@@ -68,6 +69,23 @@ def test_its_loss_is_that_of_the_marks_alone() -> None:
     output.loss.backward()
     for name, parameter in stage.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_its_answers_are_those_of_all_ranks_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 1,000 pixels of lesion that are found on one rank, 10 that are missed on another."""
+    monkeypatch.setattr(stages, "rank_count", lambda: 2)
+    image, marked = torch.zeros(1, 1, 50, 50), torch.ones(1, dtype=torch.bool)
+    answers, pixels = [], []
+    for count, answer in ((1000, 1.0), (10, 0.0)):
+        lesion = (torch.arange(2500) < count).float().view(1, 1, 50, 50)
+        logit = torch.where(lesion > 0, (answer - 0.5) * 1e3, torch.tensor(-1e3))
+        own = stages._answers(logit, Batch(image, marked.long(), lesion, marked))
+        answers.append(own[0])
+        pixels.append(own[1])
+    total = [sum(counts) for counts in zip(*pixels, strict=True)]
+    told = [stages._means(own, total) for own in answers]  # type: ignore[arg-type]
+    mean = {name: float(told[0][name] + told[1][name]) / 2 for name in told[0]}
+    assert mean == pytest.approx({"lesion_answer": 1000 / 1010, "other_answer": 0})
 
 
 def test_its_batches_are_shuffled_rounds_of_the_marked_films() -> None:

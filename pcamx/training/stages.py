@@ -156,13 +156,14 @@ class Stage3(Stage2):
         """L3 over the marked films of all ranks, and half over the normal ones where asked."""
         objective = self.config.objective
         normal_B = ~batch.marked_B & (batch.label_B == NORMAL)
-        marked, normal = sum_over_ranks(batch.marked_B.sum(), normal_B.sum())
+        answers, counts = _answers(logit_B1HW, batch)
+        marked, normal, *counts = sum_over_ranks(batch.marked_B.sum(), normal_B.sum(), *counts)
         l3 = _lesion_loss(objective, logit_B1HW, batch, batch.marked_B, marked)
         if objective.normal_films:
             l3_normal = _lesion_loss(objective, logit_B1HW, batch, normal_B, normal)
             # A batch without normal films is all marks, not half of them.
             l3 = torch.where(normal > 0, (l3 + l3_normal) / 2, l3)
-        return l3, _answers(logit_B1HW, batch, marked) | {"l3": l3}
+        return l3, _means(answers, counts) | {"l3": l3}
 
 
 class SegmenterStage(Stage):
@@ -172,9 +173,10 @@ class SegmenterStage(Stage):
 
     def forward(self, batch: Batch) -> StageOutput:
         logit_B1HW = self.network(batch.image_B1HW)
-        (marked,) = sum_over_ranks(batch.marked_B.sum())
+        answers, counts = _answers(logit_B1HW, batch)
+        marked, *counts = sum_over_ranks(batch.marked_B.sum(), *counts)
         l3 = _lesion_loss(self.config.objective, logit_B1HW, batch, batch.marked_B, marked)
-        telemetry = _answers(logit_B1HW, batch, marked) | {"loss": l3, "l3": l3}
+        telemetry = _means(answers, counts) | {"loss": l3, "l3": l3}
         return StageOutput(l3, None, _detached(telemetry))
 
 
@@ -191,17 +193,20 @@ def _lesion_loss(
     )
 
 
-def _answers(logit_B1HW: Tensor, batch: Batch, marked_total: Tensor) -> dict[str, Tensor]:
-    """Mean answer on lesion pixels and on the others of marked images: 0 and 0 is a collapse.
+def _answers(logit_B1HW: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    """Sum of the answers on lesion pixels and on others of marked images; how many these are."""
+    answer_B1HW, lesion_B1HW = torch.sigmoid(logit_B1HW), batch.lesion_B1HW
+    other_B1HW = (1 - lesion_B1HW) * batch.marked_B[:, None, None, None]
+    pixels = [lesion_B1HW, other_B1HW]
+    return [(answer_B1HW * those).sum() for those in pixels], [those.sum() for those in pixels]
 
-    Weighted by this rank's share of the marked images, so that the mean over ranks is theirs.
-    """
-    answer_B1HW, lesion = torch.sigmoid(logit_B1HW), batch.lesion_B1HW
-    other = (1 - lesion) * batch.marked_B[:, None, None, None]
-    share = batch.marked_B.sum() * rank_count() / marked_total.clamp(min=1)
+
+def _means(answers: list[Tensor], pixels: list[Tensor]) -> dict[str, Tensor]:
+    """Mean answer of each kind, 0 and 0 in a collapse; the ranks' mean is that of all pixels."""
+    names = ("lesion_answer", "other_answer")
     return {
-        "lesion_answer": share * (answer_B1HW * lesion).sum() / lesion.sum().clamp(min=1),
-        "other_answer": share * (answer_B1HW * other).sum() / other.sum().clamp(min=1),
+        name: answer * rank_count() / total.clamp(min=1).to(answer.dtype)
+        for name, answer, total in zip(names, answers, pixels, strict=True)
     }
 
 

@@ -5,9 +5,11 @@ Shapes: S steps of an epoch, B the global batch. Rank r of R takes columns [r B/
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from pcamx.catalogue import StageId, trainable
 from pcamx.config import Config
@@ -31,6 +33,7 @@ class Stream(IntEnum):
     STRATUM_ORDER = 7
 
 
+_Turn = TypeVar("_Turn", IntArray, Tensor)
 Classes = Mapping[int, Sequence[int]]
 """Indices of the films of each label."""
 
@@ -106,8 +109,20 @@ def marked_order(
 
 def _spread(count: int, slots: int) -> npt.NDArray[np.bool_]:
     """Which of ``slots`` are taken by ``count``, evenly, so that every rank gets its share."""
-    taken = (2 * np.arange(count) + 1) * slots // (2 * max(count, 1))
-    return np.isin(np.arange(slots), taken)
+    return np.isin(np.arange(slots), column_of(np.arange(count), count, slots))
+
+
+def column_of(turn: _Turn, count: int, slots: int) -> _Turn:
+    """Return the column, of ``slots``, of the marked film number ``turn`` of a batch's ``count``.
+
+    ``turn`` is an array or a tensor of whole numbers below ``count``.
+    """
+    return (2 * turn + 1) * slots // (2 * max(count, 1))
+
+
+def turns_before(column: int, count: int, slots: int) -> int:
+    """Return how many of a batch's ``count`` marked films stand in columns before ``column``."""
+    return -((slots - 2 * column * count) // (2 * slots))
 
 
 def _of_both(

@@ -57,7 +57,7 @@ def _elsewhere(patch_B1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     B, _, H, W = patch_B1HW.shape
     # How many pixels a patch shares with itself at each shift: its circular autocorrelation.
-    power_BHw = torch.fft.rfft2(patch_B1HW[:, 0].float()).abs().square()
+    power_BHw = torch.fft.rfft2(patch_B1HW[:, 0].double()).abs().square()
     shared_BHW = torch.fft.irfft2(power_BHw, s=(H, W))
     free_BN = (shared_BHW < 0.5).flatten(1)
     count_B = free_BN.sum(1)

@@ -92,10 +92,13 @@ def agreement_loss(map_Bhw: Tensor, answer_B1HW: Tensor) -> Tensor:
     size = (map_Bhw.shape[-2], map_Bhw.shape[-1])
     answer_BN = F.adaptive_avg_pool2d(answer_B1HW.detach(), size).flatten(1)
     answer_BN = answer_BN / answer_BN.sum(1, keepdim=True).clamp(min=torch.finfo().tiny)
-    mass_BN = (_standardised(map_Bhw.flatten(1)) / TAU).softmax(1)
-    middle_BN = (mass_BN + answer_BN) / 2
-    apart_BN = sum(torch.xlogy(p, p) - torch.xlogy(p, middle_BN) for p in (mass_BN, answer_BN))
-    return torch.as_tensor(apart_BN).sum(1) / 2
+    log_mass_BN = (_standardised(map_Bhw.flatten(1)) / TAU).log_softmax(1)
+    mass_BN = log_mass_BN.exp()
+    # By logarithms that are never of 0: a spike's other cells have no mass left in float32.
+    log_middle_BN = ((mass_BN + answer_BN) / 2).clamp(min=torch.finfo().tiny).log()
+    of_map_BN = mass_BN * (log_mass_BN - log_middle_BN)
+    of_answer_BN = torch.xlogy(answer_BN, answer_BN) - answer_BN * log_middle_BN
+    return (of_map_BN + of_answer_BN).sum(1) / 2
 
 
 def _standardised(map_BN: Tensor) -> Tensor:
