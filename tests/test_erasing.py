@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pcamx.training.losses import erasing
 from pcamx.training.losses.erasing import erased
 
 
@@ -76,3 +77,11 @@ def test_no_room_elsewhere_is_said() -> None:
     lesion[0, :, 8:, 8:] = 1
     lesion[1, :, 8:12, 8:12] = 1
     assert erased(torch.randn(2, 1, 64, 64), lesion)[2].tolist() == [False, True]
+
+
+def test_a_place_is_clear_on_the_largest_canvas_too() -> None:
+    """A patch of all rows and 2,044 of 4,096 columns: 2,044 to 2,052 columns further it is."""
+    patch = torch.zeros(1, 1, 2048, 4096)
+    patch[..., :2044] = 1
+    _, dx, free = erasing._elsewhere(patch)
+    assert free.all() and 2044 <= dx.item() <= 2052

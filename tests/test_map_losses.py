@@ -122,6 +122,20 @@ def test_agreement_moves_the_map_alone() -> None:
     assert empty.isfinite().all()
 
 
+def test_agreement_of_a_spike_keeps_its_gradient() -> None:
+    """Of 4,096 cells one alone has mass, in float32 exactly."""
+    spike = torch.zeros(1, 64, 64)
+    spike[0, 10, 10] = 50
+    answer = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    grads = []
+    for dtype in (torch.float32, torch.float64):
+        map_Bhw = spike.to(dtype).requires_grad_()
+        loss = agreement_loss(map_Bhw, answer.to(dtype)).sum()
+        grads.append(torch.autograd.grad(loss, map_Bhw)[0].double())
+    assert grads[1].isfinite().all()
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-3, atol=1e-8)
+
+
 def test_reasons_of_a_linear_classifier_by_hand() -> None:
     """sum_c log p_c has the gradient sum_c (w_c - sum_j p_j w_j), which is linear in p."""
     weight_CN = torch.tensor([[1.0, -2.0, 0.5, 0.0], [3.0, 1.0, -1.0, 2.0]], dtype=torch.float64)

@@ -19,7 +19,7 @@ from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import Box, read_markers
 from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
-from pcamx.data.store import Store, read_store
+from pcamx.data.store import Store, fingerprint, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
     add_faithfulness,
@@ -114,6 +114,8 @@ def _measure(
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
         report["stage3_against_segmenter"] = compared
+    if twins is not None:
+        report["data"]["twins"] = fingerprint(twins)
     if parent := run.run.parent():
         report["parent"] = parent
     if run.store is not run.own and run.own.split(run.split):
