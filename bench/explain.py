@@ -15,7 +15,14 @@ from tempfile import TemporaryDirectory
 import torch
 
 from bench.lib import command, record
-from bench.lib.map_calls import OURS, explain_call, map_calls, network
+from bench.lib.map_calls import (
+    OURS,
+    check_maps,
+    decoder_answer,
+    explain_call,
+    map_calls,
+    network,
+)
 from bench.lib.operations.peers import GRAD_CAM, PACKAGES, TORCH_CAM, import_grad_cam
 from bench.lib.record import Row
 from bench.lib.timing import time_calls
@@ -43,8 +50,9 @@ def measure_maps(device: torch.device, canvas: int, batch: int) -> tuple[list[Ro
     generator = torch.Generator().manual_seed(1)
     image_B1HW = torch.randn(batch, 1, canvas, canvas, generator=generator).to(device)
     calls, missing = map_calls(network(device, decoder=False), image_B1HW)
-    calls[DECODER] = explain_call(network(device, decoder=True), image_B1HW)
-    calls[DECODER]()
+    with_decoder = network(device, decoder=True)
+    calls[DECODER] = explain_call(with_decoder, image_B1HW)
+    check_maps(DECODER, calls[DECODER](), decoder_answer(with_decoder, image_B1HW))
     case, timings = f"maps, B {batch}, {canvas} px", time_calls(calls, device)
     rows = [row for name, timing in timings.items() for row in timing.rows(case, name)]
     for name, timing in timings.items():

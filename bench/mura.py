@@ -46,7 +46,8 @@ MURA's, so what is learned here says nothing of MURA.
 prepare, training and evaluate are the commands themselves, start and imports included; first \
 decode fills the cache of both splits, which the training then maps.
 A stage's time is the one in report.json: its epochs with their validation and checkpoints. Its \
-images/s are the training films over that time. three stages is their sum.
+images/s are the places in its batches, marked films included, over that time. three stages is \
+their sum.
 Settings are those of configs/mura.yaml but for the sizes above; marked films a batch: a \
 sixteenth of it. low and high are 95 % bootstrap intervals over patients.
 """

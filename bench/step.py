@@ -16,7 +16,7 @@ import torch._functorch.config
 from torch._inductor import compile_fx, metrics
 
 from bench.lib import command, loops, record
-from bench.lib.loops import Step, Work
+from bench.lib.loops import Films, Step, Work
 from bench.lib.operations.case import Size
 from bench.lib.record import Row
 from bench.lib.rounds import Paces, time_steps
@@ -138,10 +138,15 @@ def measure(
     steps, counted = open_loops(case, work, rivals(work, zero, compiled=compiled), notes)
     paces = time_steps(steps, work.ranks)
     rows = [row for name in steps for row in _speed(case, name, work, paces)]
-    stage = work._replace(ranks=work.ranks._replace(device=torch.device("cpu"), world=1))
-    moved = work.batch * step_bytes(
-        stage.build(work.config()), work.pixels, ELEMENT[work.precision]
+    # Of four films, one of them marked, which is their share in any batch of four or more.
+    few = work._replace(
+        batch=min(work.batch, 4),
+        ranks=work.ranks._replace(device=torch.device("cpu"), world=1, rank=0),
     )
+    counted_bytes = step_bytes(
+        few.build(few.config()), Films(few, "reference").next(), ELEMENT[work.precision]
+    )
+    moved = counted_bytes * work.batch / few.batch
     for name in steps:
         share = moved / (1e6 * copy * paces.timing(name).p50)
         rows.append(Row(case, name, "of the roofline", share, "x", COPY))

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
         raise PcamxError(f"--kinds: {min(unknown)} is not one of {', '.join(KINDS)}")
     log = options.folder / f"trials_{options.seed}.jsonl"
     damage = make(options.folder)
-    done = {line["trial"] for line in _lines(log)}
+    done = {(line["trial"], line["kind"]) for line in _lines(log)}
     end = time.monotonic() + 60 * options.minutes
     if log.is_file() and not log.read_bytes().endswith(b"\n"):  # cut off by a kill
         with log.open("a", encoding="utf-8") as file:
@@ -71,12 +71,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _trials(
-    damage: Damage, seed: int, count: int, kinds: Sequence[str], done: set[int]
+    damage: Damage, seed: int, count: int, kinds: Sequence[str], done: set[tuple[int, str]]
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Every trial that is left, and what came of it; those of files go to a worker together."""
     waiting: list[tuple[int, str]] = []
-    for trial in (t for t in range(count) if t not in done):
+    for trial in range(count):
         kind = kind_of(trial, kinds)
+        if (trial, kind) in done:
+            continue
         if kind in RUNS:
             yield trial, kind, RUNS[kind](damage.folder, f"{seed} {trial}")
             continue

@@ -75,11 +75,13 @@ figure = lambda value: {"value": value, "low": value, "high": value, "n": len(fi
 at = lambda mean: {"pointing": figure(mean), "miou": figure(mean / 2), "threshold": 0.5}
 part = {"classification": {"auroc": figure(0.75)}, "device": "a machine", "ranks": 1,
         "localization": {"positive_cam": at(mean), **({"decoder": at(mean)} if rival else {})}}
+data = {}
 if "--twins" in sys.argv:
     part["basis"] = {"lesion_effect": figure(mean), "lesion_flips": figure(mean)}
+    data["twins"] = sys.argv[sys.argv.index("--twins") + 1]
 baselines = {"segmenter": {"localization": {"decoder": at(0.25)}}} if rival else {}
 report = {"format": 1, "commit": "0123abc", "stages": {n: part for n in stages},
-          "baselines": baselines, "data": {}, "config": {}}
+          "baselines": baselines, "data": data, "config": {}}
 (run / "report.json").write_text(json.dumps(report))
 """
 

@@ -215,6 +215,7 @@ def test_runs_are_measured_on_the_twins_of_the_grid(
         read_grid(write(grid.parent, tree))
     (grid.parent / "twins").mkdir()
     write(grid.parent, tree)
+    monkeypatch.setattr("bench.ablation.runs.fingerprint", str)  # of a folder, which holds nothing
     # Only measured anew: what was measured without twins is not finished.
     assert not any(map(finished, runs(grid)))
     assert main(monkeypatch, grid, out) == 0
@@ -227,6 +228,10 @@ def test_runs_are_measured_on_the_twins_of_the_grid(
     plain = text.replace("**", "")  # what is clear depends on how many are compared
     row = next(line for line in plain.splitlines() if "schedule, stage 2 | +" in line)
     assert row.count("+0.667 [") == 2  # flips as pointing
+    (grid.parent / "others").mkdir()
+    tree["twins"] = str(grid.parent / "others")
+    write(grid.parent, tree)
+    assert not any(map(finished, runs(grid)))  # measured, on other twins
 
 
 def test_a_cell_may_train_the_segmenter_too(

@@ -35,6 +35,13 @@ def test_a_wrong_map_gets_no_figure() -> None:
         map_calls.check_maps("wrong", truth.flip(2), truth)
 
 
+def test_the_decoders_answer_is_held_against_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = map_calls.decoder_answer
+    monkeypatch.setattr(bench, "decoder_answer", lambda *given: 1 - answer(*given))
+    with pytest.raises(PcamxError, match="with the decoder: its maps are"):
+        bench.measure_maps(CPU, 32, 2)
+
+
 def test_folder(phantoms: Path, tmp_path: Path) -> None:
     films = phantoms / "MURA-v1.1" / "valid"
     rows = bench.measure_folder(films, CPU, 32, tmp_path)

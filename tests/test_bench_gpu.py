@@ -12,6 +12,7 @@ from bench.gpu import __main__ as gpu
 from bench.gpu import jobs, pack, work
 from bench.gpu.jobs import Job
 from bench.gpu.page import page
+from bench.gpu.profile import on_device
 from pcamx.errors import PcamxError
 
 
@@ -52,8 +53,20 @@ def test_it_goes_on_after_a_failure_and_repeats_only_that(
         printed = capsys.readouterr().out
         assert said in printed and "B-bad: FAILED" in printed and "C-other" not in printed
     assert "| C-other | not run |" in (tmp_path / "out/record.md").read_text()
-    # Another command under the same name is another job.
+    # Another command under the same name is another job, and so is another commit.
     assert work.done(job("A-good", "print(2)"), tmp_path / "out") is None
+    assert work.done(GOOD, tmp_path / "out") is not None
+    monkeypatch.setattr(work.provenance, "commit", lambda: "0123abc")
+    assert work.done(GOOD, tmp_path / "out") is None
+
+
+def test_a_kernel_is_not_counted_with_the_operator_that_launched_it() -> None:
+    kinds = [("CPU", False), ("CUDA", False), ("CUDA", True)]
+    events = [
+        Namespace(device_type=Namespace(name=name), is_user_annotation=annotation)
+        for name, annotation in kinds
+    ]
+    assert [on_device(event) for event in events] == [False, True, False]
 
 
 @pytest.mark.parametrize("made", [jobs.on_gpu, jobs.on_cpu])

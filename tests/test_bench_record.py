@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Record:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bench/loader.py", "--json", "a b.json"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = record.begin("loader", CPU, {"nothing": "no-such-distribution"})
     found.rows.extend(Timing(2.0, 1.5, 12345.6).rows("b 1", "ours"))
     found.rows.append(Row("b 1", "ours", "speed", 2.5, "x", "eager"))
@@ -188,3 +189,18 @@ def test_benches_start_without_what_a_bare_gpu_machine_lacks() -> None:
     code = f"import sys\nfor m in {lacking}: sys.modules[m] = None\nimport bench.kernels"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_says_how_many_ranks_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.step", "--sizes", "2@32"])
+    for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert command.command_line("step") == "python -m bench.step --sizes 2@32"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    expected = "OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m bench.step --sizes 2@32"
+    assert command.command_line("step") == expected
+
+
+def test_numbers_have_no_bare_point() -> None:
+    assert [record.number(value) for value in (99.97, 9.996, 99.5)] == ["100", "10.0", "99.5"]

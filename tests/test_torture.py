@@ -43,6 +43,9 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert made == list(range(62))
     torture.run(options)
     assert made == list(range(62))
+    options.kinds = "flip"  # the trials that were of the other kind are still to be done so
+    torture.run(options)
+    assert made[62:] == [t for t in range(62) if torture.kind_of(t, ["flip", "fuzz"]) == "fuzz"]
 
 
 def test_fuzzed_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from bench.ablation.grid import Job, starts_missing
 from bench.lib.command import free_port
 from pcamx import config as configs
-from pcamx.catalogue import StageId, measures, trainable
+from pcamx.catalogue import StageId, trainable
+from pcamx.data.store import fingerprint
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.progress import Say
@@ -34,7 +35,7 @@ _WAIT = 2.0  # seconds between two looks at runs in work elsewhere
 
 
 def finished(job: Job) -> bool:
-    """Tell whether everything is trained and report.json measures it, on twins where asked."""
+    """Tell whether everything is trained and report.json measures it, on the twins asked for."""
     trained = all(_weights(job, stage).is_file() for stage in job.cell.train)
     run = RunFolder(job.folder)
     try:
@@ -42,10 +43,7 @@ def finished(job: Job) -> bool:
     except PcamxError:
         return False
     measured = {*report["stages"], *report["baselines"]}
-    of_twins = {measure.key for measure in measures("basis") if measure.films == "twins"}
-    twins = job.twins is None or all(
-        not of_twins.isdisjoint(stage.get("basis", {})) for stage in report["stages"].values()
-    )
+    twins = job.twins is None or report["data"].get("twins") == fingerprint(job.twins)
     return (
         trained and twins and run.films_file.is_file() and measured >= set(map(str, job.cell.train))
     )

@@ -6,6 +6,7 @@ Beside the tables it leaves the trace, which chrome://tracing and Perfetto show.
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
@@ -31,7 +32,8 @@ def measure(work: Work, trace: Path) -> list[Row]:
     found.export_chrome_trace(str(trace))
     case = f"{trainable(work.stage).title}, B {work.batch}, {work.pixels} px, {work.precision}"
     clock = "self_device_time_total" if gpu else "self_cpu_time_total"
-    ranked = sorted(found.key_averages(), key=lambda e: float(getattr(e, clock)), reverse=True)
+    events = [e for e in found.key_averages() if not gpu or on_device(e)]
+    ranked = sorted(events, key=lambda e: float(getattr(e, clock)), reverse=True)
     total = sum(float(getattr(e, clock)) for e in ranked)
     rows = []
     for event in ranked[:SHOWN]:
@@ -41,6 +43,11 @@ def measure(work: Work, trace: Path) -> list[Row]:
             rows.append(Row(case, event.key, "calls", event.count / STEPS, ""))
             rows.append(Row(case, event.key, "share", 100 * spent / total, "%"))
     return rows
+
+
+def on_device(event: Any) -> bool:
+    """Tell whether an event is a GPU's own: the operator that launched it has its time as well."""
+    return event.device_type.name != "CPU" and not getattr(event, "is_user_annotation", False)
 
 
 def run(options: argparse.Namespace) -> None:

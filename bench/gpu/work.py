@@ -33,9 +33,9 @@ class Result:
 
 
 def done(job: Job, out: Path) -> Result | None:
-    """Return what an earlier call left of the job, if it passed with this very command."""
-    found = read(job.name, out)
-    return found if found and found.passed and found.command == job.command else None
+    """Return what an earlier call left of the job, if it passed with this very command and code."""
+    found, this = read(job.name, out), (job.command, provenance.commit())
+    return found if found and found.passed and (found.command, found.commit) == this else None
 
 
 def read(name: str, out: Path) -> Result | None:

@@ -1,6 +1,7 @@
 """What the command lines of all benches share: where results go, and how a mistake is told."""
 
 import argparse
+import os
 import shlex
 import socket
 import sys
@@ -28,8 +29,14 @@ def parser(bench: str, text: str, example: str) -> argparse.ArgumentParser:
 
 
 def command_line(bench: str) -> str:
-    """Return the command as the user gave it, without the interpreter's path."""
-    return shlex.join(["python", "-m", f"bench.{bench}", *sys.argv[1:]])
+    """Return the command as the user gave it, without the interpreter's path.
+
+    With the threads that were asked for, and with torchrun where there are several ranks.
+    """
+    threads, ranks = os.environ.get("OMP_NUM_THREADS"), int(os.environ.get("WORLD_SIZE", 1))
+    start = ["torchrun", "--nproc_per_node", str(ranks)] if ranks > 1 else ["python"]
+    words = shlex.join([*start, "-m", f"bench.{bench}", *sys.argv[1:]])
+    return f"OMP_NUM_THREADS={threads} {words}" if threads else words
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,6 +20,7 @@ from pcamx import engine, ops
 from pcamx.catalogue import classifiers, trainable
 from pcamx.config import Augment, Config
 from pcamx.data.feed.augment import Warp, draw
+from pcamx.data.feed.order import column_of
 from pcamx.engine.build import one_cycle, parameter_groups
 from pcamx.engine.ranks import import_deepspeed
 from pcamx.model.encoder import Encoder
@@ -54,7 +56,7 @@ class Work(NamedTuple):
             data=configs.Data(store="bench", canvas=self.pixels),
             stages={entry.section: stage for entry in classifiers()},
             runtime=configs.Runtime(**chosen),
-            objective=configs.Objective(marked_per_batch=1),
+            objective=configs.Objective(marked_per_batch=max(1, size // 4)),
         )
 
     def build(self, config: Config) -> ClassifierStage:
@@ -67,7 +69,7 @@ class Work(NamedTuple):
 
 
 class Films:
-    """Endless batches out of noise on the device, every fourth film marked in stage 3."""
+    """Endless batches out of noise on the device, a fourth of the films marked in stage 3."""
 
     def __init__(self, work: Work, impl: Impl) -> None:
         B, side, device = work.batch, work.pixels, work.ranks.device
@@ -78,7 +80,10 @@ class Films:
         self.canvas_N1HW, self.lesion_N1HW = grey.to(device), lesion.byte().to(device)
         self.row_SB = torch.randint(2 * B, (TURNS, B), generator=generator).to(device)
         self.label_B = (torch.arange(B) % 2).to(device)
-        self.marked_B = (torch.arange(B) % 4 == 1).to(device)
+        slots, before = B * work.ranks.world, B * work.ranks.rank
+        marked = max(1, slots // 4)
+        column_M = column_of(np.arange(marked), marked, slots) - before
+        self.marked_B = torch.from_numpy(np.isin(np.arange(B), column_M)).to(device)
         self.warps = [Warp(*_warp(B, step)).on(device) for step in range(TURNS)]
         self.impl, self.lesions, self.step = impl, trainable(work.stage).learns_marks, 0
 

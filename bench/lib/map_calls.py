@@ -101,6 +101,15 @@ def map_calls(net: Network, image_B1HW: Tensor) -> tuple[dict[str, Call], dict[s
     return calls, missing
 
 
+def decoder_answer(net: Network, image_B1HW: Tensor) -> Tensor:
+    """Return the decoder's probability of each pixel by its own forward: [B, H, W]."""
+    assert net.decoder is not None
+    with torch.no_grad():
+        height, width = image_B1HW.shape[-2:]
+        logit_B1HW: Tensor = net.decoder(net.encoder(image_B1HW), (height, width))
+    return logit_B1HW.sigmoid()[:, 0]
+
+
 def upsampled(map_Bhw: Tensor, size: Iterable[int]) -> Tensor:
     """Upsample to the images' size, as `pcamx.model.maps` does."""
     shape = tuple(size)

@@ -134,7 +134,7 @@ def number(value: float) -> str:
     """Return three significant digits, all of whole numbers; 12,345, 1.23, 0.00123, 1.2e-07."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:#.3g}"
+    return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:#.3g}".removesuffix(".")
 
 
 def _table(case: str, rows: Sequence[Row]) -> str:

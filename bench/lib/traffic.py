@@ -12,7 +12,6 @@ are one pass forward and two passes backward. Elements by call, x the input and 
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pcamx.model.encoder import Residual
@@ -20,8 +19,8 @@ from pcamx.training.stages import Stage
 from pcamx.types import Batch
 
 
-def step_bytes(stage: Stage, pixels: int, size: int) -> int:
-    """Count bytes of one film's step at ``size`` bytes an element, all passes and the decoder
+def step_bytes(stage: Stage, batch: Batch, size: int) -> int:
+    """Count bytes of the step of a batch at ``size`` bytes an element, all passes and the decoder
     included.
 
     Weights, the head, the mask and the films themselves are left out: under 5 %.
@@ -38,9 +37,7 @@ def step_bytes(stage: Stage, pixels: int, size: int) -> int:
         for module in stage.modules()
         if isinstance(module, kinds)
     ]
-    image = torch.zeros(1, 1, pixels, pixels)
-    one = torch.ones(1, dtype=torch.int64)
-    stage(Batch(image, one, torch.zeros_like(image), one.bool()))
+    stage(batch)
     for hook in hooks:
         hook.remove()
     return count * size
