@@ -1,7 +1,8 @@
 """Losses on the classifier's own map: where on a marked film the decision may come from.
 
 The map d = sum_k (w_1k - w_0k) h_k is what each cell adds to the decision, abnormal against normal;
-its mean over the cells and the biases are the film's log-odds. It is taken at its own stride.
+its mean over the cells and the biases are the film's log-odds where pooling is the mean. It is
+taken at its own stride.
 
 Shapes: B batch, C classes, h w the map, H W the image, N cells.
 """
