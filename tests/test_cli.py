@@ -285,12 +285,14 @@ def test_second_run_in_the_same_folder(check: Any, tmp_path: Path) -> None:
     check([1], resume=True)
 
 
-def test_another_config_in_the_same_folder(check: Any, tmp_path: Path, write_config: Any) -> None:
+def test_another_config_in_the_same_folder(
+    check: Any, tmp_path: Path, write_config: Any, store_folder: Path
+) -> None:
     (tmp_path / "run/stage1").mkdir(parents=True)
     shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
     with pytest.raises(PcamxError, match=r"another config \(runtime.batch_size: 4 here, 8 there"):
         check([1], {"runtime.batch_size": 4, "objective.marked_per_batch": 2}, resume=True)
-    check([1], {"run.folder": "./run"}, resume=True)
+    check([1], {"run.folder": "./run", "data.store": f"{store_folder}/."}, resume=True)
     (tmp_path / "run").rename(tmp_path / "moved")
     check([1], {"run.folder": "moved"}, resume=True)
     (tmp_path / "moved").rename(tmp_path / "run")

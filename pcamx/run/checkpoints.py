@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,14 @@ def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
     return state
 
 
-def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
+def latest(
+    folder: Path, config: str, earlier: Collection[str] = ()
+) -> tuple[str, Progress, int] | None:
     """Return tag, progress and number of ranks of the newest whole checkpoint, None without one.
 
     Raises PcamxError where a file of it is missing or has changed since it was written, and where
-    it is of another stage, run or ``config`` (as for `save`).
+    it is of another stage, run or ``config`` (as for `save`; ``earlier``: what an earlier pcamx may
+    have had for it).
     """
     root = folder / "checkpoints"
     if not (root / "latest").is_file():
@@ -117,6 +121,8 @@ def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
         world, files, found = facts.pop("world"), facts.pop("files"), _digests(root / tag)
         bad = [name for name in files if files[name] != found.get(name)]
         why = f"{bad[0]} is {'damaged' if bad[0] in found else 'missing'}" if bad else ""
+        if facts.get("config") in earlier:
+            facts["config"] = config
         for key, ours in _origin(folder, config).items():
             # Not in those of an earlier pcamx; nor is the run known where its origin.json is gone.
             if facts.pop(key, ours) != ours is not None:
