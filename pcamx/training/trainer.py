@@ -49,8 +49,14 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
     """
     store = read_films(_store_of(config), config.model)
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
-    with joined(Path(config.run.folder), config.runtime.timeout) as (ranks, watch):
-        _train(config, store, stages, ranks, watch, resume=resume)
+    run = RunFolder(Path(config.run.folder))
+    try:
+        with joined(run.path, config.runtime.timeout) as (ranks, watch):
+            _train(config, store, stages, ranks, watch, resume=resume)
+    except KeyboardInterrupt:
+        if set(stages).isdisjoint(run.begun()):
+            raise  # there is nothing to go on with
+        raise Interrupted("stopped") from None
 
 
 def _store_of(config: Config) -> Path:
@@ -75,15 +81,7 @@ def _train(
                     display.note(f"{trainable(stage).title} is finished")
                     continue
                 watch.doing(f"making {trainable(stage).title} ready", long=True)
-                try:
-                    run = StageRun(
-                        config, stage, decoded, ranks, display, stop, watch, resume=resume
-                    )
-                except KeyboardInterrupt:
-                    if stage == stages[0] and not resume:
-                        raise
-                    where = f"while {trainable(stage).title} was made ready"
-                    raise Interrupted(f"stopped {where}") from None
+                run = StageRun(config, stage, decoded, ranks, display, stop, watch, resume=resume)
                 run.fit()
     except RuntimeError as error:
         if engine.lost_rank(error):
