@@ -249,7 +249,7 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
                 old.rename(folder)
             raise
     except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             may_replace(folder)
         # The draft, which is gone, is nothing that anybody knows.
         what = str(error.filename or folder).replace(str(draft), str(folder))

@@ -145,14 +145,14 @@ def test_ctrl_c_that_a_library_swallows(
 ) -> None:
     def swallow(*_: object, **__: object) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         except KeyboardInterrupt:
             raise ValueError("drawing failed") from None
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("pcamx.evaluation.evaluate.evaluate", swallow)
     assert pcamx("evaluate", tmp_path) == (130, "pcamx: stopped; nothing was written\n")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_name_of_two_lines_is_said_in_one(pcamx: Any, tmp_path: Path) -> None:

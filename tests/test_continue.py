@@ -327,6 +327,21 @@ def test_a_stop_while_it_is_measured_says_how_to_go_on(
     )
 
 
+def test_a_stop_before_the_training_leaves_nothing(
+    parent: Path, store: Store, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(continue_run, "_print", stop)
+    monkeypatch.setattr("pcamx.compare.measured.read_run", lambda *_: None)
+    marks, out = mark(tmp_path / "m", chosen(store, parent)[1][0]), tmp_path / "two"
+    words = ["continue", str(parent), "--marks", str(marks), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["pcamx", *words])
+    assert cli.main() == 130 and not out.exists()
+    assert capsys.readouterr().err.endswith("pcamx: stopped; nothing was written\n")
+
+
 def test_a_stop_while_the_training_is_being_started(
     parent: Path, store: Store, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the command; 0, or 130 after Ctrl-C or SIGTERM.
+    """Run the command; 0, 130 after Ctrl-C or SIGTERM, or 141 where nobody reads what it says.
 
     With one line 2 for a mistake, and 1 where what was checked is not what it should be.
     """
