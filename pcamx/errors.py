@@ -32,6 +32,19 @@ TRAIN = {
 """Packages of `pcamx[train]` by the module that they bring."""
 
 
+def mendable(error: Exception) -> PcamxError | None:
+    """Say in one line what a user can mend of an error; None for a fault of pcamx."""
+    if isinstance(error, PcamxError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return missing_package(error)
+    if isinstance(error, OSError):
+        # Of any file or folder: a name too long, one that may not be read or listed.
+        where = "" if error.filename is None else f"{error.filename}: "
+        return PcamxError(f"{where}{error.strerror or error}")
+    return None
+
+
 def missing_package(error: ModuleNotFoundError) -> PcamxError | None:
     """Say what to install, where a package of `pcamx[train]` is missing; None for any other."""
     package = TRAIN.get((error.name or "").partition(".")[0])

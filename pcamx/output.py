@@ -46,13 +46,17 @@ def replacing_files(folder: Path) -> Iterator[Path]:
     """
     draft = _beside(folder / "files", "draft")
     _clear_up(folder / "files")
-    make_folder(draft)
     try:
+        draft.mkdir(parents=True, exist_ok=True)
         yield draft
         for path in sorted(draft.iterdir()):
             os.replace(path, folder / path.name)
-    except OSError as error:
-        raise PcamxError(f"cannot write {error.filename or folder}: {refusal(error)}") from None
+    except (OSError, PcamxError) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"cannot write {error.filename or folder}: {refusal(error)}"
+        # The draft, which is gone, is nothing that anybody knows.
+        raise PcamxError(said.replace(str(draft), str(folder))) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -225,7 +229,7 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
 
     If the block fails, or the disk does, ``folder`` stays as it was; an OSError becomes a
     PcamxError. What a killed process left beside ``folder`` is removed. ``may_replace`` raises
-    PcamxError if ``folder`` holds anything that may not go.
+    PcamxError if ``folder`` holds anything that may not go; it is asked before and after the block.
     """
     folder = folder.resolve()
     _clear_up(folder)
@@ -235,7 +239,9 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
         draft.mkdir(parents=True)
         yield draft
         try:
-            if folder.exists():
+            holds_something = folder.exists() and any(folder.iterdir())
+            may_replace(folder)  # another process may have filled it meanwhile
+            if holds_something:
                 os.replace(folder, old)
             os.replace(draft, folder)
         except BaseException:  # Ctrl-C too
@@ -243,6 +249,8 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
                 old.rename(folder)
             raise
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            may_replace(folder)
         # The draft, which is gone, is nothing that anybody knows.
         what = str(error.filename or folder).replace(str(draft), str(folder))
         reason = error.strerror or str(error)

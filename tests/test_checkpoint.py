@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from pcamx import config as configs
+from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
 from pcamx.output import SEAL, sealed, unsealed, write_text
@@ -285,6 +286,60 @@ def test_checkpoint_of_another_stage_run_or_config(saved: Path) -> None:
     origin.write_text(json.dumps(facts | {"self_sha256": "0"}))
     with pytest.raises(PcamxError, match="origin.json: damaged"):
         latest(saved)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_checkpoint_of_a_run_whose_store_has_moved(saved: Path, earlier: bool) -> None:
+    config, stage = configs.load(saved.parent / "config.yaml"), int(saved.name[-1])
+    path = saved / "checkpoints" / TAG / "progress.json"
+    if earlier:  # to which the store's name was a setting
+        digest = preflight.binding_digest(config, stage, store=config.data.store)
+        facts = unsealed(json.loads(path.read_text())) | {"config": digest}
+        path.write_text(json.dumps(sealed(facts)))
+    moved = {"data.store": "elsewhere", "run.folder": str(saved.parent)}
+    assert preflight.last_checkpoint(configs.changed(config, moved), stage)
+    other = configs.changed(config, moved | {"runtime.weight_decay": 0.02})
+    with pytest.raises(PcamxError, match="it is of another config"):
+        preflight.last_checkpoint(other, stage)
+
+
+def test_the_digest_of_an_earlier_pcamx() -> None:
+    """As commit 1aa60e5 computed it."""
+    config = configs.Config(
+        run=configs.Run(folder="run"),
+        data=configs.Data(store="store"),
+        stages={f"stage{n}": configs.Stage(epochs=1) for n in (1, 2, 3)},
+        runtime=configs.Runtime(batch_size=8),
+    )
+    before = "eea99b9c772306163d665074b69a9af04562142036d646f945d51b0ce1d2e542"
+    assert preflight.binding_digest(config, 1, store="store") == before
+    assert preflight.binding_digest(config, 1) != before
+
+
+def test_an_old_checkpoint_that_cannot_go_costs_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        module = torch.nn.BatchNorm2d(1)
+
+        def save_checkpoint(self, root: str, tag: str, save_latest: bool) -> None:
+            Path(root, tag).mkdir(parents=True)
+
+    real = shutil.rmtree
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if path.name != "step00000001":
+            real(path, ignore_errors=ignore_errors)
+        elif not ignore_errors:
+            raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(checkpoints.dist, "barrier", lambda: None)
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", rmtree)
+    folder = tmp_path / "stage1"
+    for done in (1, 2, 3):
+        progress = Progress(done=done)
+        checkpoints.save(Engine(), folder, progress, Ranks(0, 1, torch.device("cpu")), "")
+    assert checkpoints.latest(folder, "") == ("step00000003", progress, 1)
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_try(tmp_path: Path) -> None:

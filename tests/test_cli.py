@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,42 @@ def test_ctrl_c(pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     code, text = pcamx("evaluate", tmp_path)
     assert code == 130
     assert "Traceback" not in text and text.startswith("pcamx: stopped")
+
+
+def test_ctrl_c_that_a_library_swallows(
+    pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallow(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("drawing failed") from None
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pcamx.evaluation.evaluate.evaluate", swallow)
+    assert pcamx("evaluate", tmp_path) == (130, "pcamx: stopped; nothing was written\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_name_of_two_lines_is_said_in_one(pcamx: Any, tmp_path: Path) -> None:
+    code, text = pcamx("evaluate", tmp_path / "a\nb")
+    assert code == 2 and text.count("\n") == 1 and "a?b: not a run's folder" in text
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "said"),
+    [
+        (">(true); wait $!", 141, ""),  # a pipe that nobody reads
+        ("/dev/full", 2, "pcamx: error: No space left on device\n"),
+    ],
+)
+def test_an_output_that_takes_nothing(tmp_path: Path, out: str, code: int, said: str) -> None:
+    script = f"exec 3> {out}; {sys.executable} -m pcamx init --copy demo >&3"
+    path = str(processes.PROJECT)
+    ended = processes.command(
+        "bash", "-c", script, cwd=tmp_path, PYTHONPATH=path, PYTHONUNBUFFERED=""
+    )
+    assert (ended.code, ended.text) == (code, said)
 
 
 # launch/train.py, as a process: what a person sees
@@ -285,12 +322,14 @@ def test_second_run_in_the_same_folder(check: Any, tmp_path: Path) -> None:
     check([1], resume=True)
 
 
-def test_another_config_in_the_same_folder(check: Any, tmp_path: Path, write_config: Any) -> None:
+def test_another_config_in_the_same_folder(
+    check: Any, tmp_path: Path, write_config: Any, store_folder: Path
+) -> None:
     (tmp_path / "run/stage1").mkdir(parents=True)
     shutil.copy(write_config(tmp_path), tmp_path / "run/config.yaml")
     with pytest.raises(PcamxError, match=r"another config \(runtime.batch_size: 4 here, 8 there"):
         check([1], {"runtime.batch_size": 4, "objective.marked_per_batch": 2}, resume=True)
-    check([1], {"run.folder": "./run"}, resume=True)
+    check([1], {"run.folder": "./run", "data.store": f"{store_folder}/."}, resume=True)
     (tmp_path / "run").rename(tmp_path / "moved")
     check([1], {"run.folder": "moved"}, resume=True)
     (tmp_path / "moved").rename(tmp_path / "run")

@@ -63,6 +63,11 @@ MISTAKES = [  # what is put in for what, and what the message must hold
     ("lr: 2,", f"lr: {10**400},", "stages.stage2.lr: too large"),
     ("lr: 2,", "backbone_lr: 2,", "stages.stage2.backbone_lr: 2.0 is outside [0, 1]"),
     ("lr: 2,", "backbone_lr: 0.5,", "stages.stage2.backbone_lr: only a timm backbone has it"),
+    ("epochs: 3", "epochs: 010", "stages.stage1.epochs: '010' is not a whole number"),
+    ("epochs: 3", "epochs: 1:30", "stages.stage1.epochs: '1:30' is not a whole number"),
+    ("epochs: 3", "epochs: 0x10", "stages.stage1.epochs: '0x10' is not a whole number"),
+    ("epochs: 3", "epochs: 1_0", "stages.stage1.epochs: '1_0' is not a whole number"),
+    ("lr: 2,", "lr: 1:30.5,", "stages.stage2.lr: '1:30.5' is not a number"),
     ("epochs: 3", "epochs: 0", "stages.stage1.epochs: 0 is outside [1, 1e+06]"),
     ("epochs: 3", "epochs: 3.0", "stages.stage1.epochs: 3.0 is not a whole number"),
     ("epochs: 3", "epochs: true", "stages.stage1.epochs: True is not a whole number"),
@@ -79,6 +84,10 @@ MISTAKES = [  # what is put in for what, and what the message must hold
     ("runtime:", "runtimes:", "unknown key runtimes;", "did you mean runtime?"),
     ("runtime:", "zzz:", "unknown key zzz;", "known: run, data, stages, runtime"),
     ("  folder: runs/test", "  seed: -1\n  folder: r", "run.seed: -1 is outside"),
+    ("  folder: runs/test", '  folder: "a\\0b"', "run.folder: 'a\\x00b' is no path in UTF-8"),
+    ("  folder: runs/test", '  folder: "\\uD800"', "run.folder: '\\ud800' is no path in UTF-8"),
+    ("store: stores/test", 'store: "~a\\0b"', "data.store: '~a\\x00b' is no path in UTF-8"),
+    ("init_from: stage1", 'init_from: "a\\0"', "stages.stage2.init_from: 'a\\x00' is no path"),
     ("  folder: runs/test", "  folder: 7", "run.folder: 7 is not text"),
     ("run:\n  folder: runs/test", "", "missing key run"),
 ]
@@ -117,6 +126,7 @@ ADDED = [  # a line at the end
     ("model: 2024-13-45", "not valid YAML", "month"),  # PyYAML raises a bare ValueError
     ("model: " + 2000 * "[", "not valid YAML"),
     ("model: \x01", "not valid YAML"),
+    ("model: {<<: {encoder: basic}}", "line 12: << (merging) is not read; write the keys out"),
 ]
 
 
@@ -226,15 +236,23 @@ def test_compile_as_yaml_and_earlier_versions_have_it(
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 1e-3), ("2E+1", 20.0), ("1.5e2", 150.0), (".5e-1", 0.05), ("5.e-1", 0.5)],
+    [("1e-3", 1e-3), ("2E+1", 20.0), ("1.5e2", 150.0), (".5e-1", 0.05), ("5.e-1", 0.5)]
+    + [("+.5", 0.5), ("010.5", 10.5), ("7.", 7.0)],
 )
 def test_a_number_with_an_exponent_is_a_number(tmp_path: Path, text: str, value: float) -> None:
     assert load(written(tmp_path, GOOD.replace("lr: 2,", f"lr: {text},"))).stage(2).lr == value
 
 
 def test_a_folder_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
-    config = changed(load(written(tmp_path, GOOD)), {"run.folder": "1e5"})
-    assert load(written(tmp_path, dump(config))).run.folder == "1e5"
+    for folder in ("1e5", "-.5", "010", "1:30", "0x1", "+7", "1_0"):
+        config = changed(load(written(tmp_path, GOOD)), {"run.folder": folder})
+        assert load(written(tmp_path, dump(config))).run.folder == folder
+
+
+def test_a_key_of_a_section_that_is_not_there(tmp_path: Path) -> None:
+    config = load(written(tmp_path, GOOD))
+    with pytest.raises(ConfigError, match=r"no segmenter .*: 'stages\.segmenter={epochs: 2}'$"):
+        changed(config, {"stages.segmenter.epochs": 2})
 
 
 def test_settings_are_yaml() -> None:

@@ -23,7 +23,9 @@ from pcamx.data.feed.order import choose_marked
 from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.run.folder import RunFolder
+from pcamx.training import preflight
 from pcamx.training.continued import begin
+from pcamx.training.trainer import _store_of
 
 Files = dict[str, tuple[int, bytes]]
 
@@ -123,6 +125,28 @@ def test_it_names_its_parent_for_good(parent: Path, store: Store, tmp_path: Path
     run.check_store(run.store)
 
 
+def test_it_is_whole_or_not_there(
+    parent: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = mark(tmp_path / "m", chosen(store, parent)[1][0])
+    real = RunFolder.write_origin
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "write_origin", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        begin(parent, tmp_path / "two", [marks])
+    assert not (tmp_path / "two").exists()
+    monkeypatch.setattr(RunFolder, "write_origin", real)
+    run = begin(parent, tmp_path / "two", [marks]).run
+    facts = json.loads((run.path / "origin.json").read_text())
+    assert facts["store"] == str(tmp_path / "two/store") and facts["store_from_run"] == "store"
+    moved = RunFolder(run.path.rename(tmp_path / "three"))
+    config = configs.changed(moved.read_config(), {"run.folder": str(moved.path)})
+    preflight.check(config, read_store(_store_of(config)), [3], world=1, resume=False)
+
+
 def test_a_run_without_stage_3_goes_on_from_its_last(
     tmp_path: Path, write_config: Any, store: Store
 ) -> None:
@@ -183,6 +207,10 @@ def a_key_of_its_own(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     return ["--set", "data.marked=5"]
 
 
+def a_section_of_its_own(parent: Path, store: Store, tmp_path: Path) -> list[str]:
+    return ["--set", "data={store: elsewhere}"]
+
+
 def a_misspelt_key(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     return ["--set", "stages.stage3.epoch=5"]
 
@@ -201,6 +229,7 @@ def a_misspelt_key(parent: Path, store: Store, tmp_path: Path) -> list[str]:
         (no_run, "one: not a run's folder, config.yaml is not there"),
         (nothing_finished, "none of stages 1, 2, 3 is finished"),
         (a_key_of_its_own, "--set data.marked: pcamx continue decides it; leave it out"),
+        (a_section_of_its_own, "--set data: pcamx continue decides data.store in it; set other"),
         (a_misspelt_key, "--set unknown key stages.stage3.epoch; did you mean stages.stage3.epo"),
     ],
 )
@@ -296,6 +325,21 @@ def test_a_stop_while_it_is_measured_says_how_to_go_on(
     assert (
         f"pcamx evaluate {run}, then pcamx compare {parent} {run} --out" in capsys.readouterr().err
     )
+
+
+def test_a_stop_before_the_training_leaves_nothing(
+    parent: Path, store: Store, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(continue_run, "_print", stop)
+    monkeypatch.setattr("pcamx.compare.measured.read_run", lambda *_: None)
+    marks, out = mark(tmp_path / "m", chosen(store, parent)[1][0]), tmp_path / "two"
+    words = ["continue", str(parent), "--marks", str(marks), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["pcamx", *words])
+    assert cli.main() == 130 and not out.exists()
+    assert capsys.readouterr().err.endswith("pcamx: stopped; nothing was written\n")
 
 
 def test_a_stop_while_the_training_is_being_started(

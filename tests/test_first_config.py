@@ -137,6 +137,42 @@ def test_a_store(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyP
     assert 1 <= config.data.marked <= 32
 
 
+@pytest.mark.parametrize("name", ["a\x7fb", "a\x85b", "a\u2028b", "Zürich", "a'\"\\ b"])
+def test_a_store_of_an_odd_name(
+    tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).symlink_to(store_folder)
+    out = tmp_path / "first.yaml"
+    assert init(monkeypatch, str(tmp_path / name), "--out", str(out)) == 0
+    assert load(out).data.store == str(tmp_path / name)
+    assert ("Zürich" in name) == ("Zürich" in out.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\udcff", "is no path in UTF-8; rename"), ("~root", "rename it")]
+)
+def test_a_store_that_no_config_can_name(
+    tmp_path: Path, store_folder: Path, monkeypatch: Any, capsys: Any, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(store_folder)
+    assert init(monkeypatch, name, "--out", "first.yaml") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and said in err and "Traceback" not in err
+    assert not Path("first.yaml").exists()
+
+
+def test_a_set_without_validation_films(
+    films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{i}.png,{i % 2},train" for i in range(30)]
+    (films / "hands.csv").write_text("\n".join(["path,label,split", *rows]))
+    assert init(monkeypatch, "hands.csv") == 2
+    assert capsys.readouterr().err == (
+        "pcamx: error: hands.csv: no film is in the valid split; training needs train and valid\n"
+    )
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_config_that_comes_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

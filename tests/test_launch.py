@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import stores
 import torch
 
+from pcamx.config import load
 from pcamx.run.weights import load_weights
+from pcamx.training.command import train_command
 
 
 def test_deepspeed_trains_all_stages(finished_run: Path) -> None:
@@ -82,11 +85,12 @@ def test_plain_python_alone_resumes_and_ends(tmp_path: Path, write_config: Any) 
     assert "stage 1 is finished" in done.text
 
 
-def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any) -> None:
+@pytest.mark.parametrize("stop", ["raise KeyboardInterrupt", "os.kill(os.getpid(), 15)"])
+def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any, stop: str) -> None:
     write_config(tmp_path)
     code = (
-        "import runpy, sys, pcamx.training.trainer as t\n"
-        "def stop(*a, **k): raise KeyboardInterrupt\n"
+        "import os, runpy, sys, pcamx.training.trainer as t\n"
+        f"def stop(*a, **k): {stop}\n"
         "t.open_feed = stop\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
@@ -97,6 +101,29 @@ def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any) -> None
     assert ended.text.splitlines()[-1] == "pcamx: stopped before training began"
     assert "Traceback" not in ended.text
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stop_between_two_stages_says_how_to_go_on(
+    write_config: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    config = load(write_config(tmp_path, {"run.folder": str(tmp_path / "run")}))
+
+    def stop(*_: object, **__: object) -> None:
+        (tmp_path / "run/stage1").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcamx.training.trainer._train", stop)
+    monkeypatch.setattr("pcamx.training.trainer.joined", lambda *_: nullcontext((None, None)))
+    assert train_command(lambda: config, "all", resume=False, again="so") == 130
+    assert capsys.readouterr().err == "pcamx: stopped; continue with: so\n"
+
+
+def test_a_missing_package_is_one_line(capsys: Any) -> None:
+    def read() -> Any:
+        raise ModuleNotFoundError("No module named 'deepspeed'", name="deepspeed")
+
+    assert train_command(read, "1", resume=False, again="") == 2
+    assert "this needs deepspeed, which is missing: pip install" in capsys.readouterr().err
 
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:

@@ -124,11 +124,30 @@ def test_file_systems_without_locks_and_without_room(
     with FolderLock(tmp_path / "run"):
         pass
     refuse(errno.EIO)
-    with pytest.raises(PcamxError, match=r"run\.folder: cannot lock .*run: Input/output error"):
+    with pytest.raises(PcamxError, match=r"cannot lock .*run: Input/output error; make it"):
         FolderLock(tmp_path / "run").__enter__()
     (tmp_path / "file").write_text("")
-    with pytest.raises(PcamxError, match=r"run\.folder: cannot lock .*file: "):
+    with pytest.raises(PcamxError, match=r"cannot lock .*file: "):
         FolderLock(tmp_path / "file").__enter__()
+
+
+def test_a_full_disk_is_left_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(PcamxError, match="^cannot lock .*run: No space left on device"):
+        FolderLock(tmp_path / "run").__enter__()
+    assert not os.listdir(tmp_path)
+
+
+def test_a_holder_that_is_not_utf_8(tmp_path: Path) -> None:
+    with FolderLock(tmp_path):
+        (tmp_path / NAME).write_bytes(b"7 on host\xff\n")
+        with pytest.raises(PcamxError, match="in use by process 7 on host\ufffd, which"):
+            FolderLock(tmp_path).__enter__()
 
 
 def test_training_is_refused_on_every_rank_while_another_works_there(

@@ -15,6 +15,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import _refuse_another
 from pcamx.run.folder import RunFolder
 from pcamx.training import preflight
+from pcamx.training.trainer import _store_of
 
 
 @pytest.fixture(name="place")
@@ -65,6 +66,20 @@ def test_another_store_in_its_place_is_passed_by(
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     monkeypatch.chdir(elsewhere)
     assert store_of(place / "runs" / "one") == place / "store"
+
+
+def test_training_goes_on_after_the_store_has_moved(place: Path) -> None:
+    run = place / "runs" / "one"
+    config = configs.changed(configs.load(run / "config.yaml"), {"run.folder": str(run)})
+    assert _store_of(config) == Path("store")
+    gone = configs.changed(config, {"data.store": "spelt/otherwise"})
+    assert _store_of(gone).resolve() == place / "store"
+    # Another store is not passed by where the config names it: what would be trained on?
+    shutil.copytree(place / "store", place / "other")
+    assert _store_of(configs.changed(config, {"data.store": "other"})) == Path("other")
+    with pytest.raises(PcamxError, match="nowhere: no such folder; make one with: pcamx prepare"):
+        new = {"data.store": "nowhere", "run.folder": "runs/new"}
+        read_store(_store_of(configs.changed(config, new)))
 
 
 def test_store_gone(place: Path) -> None:

@@ -10,7 +10,7 @@ from pcamx.data.csv_files import csv_rows, relative
 from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.data.store import Film, read_store, write_store
 from pcamx.errors import PcamxError
-from pcamx.output import replacing_folder
+from pcamx.output import refuse_anything, replacing_files, replacing_folder
 
 
 def film(path: str = "a/b, c.png", **other: object) -> Film:
@@ -126,6 +126,40 @@ def test_replacing_puts_the_old_store_back_when_the_swap_fails(
         write_store(draft, store.parent, [], mean=1, std=1)
     assert len(read_store(store).films) == 2
     assert [item.name for item in store.parent.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("at", ["the end", "the rename"])
+def test_what_another_process_put_there_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    out, real = tmp_path / "out", os.replace
+
+    def fill() -> None:
+        out.mkdir()
+        (out / "run").write_text("another's")
+
+    def replace(source: Path, target: Path) -> None:
+        if at == "the rename":
+            fill()
+        real(source, target)
+
+    monkeypatch.setattr("pcamx.output.os.replace", replace)
+    with (
+        pytest.raises(PcamxError, match="out: there is something already; name a new folder"),
+        replacing_folder(out, refuse_anything),
+    ):
+        if at == "the end":
+            fill()
+    assert (out / "run").read_text() == "another's" and os.listdir(tmp_path) == ["out"]
+
+
+def test_replacing_files_names_the_file_that_was_to_be(tmp_path: Path) -> None:
+    for name in ("films.csv", "report.json"):
+        with pytest.raises(PcamxError) as caught, replacing_files(tmp_path) as draft:
+            if name == "films.csv":
+                raise OSError(28, "No space left on device", str(draft / name))
+            raise PcamxError(f"cannot write {draft / name}: No space left on device")
+        assert str(caught.value) == f"cannot write {tmp_path / name}: No space left on device"
 
 
 def test_replacing_touches_nothing_that_is_not_a_store(store: Path, tmp_path: Path) -> None:

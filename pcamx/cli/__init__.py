@@ -1,8 +1,10 @@
 """The `pcamx` command: prepare, train, evaluate, explain and more."""
 
 import argparse
+import os
 import signal
 import sys
+from types import FrameType
 
 from pcamx import __version__
 from pcamx.cli import (
@@ -19,7 +21,8 @@ from pcamx.cli import (
     train,
 )
 from pcamx.cli.command import Parser
-from pcamx.errors import PcamxError, missing_package
+from pcamx.errors import mendable
+from pcamx.output import printable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,33 +38,46 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the command; 0, or 130 after Ctrl-C or SIGTERM.
+    """Run the command; 0, 130 after Ctrl-C or SIGTERM, or 141 where nobody reads what it says.
 
     With one line 2 for a mistake, and 1 where what was checked is not what it should be.
     """
     options = _parser().parse_args()
-    # So that it clears up as after Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        raise KeyboardInterrupt
+
+    # It clears up after SIGTERM as after Ctrl-C, which a shell has its background jobs ignore.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    told = (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in told}
     try:
         options.command(options)
-    except PcamxError as error:
-        print(f"pcamx: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        reason = missing_package(error)
-        if reason is None:
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        # A library in C may swallow the stop, and raise an error of its own for it.
+        if stopped or isinstance(error, KeyboardInterrupt):
+            print("pcamx: stopped; nothing was written", file=sys.stderr)
+            return 130
+        if (reason := mendable(error)) is None:
             raise
-        print(f"pcamx: error: {reason}", file=sys.stderr)
+        _drop_output()
+        if isinstance(error, BrokenPipeError):  # whoever read has gone, as head does
+            return 128 + signal.SIGPIPE
+        print(f"pcamx: error: {printable(reason)}", file=sys.stderr)
         return reason.exit_code
-    except OSError as error:
-        if error.filename is None:
-            raise
-        # Of any file or folder: a name too long, one that may not be read or listed.
-        print(f"pcamx: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pcamx: stopped; nothing was written", file=sys.stderr)
-        return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+def _drop_output() -> None:
+    """Send nowhere what stdout holds and cannot take: Python would try once more as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

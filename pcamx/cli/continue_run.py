@@ -70,14 +70,16 @@ def run(options: argparse.Namespace) -> None:
     except configs.ConfigError as error:
         # The parent's own config names its file.
         raise told(error) if changes and str(options.run) not in str(error) else error from None
-    _print(begun, options.run)
-    if code := _train(begun, options.gpus):
-        _leave_stopped(begun, options.run)
-        raise SystemExit(code)
     try:
+        _print(begun, options.run)
+        if code := _train(begun, options.gpus):
+            _leave_stopped(begun, options.run)
+            raise SystemExit(code)
         _measure(options.run, options.out)
     except KeyboardInterrupt:
         _leave_stopped(begun, options.run)
+        if not begun.run.begun():
+            raise
         raise SystemExit(130) from None
     except PcamxError:
         _leave_stopped(begun, options.run)

@@ -64,16 +64,20 @@ def _copy(name: str, out: Path) -> None:
 
 def _fit(options: argparse.Namespace, name: str, out: Path) -> None:
     from pcamx import config as configs
+    from pcamx.config.checks import is_path
     from pcamx.data.sets.table import label_words
     from pcamx.output import replacing_file
     from pcamx.training.first_config import films_of, first_config, machine
 
+    for key, text in (("ROOT_OR_TABLE", options.source), ("ROOT_OR_TABLE", name), ("--out", out)):
+        is_path(key, str(text))
     labels = label_words(options.normal, options.abnormal)
     films = films_of(options.source, Path("stores") / name, labels)
     text = first_config(films, machine(), name)
     with replacing_file(out) as draft:
         draft.write_text(text, encoding="utf-8")
-        configs.load(draft)
+        if configs.load(draft).data.store != films.store:
+            raise PcamxError(f"{films.store}: a config cannot name it; rename it")
     print(f"{out} is written; next:")
     if films.root is not None:
         source = options.source

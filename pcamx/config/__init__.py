@@ -17,7 +17,7 @@ from pcamx.config.sections import (
     Stage,
 )
 from pcamx.config.tree import Config
-from pcamx.config.yaml_text import read_yaml, settings
+from pcamx.config.yaml_text import quoted, read_yaml, settings
 
 __all__ = [
     "TIMM",
@@ -41,6 +41,7 @@ __all__ = [
     "differences",
     "dump",
     "load",
+    "quoted",
     "read_yaml",
     "settings",
 ]

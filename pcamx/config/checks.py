@@ -13,6 +13,12 @@ def in_range(key: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"{key}: {value} is outside [{low:g}, {high:g}]")
 
 
+def is_path(key: str, value: str) -> None:
+    """Raise ConfigError for a text that no file can be named, or none that YAML could keep."""
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ConfigError(f"{key}: {value!r} is no path in UTF-8; rename what it names")
+
+
 def not_empty(key: str, value: str) -> None:
     """Raise ConfigError for the empty name of a folder."""
     if not value.strip():

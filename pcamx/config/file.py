@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pcamx.catalogue import TRAINABLES
-from pcamx.config.checks import ConfigError
+from pcamx.config.checks import ConfigError, is_path
 from pcamx.config.sections import Stage
 from pcamx.config.tree import Config
 from pcamx.config.yaml_text import read_yaml, write_yaml
@@ -165,6 +165,7 @@ def _at_home(tree: Any) -> Any:
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(place.get(name), str):
+            is_path(key, place[name])
             place[name] = os.path.expanduser(place[name])
     return tree
 
@@ -179,7 +180,10 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
         *sections, name = key.split(".")
         place = tree
         for section in sections:
-            below = place.get(section)
+            below = place.get(section, {})
+            if below is None and section == sections[-1]:
+                whole = f"{'.'.join(sections)}={{{name}: {value}}}"
+                raise ConfigError(f"{key}: there is no {section} yet; set all of it: '{whole}'")
             place = below if isinstance(below, dict) else {}
         if name not in place:
             near = difflib.get_close_matches(key, list(_keys(tree)), 1)

@@ -1,4 +1,4 @@
-"""YAML as a run's files have it: strict about keys given twice, and `1e-3` is a number."""
+"""YAML as a run's files have it: strict about keys given twice, numbers as people write them."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,15 @@ import yaml
 
 from pcamx.config.checks import ConfigError
 
-_FLOAT = "tag:yaml.org,2002:float"
-_EXPONENT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-"""YAML 1.2's numbers with an exponent; PyYAML knows 1.1's, which need a point and a sign."""
+_TAG = "tag:yaml.org,2002:"
+_NUMBERS = {
+    _TAG + "int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
+    _TAG + "float": re.compile(
+        r"([-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
+"""YAML 1.2's decimals. PyYAML knows 1.1's: 1e-3 is text there, 010 is 8, and 1:30 is 90."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -20,6 +26,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: list[Any] = []
         for key_node, _ in node.value:
+            if key_node.tag == _TAG + "merge":
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"line {line}: << (merging) is not read; write the keys out")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
@@ -32,8 +41,13 @@ class _Dumper(yaml.SafeDumper):
     """SafeDumper that quotes a text which `_StrictLoader` would read as a number."""
 
 
-_StrictLoader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
-_Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _StrictLoader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+    _Dumper.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 
 
 def read_yaml(path: str | Path, expected: str) -> Any:
@@ -63,6 +77,12 @@ def parse_yaml(text: str, where: str) -> Any:
 def write_yaml(tree: Any) -> str:
     """Return the text of nested plain dicts in their order; `read_yaml` reads it back."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
+
+
+def quoted(text: str) -> str:
+    """Return a text in YAML's double quotes, on one line, whatever it holds."""
+    found = yaml.safe_dump(text, default_style='"', width=10**9, allow_unicode=True)
+    return found.strip()
 
 
 def settings(words: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks, config: st
     root = folder / "checkpoints"
     try:
         if ranks.rank == 0:
+            previous = _named(root)
             shutil.rmtree(root / tag, ignore_errors=True)
         dist.barrier()
         engine.save_checkpoint(str(root), tag=tag, save_latest=False)
@@ -54,18 +57,26 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks, config: st
             text = json.dumps(sealed(facts | {"files": _digests(root / tag)}), indent=1)
             folder_to_disk(root / tag)
             write_text(root / tag / "progress.json", text)
-            previous = _named(root)
             write_text(root / "latest", tag)
-            for old in root.iterdir():
-                if old.is_dir() and old.name not in (tag, previous):
-                    shutil.rmtree(old)
     except (OSError, RuntimeError, PcamxError) as error:
         if not (refused(error) or isinstance(error, PcamxError)):
             raise  # another rank has gone, or something that more room would not mend
-        shutil.rmtree(root / tag, ignore_errors=True)
+        with suppress(OSError):
+            if _named(root) != tag:
+                shutil.rmtree(root / tag, ignore_errors=True)
         raise PcamxError(
             f"cannot write checkpoint {root / tag}: {refusal(error)}; make room, then --resume"
         ) from None
+    if ranks.rank == 0:
+        _clear(root, (tag, previous))
+
+
+def _clear(root: Path, kept: Collection[str]) -> None:
+    """Remove other checkpoints; one that a disk holds on to goes another time."""
+    with suppress(OSError):
+        for old in root.iterdir():
+            if old.is_dir() and old.name not in kept:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _origin(folder: Path, config: str) -> dict[str, str | None]:
@@ -100,11 +111,14 @@ def _rank_state(engine: Any, ranks: Ranks) -> dict[str, Any]:
     return state
 
 
-def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
+def latest(
+    folder: Path, config: str, earlier: Collection[str] = ()
+) -> tuple[str, Progress, int] | None:
     """Return tag, progress and number of ranks of the newest whole checkpoint, None without one.
 
     Raises PcamxError where a file of it is missing or has changed since it was written, and where
-    it is of another stage, run or ``config`` (as for `save`).
+    it is of another stage, run or ``config`` (as for `save`; ``earlier``: what an earlier pcamx may
+    have had for it).
     """
     root = folder / "checkpoints"
     if not (root / "latest").is_file():
@@ -117,6 +131,8 @@ def latest(folder: Path, config: str) -> tuple[str, Progress, int] | None:
         world, files, found = facts.pop("world"), facts.pop("files"), _digests(root / tag)
         bad = [name for name in files if files[name] != found.get(name)]
         why = f"{bad[0]} is {'damaged' if bad[0] in found else 'missing'}" if bad else ""
+        if facts.get("config") in earlier:
+            facts["config"] = config
         for key, ours in _origin(folder, config).items():
             # Not in those of an earlier pcamx; nor is the run known where its origin.json is gone.
             if facts.pop(key, ours) != ours is not None:

@@ -150,16 +150,24 @@ class RunFolder:
         return self.path / "store.sha256"
 
     def write_origin(
-        self, store: Path, parent: "RunFolder | None" = None, *, strata: str | None = None
+        self,
+        store: Path,
+        parent: "RunFolder | None" = None,
+        *,
+        strata: str | None = None,
+        becomes: Path | None = None,
     ) -> None:
         """Note which store the run is trained on, and ``parent``, the run that it goes on from.
 
         Before anything else is written: by it the folder is known to be a run's.
 
-        ``strata`` is the digest of the groups that its batches are balanced in, if any. A parent
-        that was noted before stays. Raises PcamxError where the disk refuses.
+        ``strata`` is the digest of the groups that its batches are balanced in, if any; ``becomes``
+        where this folder, a draft with the store in it, is to lie. A parent that was noted before
+        stays. Raises PcamxError where the disk refuses.
         """
-        here, there = self.path.resolve(), store.resolve()
+        here = self.path.resolve()
+        from_run = os.path.relpath(store.resolve(), here)
+        place = here if becomes is None else becomes.resolve()
         known = self._origin()
         origin: dict[str, Any] = {key: known[key] for key in _PARENT if key in known}
         if parent is not None:
@@ -167,8 +175,8 @@ class RunFolder:
         origin |= {
             "format": FORMAT,
             "run": known.get("run") or uuid.uuid4().hex,
-            "store": str(there),
-            "store_from_run": os.path.relpath(there, here),
+            "store": os.path.normpath(place / from_run),
+            "store_from_run": from_run,
             "sha256": fingerprint(store),
         }
         if strata is not None:

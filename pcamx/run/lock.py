@@ -39,17 +39,28 @@ class Lock:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self.holder = os.pread(self.file, 300, 0).decode().strip() or "unknown"
+                self.holder = (
+                    os.pread(self.file, 300, 0).decode(errors="replace").strip() or "unknown"
+                )
                 return self
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     os.close(self.file)
                     raise
             if self._is_at_its_place():
-                os.ftruncate(self.file, 0)
-                os.pwrite(self.file, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                self._sign()
                 return self
             os.close(self.file)  # its holder removed it meanwhile
+
+    def _sign(self) -> None:
+        """Write who has it; where there is no room even for that, nothing is left."""
+        try:
+            os.ftruncate(self.file, 0)
+            os.pwrite(self.file, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError:
+            self.path.unlink()
+            os.close(self.file)
+            raise
 
     def _is_at_its_place(self) -> bool:
         try:
@@ -77,8 +88,11 @@ class FolderLock(Lock):
         try:
             super().__enter__()
         except OSError as error:
+            with suppress(OSError):
+                self.folder.rmdir()
             raise PcamxError(
-                f"run.folder: cannot lock {self.folder}: {error.strerror}; set it to another folder"
+                f"cannot lock {self.folder}: {error.strerror}; make it a folder with room that may "
+                "be written to, or take another"
             ) from None
         if self.holder is not None:
             os.close(self.file)

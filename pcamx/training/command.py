@@ -5,13 +5,15 @@
 
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from pcamx.catalogue import TRAINABLES, StageId
 from pcamx.config import Config
-from pcamx.errors import PcamxError
+from pcamx.errors import mendable
+from pcamx.output import printable
 
 ALL = "all"
 STAGES = (*(str(entry.key) for entry in TRAINABLES), ALL)
@@ -26,6 +28,8 @@ def train_command(read: Callable[[], Config], stage: str, *, resume: bool, again
     Returns the exit code: 0; 2 after one line on stderr for a mistake; 130 after Ctrl-C or SIGTERM,
     with ``again``, the command that continues the run.
     """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # as Ctrl-C, from the beginning
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         config = read()
         from pcamx.training.stopping import Interrupted
@@ -35,14 +39,12 @@ def train_command(read: Callable[[], Config], stage: str, *, resume: bool, again
             train(config, _stages(stage, config), resume=resume)
         except Interrupted as stopped:
             return _stopped(f"{stopped}; continue with: {again}")
-    except PcamxError as error:
-        return _failed(str(error))
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _failed(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return _stopped("stopped before training began")
+    except Exception as error:
+        if (reason := mendable(error)) is None:
+            raise
+        return _failed(printable(reason))
     return 0
 
 

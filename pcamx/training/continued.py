@@ -71,7 +71,7 @@ def begin(
         found = add_marks(store, earlier, marks, new.store, labels=labels, track=track)
         own = _own(run, config, store, before.weights(start), found.films)
         write_text(new.config_file, configs.dump(configs.changed(config, own)))
-    run.write_origin(run.store, before)
+        new.write_origin(new.store, before, becomes=out)  # without it nothing takes it for a run
     return Continued(run, start, found)
 
 
@@ -94,6 +94,11 @@ def _own(
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    if decided := [key for key in _OWN if key in changes and key != "data.cache"]:
-        raise ConfigError(f"{decided[0]}: pcamx continue decides it; leave it out")
+    for own in _OWN:
+        if own in changes and own != "data.cache":
+            raise ConfigError(f"{own}: pcamx continue decides it; leave it out")
+        if around := [key for key in changes if own.startswith(f"{key}.")]:
+            raise ConfigError(
+                f"{around[0]}: pcamx continue decides {own} in it; set other keys one by one"
+            )
     return configs.changed(config, changes)

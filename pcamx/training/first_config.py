@@ -1,6 +1,5 @@
 """A first config for a data set on this machine: `pcamx init`; every value says why it is so."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from pcamx.config import quoted
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.listing import list_films
@@ -61,7 +61,7 @@ def films_of(source: Path, store: Path, words: Mapping[str, int]) -> Films:
         films = read_store(source).films
         sides = [max(film.width, film.height) for film in films]
         marked = sum(bool(film.mark) and film.split == "train" for film in films)
-        return _films(str(source), films, sides, marked)
+        return _films(source, str(source), films, sides, marked)
     if source.is_dir():
         root, table = source.resolve(), None
     elif source.suffix.lower() in (".csv", ".tsv", ".txt"):
@@ -74,7 +74,7 @@ def films_of(source: Path, store: Path, words: Mapping[str, int]) -> Films:
         root = _folder_of(root, paths)
     looked = [verify(root / path) for path in paths]
     sides = [max(fact.width, fact.height) for fact in looked if isinstance(fact, Facts)]
-    return replace(_films(str(store), entries, sides, None), root=root)
+    return replace(_films(source, str(store), entries, sides, None), root=root)
 
 
 def _folder_of(beside: Path, paths: Sequence[str]) -> Path:
@@ -85,7 +85,11 @@ def _folder_of(beside: Path, paths: Sequence[str]) -> Path:
 
 
 def _films(
-    store: str, films: Sequence[Film | Entry], sides: Sequence[int], marked: int | None
+    source: Path,
+    store: str,
+    films: Sequence[Film | Entry],
+    sides: Sequence[int],
+    marked: int | None,
 ) -> Films:
     labels = [film.label for film in films if film.split == "train"]
     if len(labels) < 4 or len(set(labels)) < 2:
@@ -93,6 +97,8 @@ def _films(
             f"{len(labels)} training films, {sum(labels)} of them abnormal: training needs four at "
             "least, and both classes"
         )
+    if not any(film.split == "valid" for film in films):
+        raise PcamxError(f"{source}: no film is in the valid split; training needs train and valid")
     return Films(store, len(labels), sum(labels), marked, int(median(sides)) if sides else None)
 
 
@@ -134,7 +140,7 @@ def first_config(films: Films, here: Machine, name: str) -> str:
     )
     lines = [
         ("run:", ""),
-        (f"  folder: {_text(f'runs/{name}')}", "checkpoints, metrics and reports of this run"),
+        (f"  folder: {quoted(f'runs/{name}')}", "checkpoints, metrics and reports of this run"),
         *_data(films, here, ranks),
         *_stages(steps, batch),
         *_runtime(films, here, ranks, batch, steps),
@@ -149,7 +155,7 @@ def _data(films: Films, here: Machine, ranks: int) -> list[_Line]:
     each = f"{here.cores} CPU cores for {ranks} {'process' if ranks == 1 else 'processes'}"
     return [
         ("data:", ""),
-        (f"  store: {_text(films.store)}", "what pcamx prepare wrote, or is to write"),
+        (f"  store: {quoted(films.store)}", "what pcamx prepare wrote, or is to write"),
         _canvas(films.side),
         (f"  balanced: {'on' if balanced else 'off'}", f"{share:.0%} are abnormal; {rule}"),
         _marked(films.marked),
@@ -227,8 +233,3 @@ def _marked(marked: int | None) -> _Line:
 def _machine_words(here: Machine) -> str:
     gpus = f"{here.gpus} GPU{'s' if here.gpus > 1 else ''}" if here.gpus else "no GPU"
     return f"{gpus}, {here.cores} CPU cores"
-
-
-def _text(text: str) -> str:
-    """A text as YAML has it whatever it holds."""
-    return json.dumps(text, ensure_ascii=False)

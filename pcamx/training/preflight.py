@@ -19,6 +19,7 @@ from pcamx.data.feed.strata import strata_digest
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
+from pcamx.run.checkpoints import Progress
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_start
 from pcamx.training.held_back import held_back
@@ -55,7 +56,7 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
     for i, stage in enumerate(stages):
         if resume and run.weights(stage).is_file():
             continue
-        if resume and checkpoints.latest(run.stage(stage), binding_digest(config, stage)):
+        if resume and last_checkpoint(config, stage):
             continue
         path = start_weights(config, stage)
         trained_first = [run.stage(earlier) for earlier in stages[:i]]
@@ -68,10 +69,20 @@ def binding_differences(config: Config, other: Config) -> list[str]:
     return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
 
 
-def binding_digest(config: Config, stage: StageId) -> str:
+def last_checkpoint(config: Config, stage: StageId) -> tuple[str, Progress, int] | None:
+    """Return what `checkpoints.latest` does of a stage, also where its store has moved."""
+    run = RunFolder(Path(config.run.folder))
+    # To an earlier pcamx the store's name was a setting, which config.yaml has as it was.
+    named = {config.data.store, *([run.read_config().data.store] if run.is_run() else [])}
+    earlier = [binding_digest(config, stage, store=name) for name in named]
+    return checkpoints.latest(run.stage(stage), binding_digest(config, stage), earlier)
+
+
+def binding_digest(config: Config, stage: StageId, *, store: str | None = None) -> str:
     """Return the SHA-256 of all settings that a checkpoint of ``stage`` depends on.
 
-    Of those that are not the defaults: a later pcamx, with more keys, finds the same.
+    Of those that are not the defaults: a later pcamx, with more keys, finds the same. With
+    ``store``, a data.store, as an earlier pcamx had it.
     """
     # Other stages' settings, and a baseline's, may be added; a run may be moved.
     chosen = _chosen(config) | {"stages": _chosen(config.stage(stage)), "run": config.run.seed}
@@ -81,6 +92,7 @@ def binding_digest(config: Config, stage: StageId) -> str:
             chosen.get(section, {}).pop(key, None)
         else:
             chosen.pop(section, None)
+    chosen["data"]["store"] = store  # wherever it lies now, its fingerprint tells it
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
@@ -116,7 +128,8 @@ def _check_folder(config: Config, stages: list[StageId], resume: bool) -> None:
         changed = [
             line
             for line in binding_differences(config, run.read_config())
-            if not line.startswith(("run.folder:", *addable))  # it was moved, or spelt otherwise
+            # These were moved, or are spelt otherwise.
+            if not line.startswith(("run.folder:", "data.store:", *addable))
         ]
         if changed:
             raise PcamxError(

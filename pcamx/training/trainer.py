@@ -1,5 +1,6 @@
 """The training loop. It knows epochs, steps, checkpoints and display, and no stage."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.feed.strata import strata_digest
-from pcamx.data.store import Store
+from pcamx.data.store import HEAD, Store
 from pcamx.distributed import sum_over_ranks
 from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
@@ -46,10 +47,25 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
 
     Raises PcamxError for what a user can mend and Interrupted after Ctrl-C.
     """
-    store = read_films(Path(config.data.store), config.model)
+    store = read_films(_store_of(config), config.model)
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
-    with joined(Path(config.run.folder), config.runtime.timeout) as (ranks, watch):
-        _train(config, store, stages, ranks, watch, resume=resume)
+    run = RunFolder(Path(config.run.folder))
+    try:
+        with joined(run.path, config.runtime.timeout) as (ranks, watch):
+            _train(config, store, stages, ranks, watch, resume=resume)
+    except KeyboardInterrupt:
+        if set(stages).isdisjoint(run.begun()):
+            raise  # there is nothing to go on with
+        raise Interrupted("stopped") from None
+
+
+def _store_of(config: Config) -> Path:
+    """The store that data.store names, or that of the run which has begun, where it has moved."""
+    named, run = Path(config.data.store), RunFolder(Path(config.run.folder))
+    # Another store in that place was named on purpose: the run's checks refuse it.
+    if run.id() is None or os.path.isfile(named / HEAD):
+        return named
+    return run.find_store(config)
 
 
 def _train(
@@ -65,15 +81,7 @@ def _train(
                     display.note(f"{trainable(stage).title} is finished")
                     continue
                 watch.doing(f"making {trainable(stage).title} ready", long=True)
-                try:
-                    run = StageRun(
-                        config, stage, decoded, ranks, display, stop, watch, resume=resume
-                    )
-                except KeyboardInterrupt:
-                    if stage == stages[0] and not resume:
-                        raise
-                    where = f"while {trainable(stage).title} was made ready"
-                    raise Interrupted(f"stopped {where}") from None
+                run = StageRun(config, stage, decoded, ranks, display, stop, watch, resume=resume)
                 run.fit()
     except RuntimeError as error:
         if engine.lost_rank(error):
@@ -125,16 +133,20 @@ class StageRun:
         """Make the engine: fresh, or as the newest checkpoint left it."""
         torch.manual_seed(self.config.run.seed + 1 + TRAINABLES.index(trainable(self.stage)))
         stage = build_stage(self.stage, self.config, self.feed.images)
-        found = checkpoints.latest(self.folder, self.binding) if resume else None
+        found = preflight.last_checkpoint(self.config, self.stage) if resume else None
+        config = self.config
         if found is None:
             init_from(stage, self.config, self.stage)
             self.engine = self._initialize(stage)
         else:
             self._continue(stage, *found)
+            if self.run.is_run():  # by this name a checkpoint of an earlier pcamx knows the store
+                name = self.run.read_config().data.store
+                config = configs.changed(config, {"data.store": name})
         if self.ranks.rank == 0:
             make_folder(self.folder)
             self.run.write_origin(self.store.folder, strata=strata_digest(self.config, self.store))
-            write_text(self.run.config_file, configs.dump(self.config))
+            write_text(self.run.config_file, configs.dump(config))
             self.history.forget(self.stage, self.progress.done)
 
     def _continue(self, stage: Stage, tag: str, progress: Progress, world: int) -> None:
