@@ -162,6 +162,7 @@ def test_films_of_the_same_names_that_are_others(tmp_path: Path) -> None:
 def test_names_tell_runs_apart() -> None:
     assert names([Path("/a/base/seed0"), Path("/a/paper/seed0")]) == ["base/seed0", "paper/seed0"]
     assert names([Path("/a/base"), Path("/a/paper")]) == ["base", "paper"]
+    assert names([Path("/a/\udce9"), Path("/a/paper")]) == [r"\udce9", "paper"]
 
 
 def test_a_report_with_its_own_films(tmp_path: Path) -> None:

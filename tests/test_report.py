@@ -162,6 +162,13 @@ def test_hostile_names_stay_text(report: dict[str, Any], metrics: list[dict[str,
     assert any(HOSTILE in (image["alt"] or "") for image in parsed.all("img"))
 
 
+def test_a_path_that_is_not_utf_8_is_written(report: dict[str, Any], tmp_path: Path) -> None:
+    report["data"]["store"] = "stores/st_\udce9"
+    report["stages"]["1"]["classification"]["kappa_by_part"]["H\udce9"] = estimate(0.5)
+    page.write_page(report, [], [], tmp_path / "report.html")
+    assert r"evaluation of stores/st_\udce9" in (tmp_path / "report.html").read_text("utf-8")
+
+
 def test_page_needs_nothing_from_outside(
     report: dict[str, Any], metrics: list[dict[str, Any]]
 ) -> None:
