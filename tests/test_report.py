@@ -14,6 +14,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from pcamx.errors import PcamxError
+from pcamx.metrics import temperature
 from pcamx.report import console, html, pace, page, rows, sentences, tables
 from pcamx.report.figures import curves, film_figure
 from pcamx.report.figures.film_figure import Panel
@@ -269,6 +270,11 @@ def test_the_temperature_is_said_where_it_was_fitted(report: dict[str, Any]) -> 
     report["stages"]["3"]["temperature"] = None  # training films of one class
     assert "Temperature, fitted on training films: 1.41 after stage 1." in page.render(
         report, [], []
+    )
+    report["stages"]["1"]["temperature"] = temperature([0.9, 0.1], [1, 0])
+    report["stages"]["3"]["temperature"] = temperature([0.9, 0.1], [0, 1])
+    assert sentences.calibrated(report).endswith(
+        ": <= 0.01 after stage 1 and >= 100 after stage 3."
     )
 
 

@@ -15,6 +15,7 @@ from pcamx.catalogue import (
     MEASURES,
     MIOU,
     POINTING,
+    TEMPERATURES,
     TRAINABLES,
     Judged,
     classifiers,
@@ -98,6 +99,14 @@ def number(value: Any, digits: int = 3) -> str:
 def p_value(value: float) -> str:
     """Return a p with three decimals, which is never 0: ``< 0.001`` where it would be."""
     return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
+def temperature(value: float) -> str:
+    """Return a temperature with two decimals, ``<= 0.01`` or ``>= 100`` at its limits."""
+    low, high = TEMPERATURES
+    if math.isclose(value, low):
+        return f"<= {low:g}"
+    return f">= {high:g}" if math.isclose(value, high) else number(value, 2)
 
 
 def duration(seconds: Any) -> str:
