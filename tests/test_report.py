@@ -214,6 +214,15 @@ def test_page_shows_the_reports_figures(
     assert "0.111 for a centre Gaussian" in parsed.text
 
 
+def test_bars_are_of_what_lies_on_their_scale() -> None:
+    def bars(value: float) -> int:
+        basis = {"erase_blur": estimate(value)}
+        return page.render({"stages": {"1": {"basis": basis}}}, [], []).count('class="bar"')
+
+    assert bars(0.5) == 1
+    assert bars(-0.5) == bars(0.01) == bars(0.99) == bars(2.0) == 0
+
+
 def test_columns_are_those_that_were_measured(report: dict[str, Any]) -> None:
     titles = re.findall(r'<th scope="col">(.*?)</th>', page.render(report, [], []))
     assert {"PxAP", "MaxBoxAccV2", "false activation", "Dice", "medium lesions"} <= set(titles)

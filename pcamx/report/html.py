@@ -53,5 +53,5 @@ def _in_script(text: str) -> Markup:
 
 
 def _percent(value: float) -> str:
-    """Write a share as percents for CSS, cut to the scale from 0 to 100."""
-    return f"{100 * min(max(value, 0.0), 1.0):.2f}"
+    """Write a share as percents for CSS."""
+    return f"{100 * value:.2f}"
