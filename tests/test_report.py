@@ -403,6 +403,15 @@ def test_curves_draw_what_was_logged(metrics: list[dict[str, Any]]) -> None:
     assert curves.stage_curves(metrics, 3) == [losses, shares]  # the same bytes each time
 
 
+def test_one_logged_step_is_seen(metrics: list[dict[str, Any]]) -> None:
+    def dots(lines: list[dict[str, Any]]) -> int:
+        losses, _ = curves.stage_curves(lines, 3)
+        return len(re.findall("<use [^>]*#0072b2", losses.svg))  # L1's colour
+
+    assert dots(metrics[:1]) == 2  # in the drawing and in its legend
+    assert dots(metrics) == 0
+
+
 def test_repeated_steps_count_once(metrics: list[dict[str, Any]]) -> None:
     again = [dict(metrics[-2], l1=0.25)]
     losses, _ = curves.stage_curves(metrics + again, 3)
