@@ -88,6 +88,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def readable(text: str) -> str:
+    """Return a text with a path in it as UTF-8 can hold it: what of a name is none, escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 _RUNS = re.compile(r"'*[=+\-@\t\r]")
 """How a cell begins that a spreadsheet would run, or that was quoted to keep it from that."""
 

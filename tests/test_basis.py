@@ -139,9 +139,11 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(PcamxError, match=r"twins\.csv: none of its films is measured here"):
         read_twins(store, others, store.split("valid"))
     table = store.root / "twins.csv"
-    table.write_text(table.read_text() + "a.png,b.png,lesion_moved,\n")
-    with pytest.raises(PcamxError, match=r"twins\.csv, line \d+: not a twin; expected film,"):
-        read_twins(store, films, store.split("valid"))
+    text = table.read_text()
+    for row in ("a.png,b.png,lesion_moved,", ",b.png,lesion_removed,", ".,b.png,lesion_removed,"):
+        table.write_text(f"{text}{row}\n")
+        with pytest.raises(PcamxError, match=r"twins\.csv, line \d+: not a twin; expected film,"):
+            read_twins(store, films, store.split("valid"))
     table.unlink()
     with pytest.raises(PcamxError, match=r"no twins\.csv in .*; prepare the twins/ that pcamx"):
         read_twins(store, films, store.split("valid"))

@@ -294,7 +294,11 @@ def test_the_tables_alone(
     text = (out / "ablation.md").read_text()
     assert "Not finished, and not in these tables: base (seed 0, seed 2), Paper's" in text
     assert "**+" not in text  # one seed shows nothing
-    assert "| Paper's schedule, stage 2 | +0.500 [" in text
+    assert "| Paper's schedule, stage 2 | +0.500 [" in text and "cannot fall below" not in text
+    monkeypatch.setattr(bootstrap, "FEWEST", 2)  # there are few films
+    monkeypatch.setattr("pcamx.compare.differences.REPLICATES", 30)
+    assert main(monkeypatch, grid, out, "--table") == 0
+    assert "differences cannot fall below" in (out / "ablation.md").read_text()
     assert len(calls()) == 6
 
 

@@ -153,6 +153,8 @@ def test_films_of_the_same_names_that_are_others(tmp_path: Path) -> None:
         write_report(folder, report | {"data": report["data"] | {"content": content}})
     found = compare(runs, tmp_path / "out")
     assert list(found.gaps) == ["same"]
+    tried = [r.split(":")[0] for r in found.remarks if r.startswith("Without maps of ")]
+    assert tried == ["Without maps of first", "Without maps of same"]
     said = "other and first have no differences: films of the same name are others."
     assert said in found.remarks
 
@@ -160,6 +162,7 @@ def test_films_of_the_same_names_that_are_others(tmp_path: Path) -> None:
 def test_names_tell_runs_apart() -> None:
     assert names([Path("/a/base/seed0"), Path("/a/paper/seed0")]) == ["base/seed0", "paper/seed0"]
     assert names([Path("/a/base"), Path("/a/paper")]) == ["base", "paper"]
+    assert names([Path("/a/\udce9"), Path("/a/paper")]) == [r"\udce9", "paper"]
 
 
 def test_a_report_with_its_own_films(tmp_path: Path) -> None:
@@ -237,6 +240,18 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     comparison_rows.print_comparison(found)
     text = capsys.readouterr().out
     assert "Differences to run" in text and "stage 3, decoder" in text
+
+
+def test_more_tests_than_draws_can_tell_apart_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcamx.compare.differences.REPLICATES", 100)
+    runs = [write_run(tmp_path / str(k), [float(k > 0)] * 24) for k in range(4)]
+    said = "p by Holm's correction for 3 differences cannot fall below 0.059: none is marked."
+    assert said in compare(runs, tmp_path / "out").remarks  # 6 / 101
+    found = compare(runs[:3], tmp_path / "out")  # 4 / 101
+    assert found.gaps["1"]["stage 1, positive CAM"]["pointing"].clear
+    assert not any("Holm" in remark for remark in found.remarks)
 
 
 def test_a_gap_is_clear_where_p_is_small_among_all_gaps(tmp_path: Path) -> None:

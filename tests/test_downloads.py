@@ -87,6 +87,17 @@ def test_every_table_of_the_page_can_be_taken_along() -> None:
     assert "<&> wrist" in found["parts.csv"] and r"<\&> wrist" in found["parts.tex"]
 
 
+def test_tables_of_twins_and_of_erased_films_have_names_of_their_own() -> None:
+    figure = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    basis = dict.fromkeys(("lesion_flips", "erase_blur", "lesion_effect"), figure)
+    report: dict[str, Any] = {"stages": {"1": {"basis": basis}}, "baselines": {}}
+    compared = render_comparison(Comparison({"one": report, "two": report}, {}), [])
+    for page in (render(report, [], []), compared):
+        found = links(page)
+        assert "lesion" in found["basis-twins.csv"] and "blurred" in found["basis-marked.tex"]
+        assert page.count('class="take"') == len(found) // 2
+
+
 def test_differences_have_their_test() -> None:
     gap = Gap(0.1, -0.05, 0.2, 4, p=0.03, p_of_all=0.5)
     stages: dict[str, Any] = {"stages": {}, "baselines": {}}

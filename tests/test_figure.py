@@ -37,6 +37,7 @@ def test_mistakes_are_one_line(
         (("image1.png", "--out", "f.pdf"), r"image1.png may be valid/.*; give more of the path"),
         (("gone.png", "--out", "f.pdf"), "gone.png: no film of this split; films.csv of the run"),
         (("x.png", "--out", "f.gif"), "f.gif: a figure is written as .pdf, .svg, .png; choose one"),
+        (("x.png",) * 51 + ("--out", "f.pdf"), "51 films: a figure holds 50 at most; draw several"),
     ):
         monkeypatch.setattr("sys.argv", ["pcamx", "figure", str(evaluated_run), *words])
         monkeypatch.chdir(tmp_path)

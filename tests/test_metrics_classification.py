@@ -157,6 +157,9 @@ def test_sensitivity_at_a_specificity_by_hand() -> None:
     assert sensitivity_at([], [], 0.9).value is None
     doubled = sensitivity_at(score, label, 0.9).replicate(np.full((1, 14), 2.0))
     assert doubled[0] == pytest.approx(2 / 4)
+    # Found in all abnormal films, of 4 patients: the exact interval (Clopper and Pearson, 1934).
+    every = figure(sensitivity_at(score, label, 0.8), range(14), seed=0)
+    assert every == Figure(1, pytest.approx(0.025 ** (1 / 4)), 1, 14)
 
 
 def test_kappa_where_a_rater_is_constant() -> None:
@@ -306,6 +309,8 @@ def test_the_temperature_by_hand() -> None:
     assert at_temperature(score, found) == pytest.approx([0.75] * 4 + [0.25] * 4)
     assert temperature([0.9, 0.1], [1, 0]) == pytest.approx(0.01)  # without one error
     assert temperature([0.9, 0.1], [0, 1]) == pytest.approx(100)  # worse than chance
+    with np.errstate(over="raise"):
+        assert temperature([1.0, 0.999, 0.2, 0.0], [1, 1, 0, 0]) == pytest.approx(0.01)
     assert temperature([0.9, 0.1], [1, 1]) is None and temperature([], []) is None
     assert at_temperature([0.0, 0.5, 1.0], 2).tolist() == pytest.approx([3.16e-4, 0.5, 1], abs=4e-4)
 

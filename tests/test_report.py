@@ -14,6 +14,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from pcamx.errors import PcamxError
+from pcamx.metrics import temperature
 from pcamx.report import console, html, pace, page, rows, sentences, tables
 from pcamx.report.figures import curves, film_figure
 from pcamx.report.figures.film_figure import Panel
@@ -162,6 +163,13 @@ def test_hostile_names_stay_text(report: dict[str, Any], metrics: list[dict[str,
     assert any(HOSTILE in (image["alt"] or "") for image in parsed.all("img"))
 
 
+def test_a_path_that_is_not_utf_8_is_written(report: dict[str, Any], tmp_path: Path) -> None:
+    report["data"]["store"] = "stores/st_\udce9"
+    report["stages"]["1"]["classification"]["kappa_by_part"]["H\udce9"] = estimate(0.5)
+    page.write_page(report, [], [], tmp_path / "report.html")
+    assert r"evaluation of stores/st_\udce9" in (tmp_path / "report.html").read_text("utf-8")
+
+
 def test_page_needs_nothing_from_outside(
     report: dict[str, Any], metrics: list[dict[str, Any]]
 ) -> None:
@@ -204,6 +212,15 @@ def test_page_shows_the_reports_figures(
     assert "97 films with a marked lesion" in parsed.text
     assert "6 min 52 s for stage 1 and 1 h 02 min for stage 3, with 2 ranks" in parsed.text
     assert "0.111 for a centre Gaussian" in parsed.text
+
+
+def test_bars_are_of_what_lies_on_their_scale() -> None:
+    def bars(value: float) -> int:
+        basis = {"erase_blur": estimate(value)}
+        return page.render({"stages": {"1": {"basis": basis}}}, [], []).count('class="bar"')
+
+    assert bars(0.5) == 1
+    assert bars(-0.5) == bars(0.01) == bars(0.99) == bars(2.0) == 0
 
 
 def test_columns_are_those_that_were_measured(report: dict[str, Any]) -> None:
@@ -262,6 +279,11 @@ def test_the_temperature_is_said_where_it_was_fitted(report: dict[str, Any]) -> 
     report["stages"]["3"]["temperature"] = None  # training films of one class
     assert "Temperature, fitted on training films: 1.41 after stage 1." in page.render(
         report, [], []
+    )
+    report["stages"]["1"]["temperature"] = temperature([0.9, 0.1], [1, 0])
+    report["stages"]["3"]["temperature"] = temperature([0.9, 0.1], [0, 1])
+    assert sentences.calibrated(report).endswith(
+        ": <= 0.01 after stage 1 and >= 100 after stage 3."
     )
 
 
@@ -379,6 +401,15 @@ def test_curves_draw_what_was_logged(metrics: list[dict[str, Any]]) -> None:
     assert losses.svg.startswith("<svg") and "http://purl" not in losses.svg
     assert curves.stage_curves(metrics, 2) == []
     assert curves.stage_curves(metrics, 3) == [losses, shares]  # the same bytes each time
+
+
+def test_one_logged_step_is_seen(metrics: list[dict[str, Any]]) -> None:
+    def dots(lines: list[dict[str, Any]]) -> int:
+        losses, _ = curves.stage_curves(lines, 3)
+        return len(re.findall("<use [^>]*#0072b2", losses.svg))  # L1's colour
+
+    assert dots(metrics[:1]) == 2  # in the drawing and in its legend
+    assert dots(metrics) == 0
 
 
 def test_repeated_steps_count_once(metrics: list[dict[str, Any]]) -> None:

@@ -227,6 +227,22 @@ def test_a_click_opens_a_film_and_keys_go_on(page: chromium.Page) -> None:
     assert film(page) == paths[-1]
     page.run("history.back()")
     page.wait("document.getElementById('film').hidden")
+    page.run("history.forward()")
+    page.wait("!document.getElementById('film').hidden")
+
+
+@needs_chromium
+def test_names_that_every_object_has_and_keys_without_a_name(page: chromium.Page) -> None:
+    page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '', bubbles: true}))")
+    page.run("location.hash = 'sort=toString'")
+    page.wait("written === 'sort=toString'")
+    assert page.run("state.sort") == "" and titles(page)[0] == films().paths[0]
+
+
+@needs_chromium
+def test_numbers_without_a_power_of_ten(page: chromium.Page) -> None:
+    said = page.run("[3, 0.12345, 999.4, 999.7, 1234.5, -12345.6].map(number)")
+    assert said == ["3", "0.123", "999", "1000", "1235", "-12346"]
 
 
 @needs_chromium

@@ -111,8 +111,11 @@ def _gain(
     return Gain(found.value, interval, (min(values), max(values)), len(values), found.p)
 
 
-def correct(groups: Iterable[dict[str, Any]]) -> None:
-    """Replace each `Gain` of all ``groups`` by one whose p, by Holm, holds for all of them."""
+def correct(groups: Iterable[dict[str, Any]]) -> int:
+    """Replace each `Gain` of all ``groups`` by one whose p, by Holm, holds for all of them.
+
+    Returns how many have one.
+    """
     places = [
         (group, name)
         for group in groups
@@ -122,6 +125,7 @@ def correct(groups: Iterable[dict[str, Any]]) -> None:
     corrected = holm([group[name].p for group, name in places])
     for (group, name), p in zip(places, corrected, strict=True):
         group[name] = replace(group[name], p=p)
+    return sum(p is not None for p in corrected)
 
 
 def level_rows(group: str, name: str, levels: Mapping[str, Level]) -> Iterator[Row]:

@@ -37,6 +37,7 @@ from pcamx.catalogue import (
     Trainable,
     measures,
 )
+from pcamx.compare.differences import out_of_reach
 from pcamx.compare.measured import Measured, read_run
 from pcamx.output import write_text
 from pcamx.report.comparison_rows import SURE
@@ -128,7 +129,7 @@ def write_tables(grid: Grid, done: Sequence[Job], out: Path) -> tuple[Path, Path
         for cell in grid.cells
         if (rival := against_segmenter(cell, list(runs.get(cell.slug, {}).values())))
     ]
-    correct(
+    tests = correct(
         [
             *(line.gains for found_lines in lines.values() for line in found_lines),
             *(gains for _, gains in steps),
@@ -141,7 +142,7 @@ def write_tables(grid: Grid, done: Sequence[Job], out: Path) -> tuple[Path, Path
     found.rows.extend(row for name, gains in steps for row in gain_rows(BASE, name, gains))
     found.rows.extend(row for cell, rival in rivals for row in rival_rows(cell, rival))
     record.write_json(found, json_file)
-    notes = [*NOTES, *_provenance(runs), *_missing(grid, runs)]
+    notes = [*NOTES, *out_of_reach(tests), *_provenance(runs), *_missing(grid, runs)]
     head = record.markdown(Record(**_head(found)), "Ablation", notes)
     pages = [*_base_page(lines[BASE], steps), *_rival_page(rivals), *_page(grid, lines)]
     write_text(path, head + "".join(pages))

@@ -20,6 +20,7 @@ from pcamx.catalogue.decision_measures import (
     BASIS_MEASURES,
     DECISION_MEASURES,
     KAPPA,
+    TEMPERATURES,
 )
 from pcamx.catalogue.map_measures import (
     ENERGY,
@@ -85,6 +86,7 @@ __all__ = [
     "STAGE_1",
     "STAGE_2",
     "STAGE_3",
+    "TEMPERATURES",
     "TRAINABLES",
     "UNTRAINED",
     "Baseline",

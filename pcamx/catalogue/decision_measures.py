@@ -3,6 +3,8 @@
 from pcamx.catalogue.measure import Measure
 
 _DECISIONS = "pcamx.metrics.decisions"
+TEMPERATURES = (0.01, 100.0)
+"""Lowest and highest that is fitted: of films without one error the best is 0."""
 AUROC = Measure(
     key="auroc",
     title="AUROC",

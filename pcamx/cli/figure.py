@@ -17,7 +17,10 @@ def add(commands: Commands) -> None:
     )
     sub.add_argument("run", type=Path, metavar="RUN", help="run.folder of the config")
     sub.add_argument(
-        "films", nargs="+", metavar="FILM", help="its path as in films.csv, or the end of it"
+        "films",
+        nargs="+",
+        metavar="FILM",
+        help="its path as in films.csv, or the end of it; 50 at most",
     )
     sub.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="figure.pdf, .svg or .png"

@@ -13,7 +13,13 @@ from pcamx import config as configs
 from pcamx import provenance
 from pcamx.catalogue import AUROC, MAPS, TRAINABLES, measures
 from pcamx.compare import pictures
-from pcamx.compare.differences import auroc_difference, basis_difference, difference, other_films
+from pcamx.compare.differences import (
+    auroc_difference,
+    basis_difference,
+    difference,
+    other_films,
+    out_of_reach,
+)
 from pcamx.compare.measured import Measured, read_runs
 from pcamx.errors import PcamxError
 from pcamx.metrics import Difference, holm
@@ -37,7 +43,8 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
     check_place(out)
     runs = read_runs(folders)
     gaps, remarks = _gaps(runs)
-    panels, undrawn = pictures.draw(runs, pictures.choose(runs))
+    alike = [runs[0], *(run for run in runs[1:] if run.name in gaps)]
+    panels, undrawn = pictures.draw(alike, pictures.choose(alike))
     found = Comparison(
         reports={run.name: run.report for run in runs},
         gaps=gaps,
@@ -72,8 +79,8 @@ def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]
             remarks.append(f"{run.name} and {runs[0].name} have no differences: {why}.")
         else:
             gaps[run.name] = _gaps_of(run, runs[0])
-    _correct([by_key for titles in gaps.values() for by_key in titles.values()])
-    return gaps, remarks
+    tests = _correct([by_key for titles in gaps.values() for by_key in titles.values()])
+    return gaps, [*remarks, *out_of_reach(tests)]
 
 
 def _other_content(run: Measured, first: Measured) -> str:
@@ -82,12 +89,13 @@ def _other_content(run: Measured, first: Measured) -> str:
     return "" if None in found or found[0] == found[1] else "films of the same name are others"
 
 
-def _correct(gaps: Sequence[dict[str, Gap]]) -> None:
-    """Put the p into every gap that holds for all of them together."""
+def _correct(gaps: Sequence[dict[str, Gap]]) -> int:
+    """Put the p into every gap that holds for all of them together; how many have one."""
     places = [(by_key, key) for by_key in gaps for key in by_key]
     corrected = holm([by_key[key].p for by_key, key in places])
     for (by_key, key), p in zip(places, corrected, strict=True):
         by_key[key] = dataclasses.replace(by_key[key], p_of_all=p)
+    return sum(p is not None for p in corrected)
 
 
 def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:

@@ -13,10 +13,22 @@ from pcamx.catalogue import POSITIVE_CAM, Measure, measures
 from pcamx.evaluation.film_table import FilmTable
 from pcamx.metrics import Difference
 from pcamx.metrics.basis import statistic
+from pcamx.report.comparison_rows import SURE
 
 REPLICATES = 10_000
 """Of the bootstrap: p is never below 2 / (REPLICATES + 1), which Holm's correction multiplies by
 the number of comparisons."""
+
+
+def out_of_reach(tests: int) -> list[str]:
+    """Say that these are too many differences for any p to be small; empty where one can be."""
+    least = min(1.0, tests * 2 / (REPLICATES + 1))
+    if least <= SURE:
+        return []
+    return [
+        f"p by Holm's correction for {tests} differences cannot fall below {least:.2g}: none is "
+        "marked."
+    ]
 
 
 def other_films(one: FilmTable, first: FilmTable) -> str:

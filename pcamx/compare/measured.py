@@ -7,6 +7,7 @@ from pathlib import Path
 from pcamx.data.contents import sha256_of
 from pcamx.errors import PcamxError
 from pcamx.evaluation.film_table import FilmTable, read_films
+from pcamx.output import readable
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import Report, read_report
 
@@ -54,7 +55,7 @@ def read_runs(folders: Sequence[Path]) -> list[Measured]:
 def names(places: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the different absolute paths that differ from each other."""
     for parts in range(1, max(len(place.parts) for place in places)):
-        found = ["/".join(place.parts[-parts:]) for place in places]
+        found = [readable("/".join(place.parts[-parts:])) for place in places]
         if len(set(found)) == len(found):
             return found
-    return [str(place) for place in places]
+    return [readable(str(place)) for place in places]

@@ -12,6 +12,9 @@ from pcamx.model.network import Network
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.figures.film_figure import FORMATS, save
 
+MOST = 50
+"""Films of a figure, whose time grows faster than their number."""
+
 
 def draw_figure(
     folder: Path,
@@ -28,10 +31,13 @@ def draw_figure(
     PDF, SVG or PNG, by the suffix of ``out``. A name is a film's path in the store, or the end of
     one that no other film of the ``split`` has; ``other`` is a store as in
     `pcamx.evaluation.evaluate.evaluate`. Returns the films. Raises PcamxError for a suffix that is
-    none of these, for a name that means no film or several, and as `open_run` does.
+    none of these, for more than `MOST` names, for a name that means no film or several, and as
+    `open_run` does.
     """
     if out.suffix.lower() not in FORMATS:
         raise PcamxError(f"{out}: a figure is written as {', '.join(FORMATS)}; choose one of these")
+    if len(names) > MOST:
+        raise PcamxError(f"{len(names)} films: a figure holds {MOST} at most; draw several")
     run = open_run(folder, other, split, track, say)
     films = chosen(run.store.split(split), names)
     networks = run.networks()

@@ -4,6 +4,7 @@ A store of twins is made of what `pcamx phantom --twins` draws: its data folder 
 whose rows are film, twin, change and temptation (`pcamx.data.phantom.twins`).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -46,7 +47,8 @@ def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> li
         )
     film_at = {film.path: i for i, film in enumerate(films)}
     bare = [_without_suffix(film.path) for film in films]
-    film_at |= {name: i for i, name in enumerate(bare) if bare.count(name) == 1}
+    count = Counter(bare)
+    film_at |= {name: i for i, name in enumerate(bare) if count[name] == 1}
     twin_at = {film.path: i for i, film in enumerate(twins)}
     found = []
     for number, (line, row) in enumerate(csv_rows(path)):
@@ -55,7 +57,7 @@ def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> li
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}")
             continue
         change = next((c for c in CHANGES if len(row) == len(HEADER) and row[2] == c), None)
-        if change is None:
+        if change is None or not PurePosixPath(row[0]).name:
             raise PcamxError(f"{path}, line {line}: not a twin; expected {','.join(HEADER)}")
         film = film_at.get(row[0], film_at.get(_without_suffix(row[0])))
         if film is not None and row[1] in twin_at:

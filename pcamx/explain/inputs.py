@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pcamx.data.files.file_content import DICOM_HEAD, is_dicom
 from pcamx.errors import PcamxError
+from pcamx.output import readable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 _NO_FILM = "DICOMDIR"  # the table of contents of a DICOM medium
@@ -56,11 +57,6 @@ def _named(path: Path, name: str, refusal: str) -> FilmPath:
     if readable(name) != name:
         refusal = "its name is not UTF-8; rename it"
     return FilmPath(path, readable(name), readable(refusal))
-
-
-def readable(text: str) -> str:
-    """Return a text with a path in it as UTF-8 can hold it: what of a name is none, escaped."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -8,14 +8,13 @@ import math
 import numpy as np
 import torch
 
+from pcamx.catalogue import TEMPERATURES
 from pcamx.metrics.bootstrap import Floats, Statistic, Values, mean
 from pcamx.metrics.classification import checked
 
 BINS = 15
 _SATURATED = 1e-7
 """How far from 0 and 1 float32 tells probabilities apart."""
-_STEEPEST = 100.0
-"""Temperatures lie between its inverse and it: of films without one error the best is 0."""
 
 
 def brier(score_N: Values, label_N: Values) -> Statistic:
@@ -48,7 +47,7 @@ def calibration_error(score_N: Values, label_N: Values) -> Statistic:
 
 def temperature(score_N: Values, label_N: Values) -> float | None:
     """Return what the logits are to be divided by (Guo et al., ICML 2017): what makes the labels
-    likeliest, between 0.01 and 100; None where the films are not of both classes.
+    likeliest, within `TEMPERATURES`; None where the films are not of both classes.
     """
     score, label = checked(score_N, label_N)
     if len(set(label.tolist())) < 2:
@@ -58,10 +57,11 @@ def temperature(score_N: Values, label_N: Values) -> float | None:
     def slope(steepness: float) -> float:  # of the convex -log likelihood; it grows
         return float((logit * (_probability(steepness * logit) - label)).sum())
 
-    low, high = -math.log(_STEEPEST), math.log(_STEEPEST)
+    low, high = (-math.log(limit) for limit in reversed(TEMPERATURES))
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(math.exp(middle)) < 0 else (low, middle)
+        # 0 where every probability is 0 or 1: steeper still is likelier, or as likely.
+        low, high = (middle, high) if slope(math.exp(middle)) <= 0 else (low, middle)
     return math.exp(-(low + high) / 2)
 
 
@@ -77,4 +77,4 @@ def _logit(score_N: Floats) -> Floats:
 
 
 def _probability(logit_N: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logit_N))
+    return 0.5 * (1 + np.tanh(logit_N / 2))

@@ -141,7 +141,8 @@ def print_comparison(found: Comparison) -> None:
     stages = [g for g in localization(found) if not g.baseline]
     classes = [g for g in classification(found) if not g.baseline]
     rests = [g for g in basis(found) if not g.baseline]
-    for columns in rows.basis_columns((row for g in rests for row in g.rows), "first"):
+    known = rows.basis_columns((row for g in rests for row in g.rows), "first")
+    for columns in known.values():
         console.print(_table("What the decision rests on", columns, rests), "")
     console.print(_table("Classification", rows.titles("decision", "first"), classes), "")
     console.print(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from pcamx.data.csv_files import csv_text
+from pcamx.output import readable
 from pcamx.report.comparison_rows import Gap
 from pcamx.report.rows import Group, Row
 
@@ -87,4 +88,4 @@ def _escaped(text: str) -> str:
 
 
 def _link(kind: str, text: str) -> str:
-    return f"data:{kind};charset=utf-8,{quote(text)}"
+    return f"data:{kind};charset=utf-8,{quote(readable(text))}"

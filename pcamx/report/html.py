@@ -11,15 +11,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pcamx.output import readable
 from pcamx.report import downloads, rows
 
 
 def render(name: str, values: dict[str, Any]) -> str:
-    """Fill in the template ``name`` with ``values`` and return the page as text.
+    """Fill in the template ``name`` with ``values`` and return the page as text that is UTF-8.
 
     Raises jinja2's UndefinedError where the template asks for a value that is not there.
     """
-    return _environment().get_template(name).render(values)
+    return readable(_environment().get_template(name).render(values))
 
 
 @cache
@@ -52,5 +53,5 @@ def _in_script(text: str) -> Markup:
 
 
 def _percent(value: float) -> str:
-    """Write a share as percents for CSS, cut to the scale from 0 to 100."""
-    return f"{100 * min(max(value, 0.0), 1.0):.2f}"
+    """Write a share as percents for CSS."""
+    return f"{100 * value:.2f}"

@@ -15,6 +15,7 @@ from pcamx.catalogue import (
     MEASURES,
     MIOU,
     POINTING,
+    TEMPERATURES,
     TRAINABLES,
     Judged,
     classifiers,
@@ -60,6 +61,12 @@ class Estimate:
             return ""
         return f"[{number(self.low, digits)}, {number(self.high, digits)}]"
 
+    @property
+    def on_scale(self) -> bool:
+        """Whether it lies between 0 and 1 with the interval that it has."""
+        places = (self.value, self.low, self.high)
+        return all(place is not None and 0 <= place <= 1 for place in places)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -98,6 +105,14 @@ def number(value: Any, digits: int = 3) -> str:
 def p_value(value: float) -> str:
     """Return a p with three decimals, which is never 0: ``< 0.001`` where it would be."""
     return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
+def temperature(value: float) -> str:
+    """Return a temperature with two decimals, ``<= 0.01`` or ``>= 100`` at its limits."""
+    low, high = TEMPERATURES
+    if math.isclose(value, low):
+        return f"<= {low:g}"
+    return f">= {high:g}" if math.isclose(value, high) else number(value, 2)
 
 
 def duration(seconds: Any) -> str:
@@ -156,19 +171,14 @@ def basis(report: Mapping[str, Any]) -> tuple[Row, ...]:
     )
 
 
-def basis_columns(found: Iterable[Row], *shown: Shown) -> tuple[dict[str, str], ...]:
-    """Return titles by key of what was measured of the basis: of twins, then of marked films."""
+def basis_columns(found: Iterable[Row], *shown: Shown) -> dict[str, dict[str, str]]:
+    """Return titles by key of what was measured of the basis, by its films: twins, then marked."""
     seen = measured(found)
-    kinds = dict.fromkeys(measure.films for measure in measures("basis"))
-    columns = (
-        {
-            measure.key: measure.title
-            for measure in measures("basis")
-            if measure.films == kind and measure.shown in shown and measure.key in seen
-        }
-        for kind in kinds
-    )
-    return tuple(titles for titles in columns if titles)
+    columns: dict[str, dict[str, str]] = {}
+    for measure in measures("basis"):
+        if measure.shown in shown and measure.key in seen:
+            columns.setdefault(measure.films, {})[measure.key] = measure.title
+    return columns
 
 
 def pointing_by_size(report: Mapping[str, Any]) -> tuple[Group, ...]:

@@ -132,7 +132,7 @@ def against(report: Mapping[str, Any]) -> str:
 def calibrated(report: Mapping[str, Any]) -> str:
     """Say the temperature of every stage; empty where none was fitted."""
     found = rows.temperatures(report)
-    said = [f"{rows.number(value, 2)} after {title}" for title, value in found.items()]
+    said = [f"{rows.temperature(value)} after {title}" for title, value in found.items()]
     return f"Temperature, fitted on training films: {_enumerate(said)}." if said else ""
 
 

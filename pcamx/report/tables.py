@@ -46,7 +46,7 @@ def basis_table(report: Mapping[str, object]) -> Table:
     """Make a table of what the decisions rest on, a column per stage and baseline."""
     found = rows.basis(report)
     table = new_table("What the decision rests on", [row.name for row in found], first=26)
-    for titles in rows.basis_columns(found, "first"):
+    for titles in rows.basis_columns(found, "first").values():
         for key, title in titles.items():
             table.add_row(Text(title), *(cell(row.figures[key]) for row in found))
     return table

@@ -108,7 +108,8 @@ def _plot(axis: Axes, key: str, points: list[tuple[float, float]]) -> None:
         axis.plot(steps, values, style, label=label, color=colour, ms=4.5, mec="white", mew=0.6)
     else:
         width = 0.8 if key == "loss" else 1.4
-        axis.plot(steps, values, label=label, color=colour, ls=style, lw=width)
+        dot = "o" if len(points) == 1 else None  # of which a line would show nothing
+        axis.plot(steps, values, label=label, color=colour, ls=style, lw=width, marker=dot, ms=4.5)
 
 
 def _dress(axis: Axes, what: str, stage: StageId) -> None:

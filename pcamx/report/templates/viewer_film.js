@@ -152,7 +152,7 @@ function move(by) {
 function update(change) {
   Object.assign(state, change);
   if (state.map >= (network() ? network().maps.length : 0)) state.map = 0;
-  if (!(state.sort in sorts())) state.sort = "";
+  if (!Object.hasOwn(sorts(), state.sort)) state.sort = "";
   refresh();
   writeAddress();
 }
@@ -188,7 +188,7 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !typing) {
       event.preventDefault();
       byId("find").focus();
-    } else if ("mnok".includes(event.key) && !typing) KEYS[event.key]();
+    } else if (["m", "n", "o", "k"].includes(event.key) && !typing) KEYS[event.key]();
   } else if (event.key in KEYS && (!typing || event.key === "Escape")) {
     event.preventDefault();
     KEYS[event.key]();
@@ -214,6 +214,7 @@ byId("scroller").addEventListener("scroll", () => showGrid(false));
 window.addEventListener("resize", () => { showGrid(); place(); });
 window.addEventListener("hashchange", () => {
   if (location.hash.slice(1) === written) return;
+  written = location.hash.slice(1);
   readAddress();
   refresh(true);
 });

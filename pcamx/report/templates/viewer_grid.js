@@ -103,13 +103,15 @@ function caption(i) {
     bad.textContent = error;
     line.append(bad, " ");
   }
-  const value = state.sort in sorts() && state.sort !== "probability" ? sorts()[state.sort](i) : null;
+  const value = Object.hasOwn(sorts(), state.sort) && state.sort !== "probability"
+    ? sorts()[state.sort](i) : null;
   if (value !== null && value !== undefined) line.append(`${state.sort} ${number(value)} `);
   line.append(data.facts.part && data.facts.part[i] || data.paths[i].split("/").pop());
   return line;
 }
 
-const number = (value) => Number.isInteger(value) ? String(value) : value.toPrecision(3);
+const number = (value) => Number.isInteger(value) ? String(value)
+  : Math.abs(value) < 999.5 ? value.toPrecision(3) : value.toFixed(0);
 
 function showGrid(anew = true) {
   if (anew) {

@@ -81,7 +81,7 @@ function readAddress() {  // what the address does not say stays as it is
   if (params.has("map") && network()) {
     state.map = Math.max(0, network().maps.findIndex((m) => m.title === params.get("map")));
   }
-  state.sort = params.get("sort") in sorts() ? params.get("sort") : "";
+  state.sort = Object.hasOwn(sorts(), params.get("sort")) ? params.get("sort") : "";
   for (const key of ["down", "overlay", "outlines"]) {
     if (params.has(key)) state[key] = params.get(key) === "1";
   }
