@@ -140,7 +140,7 @@ def test_fewer_ranks_go_on_through_a_universal_checkpoint(case: Case, stopped: P
     assert "after step 2, now on 1 ranks instead of 2" in ended.text
     assert steps_of(run, case.stage) == steps_of(case.straight, case.stage)
     assert weights_of(run, case.stage).world == 1
-    assert all(loss < 5 for loss in losses_of(run, case.stage))
+    assert all(loss < 6 for loss in losses_of(run, case.stage))
     assert not list((run / f"stage{case.stage}/checkpoints").glob("*universal*"))
     # Every step of this run counts batches, and P began at 1/2: a reset would show in both.
     state = weights_of(run, case.stage).state
