@@ -89,7 +89,7 @@ def test_plain_python_alone_resumes_and_ends(tmp_path: Path, write_config: Any) 
 def test_ctrl_c_before_training_began(tmp_path: Path, write_config: Any, stop: str) -> None:
     write_config(tmp_path)
     code = (
-        "import os, runpy, sys, pcamx.training.trainer as t\n"
+        "import os, runpy, sys, pcamx.training.stage_run as t\n"
         f"def stop(*a, **k): {stop}\n"
         "t.open_feed = stop\n"
         "sys.argv = sys.argv[1:]\n"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pcamx.errors import PcamxError
 from pcamx.metrics import temperature
-from pcamx.report import console, html, pace, page, rows, sentences, tables
+from pcamx.report import console, html, numbers, pace, page, rows, sentences, tables
 from pcamx.report.figures import curves, film_figure
 from pcamx.report.figures.film_figure import Panel
 from pcamx.run.folder import RunFolder
@@ -527,4 +527,4 @@ def test_rows_read_json_as_written(report: dict[str, Any]) -> None:
         "untrained network",
     ]
     assert [len(g.rows) for g in groups] == [2, 3, 1, 1]
-    assert rows.duration(7199.6) == "2 h 00 min" and rows.duration(None) == "–"
+    assert numbers.duration(7199.6) == "2 h 00 min" and numbers.duration(None) == "–"

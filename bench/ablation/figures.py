@@ -13,7 +13,7 @@ from pcamx.compare.measured import Measured
 from pcamx.evaluation.film_table import FilmTable
 from pcamx.metrics import Difference, holm
 from pcamx.report.comparison_rows import SURE
-from pcamx.report.rows import DASH, number
+from pcamx.report.numbers import DASH, number
 
 
 @dataclass(frozen=True, slots=True)

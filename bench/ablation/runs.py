@@ -24,7 +24,7 @@ from pcamx.data.store import fingerprint
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.progress import Say
-from pcamx.report.rows import duration
+from pcamx.report.numbers import duration
 from pcamx.run.folder import RunFolder
 from pcamx.run.lock import Lock
 from pcamx.run.report import read_report

@@ -41,7 +41,7 @@ from pcamx.compare.differences import out_of_reach
 from pcamx.compare.measured import Measured, read_run
 from pcamx.output import write_text
 from pcamx.report.comparison_rows import SURE
-from pcamx.report.rows import DASH
+from pcamx.report.numbers import DASH
 
 _FROM_DECODER = f"{DECODER.title}: "
 BASIS = {measure.title: measure for measure in measures("basis") if measure.shown == "first"}

@@ -6,7 +6,7 @@ from typing import Any
 from pcamx import __version__
 from pcamx.catalogue import BASELINES, MAPS, SAME_MARKS, trainable
 from pcamx.data.patients import FILMS
-from pcamx.report import rows, sentences
+from pcamx.report import numbers, rows, sentences
 from pcamx.run.pretrained import Pretrained
 from pcamx.run.report import Report
 from pcamx.run.weights import Weights
@@ -200,7 +200,7 @@ def _making(model: Pretrained, weights: Weights, onnx: Mapping[str, Any]) -> str
     count = sum(parameter.numel() for parameter in model.network.parameters())
     return (
         "## How it was made\n\n"
-        f"Stage {weights.stage}, {weights.epochs} epochs in {rows.duration(weights.seconds)}; "
+        f"Stage {weights.stage}, {weights.epochs} epochs in {numbers.duration(weights.seconds)}; "
         f"ranks: {weights.world}, device: {weights.device}. Encoder {weights.encoder}, {count:,} "
         f"weights. Exported by pcamx {__version__}.\n\n"
         f"`model.onnx` (opset {onnx['opset']}; {_listed(onnx['versions'])}) and PyTorch differ on "

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pcamx.catalogue import AUROC, MIOU, POINTING, measures
-from pcamx.report import rows, sentences
+from pcamx.report import numbers, rows, sentences
 from pcamx.report.rows import Estimate, Group, Row
 from pcamx.report.tables import cell, new_table
 
@@ -36,7 +36,7 @@ class Gap(Estimate):
 
     def text(self, digits: int = 3) -> str:
         """Return the value with its sign."""
-        return rows.DASH if self.value is None else f"{self.value:+.{digits}f}"
+        return numbers.DASH if self.value is None else f"{self.value:+.{digits}f}"
 
     def interval(self, digits: int = 3) -> str:
         """Return the interval with signs, empty where there is none."""

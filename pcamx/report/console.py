@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pcamx.catalogue import ACCURACY, AUROC, MAPS, MIOU, POINTING, StageId
 from pcamx.output import printable
-from pcamx.report import rows
+from pcamx.report import numbers
 from pcamx.report.pace import Pace, time_left
 
 T = TypeVar("T")
@@ -92,11 +92,11 @@ def _track_plainly(work: Iterable[T], what: str, total: int, console: Console) -
             )
             _line(console, f"{what}: {done}/{total}, {pace}")
     seconds = time.monotonic() - start
-    _line(console, f"{what}: {done} done in {rows.duration(seconds)}")
+    _line(console, f"{what}: {done} done in {numbers.duration(seconds)}")
 
 
 def _scalars(found: Mapping[str, float]) -> str:
-    shown = [f"{label} {rows.number(found[k])}" for k, label in SCALARS.items() if k in found]
+    shown = [f"{label} {numbers.number(found[k])}" for k, label in SCALARS.items() if k in found]
     if found.get("flat"):
         shown.append(f"flat {found['flat']:g}")
     return "  ".join(shown)
@@ -104,8 +104,8 @@ def _scalars(found: Mapping[str, float]) -> str:
 
 def _watched(found: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{kind.title} {POINTING.title} {rows.number(found[f'{kind.key}_{POINTING.key}'])} "
-        f"{MIOU.title} {rows.number(found[f'{kind.key}_{MIOU.key}'])}"
+        f"{kind.title} {POINTING.title} {numbers.number(found[f'{kind.key}_{POINTING.key}'])} "
+        f"{MIOU.title} {numbers.number(found[f'{kind.key}_{MIOU.key}'])}"
         for kind in MAPS
         if f"{kind.key}_{POINTING.key}" in found
     )
@@ -184,13 +184,13 @@ class TrainingDisplay:
         `pcamx.training.held_back.look` finds.
         """
         valid = [
-            f"{measure.title} {rows.number(validation[measure.key])}"
+            f"{measure.title} {numbers.number(validation[measure.key])}"
             for measure in (AUROC, ACCURACY)
             if measure.key in validation
         ]
         parts = [
             self._pace.name,
-            rows.duration(self._pace.seconds()),
+            numbers.duration(self._pace.seconds()),
             self._pace.images_per_second(),
             f"ETA {self._pace.left(self._pace.steps)}",
             self._scalars,

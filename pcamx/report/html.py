@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pcamx.output import readable
-from pcamx.report import downloads, rows
+from pcamx.report import downloads, numbers, rows
 
 
 def render(name: str, values: dict[str, Any]) -> str:
@@ -39,8 +39,8 @@ def _environment() -> Environment:
         "nameless": lambda found: rows.Group("", tuple(found)),
     }
     environment.filters |= {
-        "number": rows.number,
-        "p": rows.p_value,
+        "number": numbers.number,
+        "p": numbers.p_value,
         "percent": _percent,
         "in_script": _in_script,
     }

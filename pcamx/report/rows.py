@@ -3,7 +3,6 @@
 The shape of ``report.json`` is read here once: a part that is missing is a dash, never an error.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,14 +14,13 @@ from pcamx.catalogue import (
     MEASURES,
     MIOU,
     POINTING,
-    TEMPERATURES,
     TRAINABLES,
     Judged,
     classifiers,
     measures,
 )
+from pcamx.report.numbers import DASH, finite, number
 
-DASH = "–"
 SIZES = {"small": "small lesions", "medium": "medium lesions", "large": "large lesions"}
 
 
@@ -94,41 +92,6 @@ class Group:
 def is_baseline(title: str) -> bool:
     """Tell whether a group's title, ``stage 2`` or ``stage 2, positive CAM``, is of no stage."""
     return title.split(",")[0] not in [entry.title for entry in classifiers()]
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Return ``value`` with ``digits`` decimals, a dash where there is no finite number."""
-    found = _finite(value)
-    return DASH if found is None else f"{found:.{digits}f}"
-
-
-def p_value(value: float) -> str:
-    """Return a p with three decimals, which is never 0: ``< 0.001`` where it would be."""
-    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
-
-
-def temperature(value: float) -> str:
-    """Return a temperature with two decimals, ``<= 0.01`` or ``>= 100`` at its limits."""
-    low, high = TEMPERATURES
-    if math.isclose(value, low):
-        return f"<= {low:g}"
-    return f">= {high:g}" if math.isclose(value, high) else number(value, 2)
-
-
-def duration(seconds: Any) -> str:
-    """Return seconds as ``48 s``, ``12 min 05 s`` or ``2 h 03 min``."""
-    found = _finite(seconds)
-    if found is None or found < 0:
-        return DASH
-    if found < 10:
-        return f"{found:.1f} s"
-    whole = round(found)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(whole / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def counts(figures: Mapping[str, Estimate]) -> str:
@@ -244,7 +207,7 @@ def trained(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def temperatures(report: Mapping[str, Any]) -> dict[str, float]:
     """Return what the logits of every stage are to be divided by, by its title, where known."""
     found = {
-        title: _finite(measured.get("temperature")) for title, measured in trained(report).items()
+        title: finite(measured.get("temperature")) for title, measured in trained(report).items()
     }
     return {title: value for title, value in found.items() if value is not None}
 
@@ -277,7 +240,7 @@ def _map_rows(maps: Mapping[str, Any], keys: Mapping[str, str], *, keep: bool) -
 
 
 def _map_row(name: str, found: Mapping[str, Any], keys: Mapping[str, str]) -> Row:
-    threshold, tuned = _finite(found.get("threshold")), found.get("threshold_tuned")
+    threshold, tuned = finite(found.get("threshold")), found.get("threshold_tuned")
     return Row(name, _estimates(found, keys), threshold, tuned is not False)
 
 
@@ -287,16 +250,10 @@ def _estimates(found: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Estim
 
 def _estimate(found: Any) -> Estimate:
     if not isinstance(found, Mapping):
-        return Estimate(_finite(found))
+        return Estimate(finite(found))
     n = found.get("n")
-    value, low, high = (_finite(found.get(k)) for k in ("value", "low", "high"))
+    value, low, high = (finite(found.get(k)) for k in ("value", "low", "high"))
     return Estimate(value, low, high, n if isinstance(n, int) else None)
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
 
 
 def _mapping(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from pcamx.catalogue import (
     classifiers,
 )
 from pcamx.data.patients import BLOCKS, FILMS, PATIENTS
-from pcamx.report import rows
+from pcamx.report import numbers, rows
 
 _AFTER: dict[str, tuple[tuple[str, str], ...]] = {
     MIOU.key: (
@@ -119,9 +119,9 @@ def against(report: Mapping[str, Any]) -> str:
     found = rows.against_segmenter(report)
     if found.get("value") is None:
         return ""
-    low, high = (rows.number(found[end]) for end in ("low", "high"))
+    low, high = (numbers.number(found[end]) for end in ("low", "high"))
     ratio, iou = found.get("ratio"), MIOU.title
-    times = f", {rows.number(ratio, 2)} times its {iou}" if ratio else ""
+    times = f", {numbers.number(ratio, 2)} times its {iou}" if ratio else ""
     ours = f"{STAGE_3.title.capitalize()}'s {DECODER.title}"
     return (
         f"{ours} minus the {SAME_MARKS.title}, film by film: "
@@ -132,7 +132,7 @@ def against(report: Mapping[str, Any]) -> str:
 def calibrated(report: Mapping[str, Any]) -> str:
     """Say the temperature of every stage; empty where none was fitted."""
     found = rows.temperatures(report)
-    said = [f"{rows.temperature(value)} after {title}" for title, value in found.items()]
+    said = [f"{numbers.temperature(value)} after {title}" for title, value in found.items()]
     return f"Temperature, fitted on training films: {_enumerate(said)}." if said else ""
 
 
@@ -146,7 +146,7 @@ def made(report: Mapping[str, Any]) -> str:
     where = {_where(stage) for stage in timed.values()}
     alike = where.pop() if len(where) == 1 else ""
     times = [
-        f"{rows.duration(stage['seconds'])} for {_the(key)}{'' if alike else _where(stage)}"
+        f"{numbers.duration(stage['seconds'])} for {_the(key)}{'' if alike else _where(stage)}"
         for key, stage in timed.items()
     ]
     return f"{text}. Training took {_enumerate(times)}{',' if alike else ''}{alike}."
@@ -168,15 +168,15 @@ def _enumerate(items: Sequence[str]) -> str:
 
 
 def _count(n: int | None, one: str, many: str = "") -> str:
-    return f"{rows.DASH if n is None else format(n, ',')} {one if n == 1 else many or one + 's'}"
+    return f"{numbers.DASH if n is None else format(n, ',')} {one if n == 1 else many or one + 's'}"
 
 
 def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return names and values of what was run, on what and with what."""
     for key in ("command", "created", "device", "commit"):
-        yield key, str(report.get(key) or rows.DASH)
+        yield key, str(report.get(key) or numbers.DASH)
     for key, stage in rows.trained(report).items():
-        yield key, cost(stage) or rows.DASH
+        yield key, cost(stage) or numbers.DASH
     if "parent" in report:
         yield from _flat("goes on from", report["parent"])
     for key in ("data", "versions"):
@@ -187,7 +187,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """A line for a value or a mapping of plain values, several for what is nested deeper."""
     name = name.replace("_", " ")
     if not isinstance(value, Mapping):
-        yield name, rows.DASH if value is None else str(value)
+        yield name, numbers.DASH if value is None else str(value)
         return
     plain = {k: v for k, v in value.items() if not isinstance(v, Mapping)}
     if plain:
@@ -200,6 +200,6 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 def cost(stage: Mapping[str, Any]) -> str:
     """Say epochs, time and place of a stage's training, empty where unknown."""
     epochs = stage.get("epochs")
-    text = rows.duration(stage["seconds"]) if stage.get("seconds") is not None else ""
+    text = numbers.duration(stage["seconds"]) if stage.get("seconds") is not None else ""
     text += _where(stage)
     return f"{_count(epochs, 'epoch')}, {text}" if isinstance(epochs, int) and text else text

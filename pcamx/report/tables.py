@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pcamx.catalogue import FALSE_ACTIVATION, KAPPA, MIOU
-from pcamx.report import rows, sentences
+from pcamx.report import numbers, rows, sentences
 
 
 def new_table(title: str, columns: Iterable[str], first: int = 12) -> Table:
@@ -59,7 +59,7 @@ def results_table(report: Mapping[str, object]) -> Table:
     for group in rows.localization(report):
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
-            at = rows.number(row.threshold, 2) + ("" if row.tuned else "*")
+            at = numbers.number(row.threshold, 2) + ("" if row.tuned else "*")
             figures = map(cell, row.figures.values())
             table.add_row(Text(row.name), *figures, at, rows.counts(row.figures))
     return table
