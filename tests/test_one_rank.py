@@ -1,6 +1,7 @@
 """On one rank no gradient goes round, and the training is the same to the bit."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,21 @@ def test_nothing_is_reduced_and_nothing_is_changed(
         reduced, some = _train(config, alone, tmp_path, patch)
     assert none == 0 and some >= STEPS
     assert all(torch.equal(value, reduced[name]) for name, value in spared.items())
+
+
+def test_a_start_does_not_load_the_compiler(tmp_path: Path) -> None:
+    """In a new Python: that of the other tests has it."""
+    program = (
+        "import os, sys, torch\n"
+        "from pcamx.engine.ranks import import_deepspeed, import_muon\n"
+        "import_deepspeed(); import_muon()\n"
+        "assert 'deepspeed.runtime.zero.muon.original_muon' in sys.modules\n"
+        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
+        "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
+        "torch.compile(lambda x: x)\n"  # what is asked for still comes
+        "assert 'torch._inductor.compile_fx' in sys.modules\n"
+    )
+    processes.command(sys.executable, "-c", program, cwd=tmp_path, DS_ACCELERATOR="cpu").ok()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from pcamx.config import Config
 from pcamx.engine.clip import clip
-from pcamx.engine.ranks import import_deepspeed
+from pcamx.engine.ranks import import_deepspeed, import_muon
 from pcamx.engine.settings import deepspeed_config, instruments
 from pcamx.errors import PcamxError
 from pcamx.types import Batch, StageOutput
@@ -50,6 +50,7 @@ def initialize(
         lr=lr,
         fused=True,
     )
+    import_muon()
     try:
         engine, *_ = deepspeed.initialize(
             model=stage,

@@ -105,6 +105,28 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
+def import_muon() -> None:
+    """Import DeepSpeed's Muon, which training does not use, uncompiled.
+
+    `deepspeed.initialize` imports it to compare our optimizer with it, and its decorator loads the
+    whole of torch's compiler: seconds of each rank's start, for nothing where `runtime.compile` is
+    off.
+    """
+    before = os.environ.get(_UNCOMPILED)
+    os.environ[_UNCOMPILED] = "1"
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        if before is None:
+            del os.environ[_UNCOMPILED]
+        else:
+            os.environ[_UNCOMPILED] = before
+
+
+_UNCOMPILED = "TORCHDYNAMO_DISABLE"
+"""What torch.compile heeds when it is called; a function it met meanwhile stays as it is."""
+
+
 def is_first() -> bool:
     """Tell whether this process is rank 0, known before the ranks have met."""
     return os.environ.get("RANK", "0") == "0"
