@@ -96,7 +96,8 @@ def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
     from pcamx.data.canvas.decode import decode_batches
 
     listed = tuple(
-        Film(str(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
+        # Absolute: a film of a store that was named from the working directory is not below "/".
+        Film(os.path.abspath(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
         for film in films
     )
     every = [range(len(listed))]
