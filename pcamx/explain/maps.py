@@ -97,7 +97,18 @@ def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
 
     listed = tuple(
         # Absolute: a film of a store that was named from the working directory is not below "/".
-        Film(os.path.abspath(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
+        Film(
+            os.path.abspath(film.path),
+            0,
+            "",
+            "",
+            "",
+            "test",
+            film.width,
+            film.height,
+            film.white,
+            "",
+        )
         for film in films
     )
     every = [range(len(listed))]
