@@ -30,7 +30,8 @@ from pcamx.catalogue import STAGE_3, maps_of
 from pcamx.data.phantom import draw_phantoms
 from pcamx.errors import PcamxError
 from pcamx.report.console import track
-from pcamx.run.pretrained import Pretrained, Threshold, save_pretrained
+from pcamx.run.pretrained import Pretrained, save_pretrained
+from pcamx.run.thresholds import Threshold
 
 CANVAS, BATCH, FILMS, FILM_SIZE = 320, 16, 100, 1000
 DECODER = "pcamx explain with the decoder"

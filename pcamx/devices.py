@@ -2,6 +2,8 @@
 
 import torch
 
+from pcamx.errors import PcamxError
+
 
 def whole_float32() -> None:
     """Have convolutions on a GPU keep all 24 bits of float32, as PyTorch's products do.
@@ -17,3 +19,18 @@ def command_device() -> torch.device:
     """Return the GPU if there is one, else the CPU, with `whole_float32`."""
     whole_float32()
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """Return the device that is meant, by default the GPU if there is one.
+
+    Raises PcamxError for one that torch does not know, or a GPU where there is none.
+    """
+    gpu = torch.cuda.is_available()
+    try:
+        found = torch.device(device or ("cuda" if gpu else "cpu"))
+    except RuntimeError:  # a list of all that torch knows
+        raise PcamxError(f"device {device!r}: torch knows none such; say cpu or cuda") from None
+    if found.type == "cuda" and not gpu:
+        raise PcamxError(f"device {device}: torch finds no GPU here; say device='cpu'")
+    return found

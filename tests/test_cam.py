@@ -99,6 +99,18 @@ def test_a_norm_behind_the_average_is_a_part_of_the_weights(kind: str) -> None:
             torch.testing.assert_close(cam(x, c).mean((1, 2)), logits[:, c] - constant[c])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_of_rms_norm_a_half_has_the_epsilon_of_float32(dtype: torch.dtype) -> None:
+    """Averages of 0.01: with bfloat16's epsilon, 0.0078, the map would be nine times too low."""
+    model = Normed(nn.RMSNorm(WIDTH, elementwise_affine=False)).eval()
+    with torch.no_grad():  # the last block alone gives the maps: all of about 0.01
+        model.layer4.register_forward_hook(lambda *given: torch.full_like(given[2], 0.01))
+        model, x = model.to(dtype), images().to(dtype)
+        logits = model(x).float() - model.fc.bias.float()
+        found = PositiveCAM(model, "layer4", "fc", positive=False)(x, 2)
+    torch.testing.assert_close(found.mean((1, 2)), logits[:, 2], rtol=0.05, atol=0.02)
+
+
 def test_a_norm_of_several_groups_is_refused() -> None:
     model = Normed(nn.GroupNorm(2, WIDTH)).eval()
     with pytest.raises(ValueError, match="a GroupNorm stands between the average and fc_layer"):
@@ -439,6 +451,9 @@ def test_refuses_a_sharded_weight() -> None:
         (1.0, "expected None, a class or one class per image"),
         (torch.tensor([True] * 4), "expected None, a class or one class per image"),
         ([[0, 1], [2, 3]], "expected None, a class or one class per image"),
+        ([True, False, 1, 2], "expected None, a class or one class per image"),
+        ([None, 1, 2, 3], "expected None, a class or one class per image"),
+        ([[0, 1], [2]], "expected None, a class or one class per image"),
     ],
 )
 def test_refuses_classes(class_idx: Any, message: str) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from classifiers import images
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from pcamx import PositiveCAM
 
@@ -230,3 +231,39 @@ def test_a_model_that_merges_its_weights_in_eval_is_left_alone() -> None:
     model = Merging().train()
     PositiveCAM(model)(images(), 0)
     assert model.merged == 0 and untouched(model, training=True)
+
+
+def test_a_weight_that_is_computed_stays_as_it_was() -> None:
+    """Spectral norm moves its vectors wherever the weight is asked for in training mode."""
+    model, x = Small(), images()
+    model.fc = spectral_norm(model.fc)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = PositiveCAM(model)(x, 1)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert untouched(model, training=True)
+    model.eval()
+    expected = torch.einsum("k,bkhw->bhw", model.fc.weight[1].clamp(min=0), model.maps(x))
+    torch.testing.assert_close(found, expected)
+
+
+class FeaturesFirst(Small):
+    """Answers the averages, of which there are more than classes, before the logits."""
+
+    def forward(self, x: Tensor) -> Any:
+        average = self.maps(x).mean((2, 3))
+        return average, self.fc(average)
+
+
+def test_numbers_that_are_not_fc_layers_predict_no_class() -> None:
+    """The largest average may be the eighth: a class that the linear layer does not have."""
+    model, x = FeaturesFirst().eval(), images()
+    with pytest.raises(ValueError, match="answers 8 numbers an image, fc_layer has 2 classes"):
+        PositiveCAM(model)(x)
+    expected = torch.einsum("k,bkhw->bhw", model.fc.weight[1].clamp(min=0), model.maps(x))
+    torch.testing.assert_close(PositiveCAM(model)(x, 1), expected)
+
+
+def test_refuses_what_is_no_model() -> None:
+    with pytest.raises(ValueError, match=r"model is a function; pass a torch\.nn\.Module"):
+        PositiveCAM(images)  # type: ignore[arg-type]

@@ -115,6 +115,7 @@ def test_classes_by_name() -> None:
     assert torch.equal(cam(x, "finding 3"), cam(x, 3))
     mixed = ["finding 3", 0, "finding 1", "finding 0"]
     assert torch.equal(cam(x, mixed), cam(x, [3, 0, 1, 0]))
+    assert torch.equal(cam(x, np.array(NAMES[:4])), cam(x, [0, 1, 2, 3]))  # type: ignore[arg-type]
     assert torch.equal(cam(x, "finding 3", method="grad-cam"), cam(x, 3, method="grad-cam"))
     model.config = SimpleNamespace(id2label=dict(enumerate(NAMES)))
     assert torch.equal(PositiveCAM(model)(x, "finding 4"), cam(x, 4))  # Hugging Face's names
@@ -228,3 +229,25 @@ def test_overlay_takes_images_of_any_kind() -> None:
         PositiveCAM.overlay(rgb_HW3, flat[None])
     with pytest.raises(ValueError, match="overlay takes one image"):
         PositiveCAM.overlay(torch.zeros(4, 3, 8, 8), flat)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("image", "cam", "opacity", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), [[0.0, NAN]], 0.5, "the map holds NaN or infinite values"),
+        (np.zeros((4, 4), np.uint8), [[0.0, INF]], 0.5, "the map holds NaN or infinite values"),
+        (np.array([[0.0, NAN]]), [[0.0, 1.0]], 0.5, "the image holds NaN or infinite values"),
+        (np.zeros((4, 4), np.uint8), [[0.0, 1.0]], 2, r"opacity 2 is outside 0 \.\.\. 1"),
+        (np.zeros((4, 4), np.uint8), [[0.0, 1.0]], NAN, r"opacity nan is outside 0 \.\.\. 1"),
+        (np.zeros((4, 4), np.uint8), [[]], 0.5, "the map of one image"),
+        (np.zeros((0, 4), np.uint8), [[0.0, 1.0]], 0.5, "overlay takes one image"),
+    ],
+)
+def test_overlay_refuses_what_it_would_draw_as_something_else(
+    image: Any, cam: list[list[float]], opacity: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        PositiveCAM.overlay(image, torch.tensor(cam), opacity=opacity)

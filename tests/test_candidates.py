@@ -144,3 +144,6 @@ def test_a_film_whose_map_peaks_beside_it_has_a_candidate_where_it_reaches_the_l
     assert found.candidates(0.5, 5.0) == [] == found.candidates(0.5, None)
     (one,) = found.candidates(0.5, 3.0)
     assert one.value == pytest.approx(0.4)
+    (one,) = found.candidates(0.5, -7.0)  # above which all of the film lies
+    assert one.value == pytest.approx(0.4) and one.box == (0, 0, 32, 64)
+    assert one.area == pytest.approx(32 * 64) and one.holes == ()

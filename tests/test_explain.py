@@ -488,6 +488,18 @@ def test_names_do_not_clash(films: Path) -> None:
     assert [film.name for film in find_films([Path(os.path.relpath(one))])] == ["one.png"]
 
 
+def test_results_do_not_clash(films: Path) -> None:
+    """x.png is what the picture of x is called, and x.small.jpg a picture of both x and x.small."""
+    names = ("x", "x.png/y.png", "z", "z.small", "x.jpg", "z.png")
+    found = {film.name: film.refusal for film in find_films([films / name for name in names])}
+    assert list(found) == list(names)
+    told = "its results would be called as those of {}; rename it or explain it alone"
+    assert {name: why for name, why in found.items() if why} == {
+        "x": told.format("x.png/y.png"),
+        "z.small": told.format("z"),
+    }
+
+
 def test_links_that_leave_the_folder(films: Path, tmp_path: Path) -> None:
     shutil.copy(films / "a/one.png", tmp_path / "outside.png")
     (films / "a/link.png").symlink_to(tmp_path / "outside.png")

@@ -64,6 +64,18 @@ def test_a_copy_is_found_whole(
         assert expected["probability"] == pytest.approx([one.probability for one in found], 1e-5)
 
 
+@pytest.mark.parametrize("more", [["--out", "elsewhere"], ["--stage", "1"]])
+def test_a_check_takes_nothing_that_it_would_pass_over(
+    copy: Path,
+    more: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pcamx", "export", "--check", str(copy), *more])
+    assert cli.main() == 2
+    assert "leave out --out and --stage" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "README.md", "samples/normal.png"])
 def test_a_changed_byte_is_named(
     copy: Path,

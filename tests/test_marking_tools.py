@@ -180,6 +180,18 @@ def test_a_store_of_htj2k_gives_the_same_to_the_bit(
         assert np.array_equal(*map(np.asarray, images))
 
 
+def test_films_that_the_store_holds_are_found_from_the_working_directory(
+    run: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their root is below the store's folder, which is named as `data.store` has it, relative."""
+    films = phantoms / "MURA-v1.1"
+    prepare(films, tmp_path / "store", table=None, marks=None, transcode="htj2k", workers=1)
+    monkeypatch.chdir(tmp_path)
+    here = made("coco", run, read_store(Path("store")), Path("here"))
+    there = made("coco", run, read_store(tmp_path / "store"), Path("there"))
+    assert here == there and len(here) == 4
+
+
 def test_a_deep_film_beside_one_of_8_bits(run: Path, tmp_path: Path) -> None:
     """Each is shown by its own white."""
     ramp_HW = np.arange(32 * 40, dtype=np.uint16).reshape(32, 40) % 256

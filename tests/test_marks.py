@@ -291,12 +291,23 @@ def test_names_that_mean_a_film(tmp_path: Path, name: str) -> None:
         "/data/upload/3/0f9e8d7c-x.jpg",
         "/data/local-files/?d=export%2Fa%2Fx.jpg",
         "https://films.example/a/x.jpg?signature=1.2",
+        "/label-studio/data/local-files/?d=export/a/x.jpg",
         "s3://bucket/a/x.jpg",
+        "file:///C:/films/a/x.jpg",
+        "C:\\films\\a\\x.jpg",
         "a/x.jpg",
     ],
 )
 def test_addresses_of_label_studio(tmp_path: Path, address: str) -> None:
     assert list(masks(by_hand.label_studio(tmp_path, "box", name=address))) == ["a/x.jpg"]
+
+
+@pytest.mark.parametrize("name", ["wrist:left.png", "x?d=left.png", "hash#left.png", "%6ceft.png"])
+def test_a_films_name_is_no_address_to_label_studio(tmp_path: Path, name: str) -> None:
+    """The mark of wrist:left.png is not that of left.png, which lies there too."""
+    films = {name: (20, 10), "left.png": (20, 10)}
+    file = by_hand.label_studio(tmp_path, "box", name=name)
+    assert list(read_marks(file, films).of) == [name]
 
 
 def test_a_folder_tells_films_of_one_name_apart(tmp_path: Path) -> None:

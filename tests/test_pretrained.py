@@ -19,8 +19,9 @@ from pcamx.errors import PcamxError
 from pcamx.model.network import Network
 from pcamx.output import SEAL, sealed
 from pcamx.run.folder import RunFolder
-from pcamx.run.pretrained import Pretrained, Threshold, from_pretrained, save_pretrained
+from pcamx.run.pretrained import Pretrained, from_pretrained, save_pretrained
 from pcamx.run.report import read_report, write_report
+from pcamx.run.thresholds import Threshold
 from pcamx.run.weights import load_weights, save_weights
 
 
@@ -148,6 +149,29 @@ def test_stage_that_is_not_there(run: Path, exported: Path, tmp_path: Path) -> N
         from_pretrained(run)
     with pytest.raises(PcamxError, match="an export of stage 3, not of stage 1"):
         from_pretrained(exported, stage=1)
+
+
+@pytest.mark.parametrize("stage", ["3", True, 4, "segmenter"])
+def test_a_stage_that_no_run_has(run: Path, exported: Path, stage: Any) -> None:
+    for folder in (run, exported):
+        with pytest.raises(PcamxError, match=f"stage {stage!r}: name one of 1, 2, 3, a number"):
+            from_pretrained(folder, stage=stage)
+
+
+def test_a_device_that_is_not_here(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(PcamxError, match=r"device cuda:1: torch finds no GPU here; say device='c"):
+        from_pretrained(run, device="cuda:1")
+    with pytest.raises(PcamxError, match="device 'gpu': torch knows none such; say cpu or cuda"):
+        from_pretrained(run, device="gpu")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32, 48), (1, 1, 48, 48), (1, 3, 32, 32), (32, 32)])
+def test_canvases_of_another_shape_are_refused(run: Path, shape: tuple[int, ...]) -> None:
+    """Of 32 x 48 pixels the maps came out as 48 x 48."""
+    model = from_pretrained(run, device="cpu")
+    with pytest.raises(PcamxError, match=r"canvases are .*; pass grey .* \[B, 1, 32, 32\]"):
+        model.explain(torch.zeros(shape))
 
 
 def test_store_that_is_gone(tmp_path: Path, write_config: Any) -> None:

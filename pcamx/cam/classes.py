@@ -4,11 +4,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 ClassOf = int | str | Sequence[int | str] | Tensor | None
 """One class for all images or one per image, by number or name; None for the predicted."""
+_EXPECTED = "class_idx: expected None, a class or one class per image"
 
 
 def known_names(model: nn.Module, given: Sequence[str] | None) -> list[str]:
@@ -42,6 +44,8 @@ def class_of_each(
     names: list[str],
 ) -> Tensor:
     """Return the class of each image, int64 [B], checked; a tensor on a GPU is waited for."""
+    if isinstance(class_idx, np.ndarray):  # numpy's text is no text to a tensor
+        class_idx = class_idx.tolist()
     asked = [class_idx] if isinstance(class_idx, str) else class_idx
     by_name = isinstance(asked, Sequence) and any(isinstance(one, str) for one in asked)
     if by_name and names and len(names) != classes:
@@ -50,9 +54,14 @@ def class_of_each(
         class_idx = _number(class_idx, names)
     elif isinstance(class_idx, Sequence):
         class_idx = [_number(one, names) if isinstance(one, str) else one for one in class_idx]
-    found = torch.as_tensor(class_idx)
+        if any(isinstance(one, bool) for one in class_idx):  # of which torch would make 1 and 0
+            raise ValueError(_EXPECTED)
+    try:
+        found = torch.as_tensor(class_idx)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(_EXPECTED) from None
     if found.is_floating_point() or found.dtype == torch.bool or found.ndim > 1:
-        raise ValueError("class_idx: expected None, a class or one class per image")
+        raise ValueError(_EXPECTED)
     if found.ndim == 0:
         found = found.expand(images)
     if len(found) != images:

@@ -27,10 +27,14 @@ def overlay(image: Any, cam: Tensor, *, opacity: float = OPACITY) -> Image.Image
     its value, so that a pixel of value 0 keeps its colour, and a flat map leaves the whole image
     as it is. ``image``: a Pillow image, an array [H, W] or [H, W, 3], or a tensor [H, W],
     [1, H, W] or [3, H, W]; what has more than 8 bits is scaled to its own range. Raises ValueError
-    for anything else.
+    for anything else, for NaN or infinite values, and for an opacity outside [0, 1].
     """
-    if not isinstance(cam, Tensor) or cam.ndim != 2:
+    if not isinstance(cam, Tensor) or cam.ndim != 2 or cam.numel() == 0:
         raise ValueError("overlay takes the map of one image, [h, w]; maps[0], say")
+    if not bool(cam.isfinite().all()):
+        raise ValueError("overlay: the map holds NaN or infinite values; mend what made it")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"overlay: opacity {opacity} is outside 0 ... 1")
     image_HW3 = _colours(image)
     height, width, _ = image_HW3.shape
     values_hw = cam.detach().double().cpu()
@@ -64,7 +68,7 @@ def _colours(image: Any) -> NDArray[np.float64]:
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = image[..., None]
-        if image.ndim == 3 and image.shape[2] in (1, 3):
+        if image.ndim == 3 and image.shape[2] in (1, 3) and image.size:
             shown = image if image.dtype == np.uint8 else _stretched(image.astype(np.float64))
             return np.broadcast_to(shown, (*shown.shape[:2], 3)).astype(np.float64)
     raise ValueError("overlay takes one image: Pillow's, [H, W], [H, W, 3], [1 or 3, H, W]")
@@ -72,5 +76,7 @@ def _colours(image: Any) -> NDArray[np.float64]:
 
 def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """From the least to the greatest value as 0 to 255, all 0 where they are one."""
+    if not np.isfinite(values).all():
+        raise ValueError("overlay: the image holds NaN or infinite values; mend what made it")
     low, high = values.min(), values.max()
     return np.asarray(255 * (values - low) / (high - low if high > low else 1))

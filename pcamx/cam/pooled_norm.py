@@ -39,7 +39,8 @@ def fold(norm: nn.Module, weight_CK: Tensor, features_BKhw: Tensor) -> Folded:
         return Folded(weight_CK * (norm.running_var.to(dtype) + norm.eps).rsqrt(), None)
     average_BK = features_BKhw.to(dtype).mean((2, 3))
     if isinstance(norm, nn.RMSNorm):
-        eps = torch.finfo(features_BKhw.dtype).eps if norm.eps is None else norm.eps
+        # torch sums halves in float32, and takes that one's: 1e-7, not 8e-3 of bfloat16.
+        eps = torch.finfo(dtype).eps if norm.eps is None else norm.eps
         return Folded(weight_CK, (average_BK.square().mean(1) + eps).sqrt())
     if isinstance(norm, nn.LayerNorm) or isinstance(norm, nn.GroupNorm) and norm.num_groups == 1:
         spread_B = (average_BK.var(1, correction=0) + norm.eps).sqrt()

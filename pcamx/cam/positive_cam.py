@@ -67,7 +67,7 @@ class PositiveCAM:
 
     Raises ValueError, one line, for a layer that is not there, for one that runs more than once
     in a forward, for a model without a pooled linear head (VGG, most vision transformers), and
-    for what is no batch of images.
+    for what is no model or no batch of images.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class PositiveCAM:
             head = self._head(x)
             layers = {"target_layer": head.target, "fc_layer": head.fc}
             maps, output = _maps_of(self.model, layers, x)
-        weight_CK = weight_matrix(head.fc)
+            # Here, in eval mode: a weight that is computed (spectral norm) learns in training mode.
+            weight_CK = weight_matrix(head.fc)
         features_BKhw = channels_first(maps, weight_CK.shape[1])
         if features_BKhw is None:
             raise ValueError(
@@ -172,7 +173,7 @@ class PositiveCAM:
                 "pass a model that runs each image once"
             )
         if class_idx is None:
-            class_B = logits_of(output).flatten(1).argmax(1)
+            class_B = _predicted(logits_of(output).flatten(1), len(weight_CK))
         else:
             class_B = class_of_each(class_idx, len(features_BKhw), len(weight_CK), self.names)
         class_B = class_B.to(features_BKhw.device)
@@ -189,11 +190,23 @@ class PositiveCAM:
         return self._found
 
 
+def _predicted(logits_BC: Tensor, classes: int) -> Tensor:
+    """The class of the largest logit, where the logits are those that the linear layer gives."""
+    if logits_BC.shape[1] != classes:
+        raise ValueError(
+            f"the model answers {logits_BC.shape[1]} numbers an image, fc_layer has {classes} "
+            "classes, so which class is predicted is not known; pass class_idx"
+        )
+    return logits_BC.argmax(1)
+
+
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The model inside torch's and DeepSpeed's wrappers, which would call it elsewhere or compiled.
 
     By the name of the class, so that none of them is imported.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
     wrappers = {"DataParallel", "DistributedDataParallel", "DeepSpeedEngine"}
     while True:
         kinds = {kind.__name__ for kind in type(model).__mro__}

@@ -96,7 +96,10 @@ def run(options: argparse.Namespace) -> None:
         f"{candidates} with a lesion candidate"
     )
     if done.level is None:
-        print("no level of a candidate's peak is known, so every film has one: pcamx evaluate")
+        print(
+            "no level of a candidate's peak is known, so a film has one wherever its scaled map "
+            "reaches the threshold: pcamx evaluate"
+        )
     table = printable(done.out / "films.csv")
     print(f"{table} lists them; {printable(done.out / 'films')} holds the pictures")
     counts = {"were skipped": len(skipped), "have no segmentation": len(incomplete)}

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
+from pcamx.errors import PcamxError
 
 
 def add(commands: Commands) -> None:
@@ -36,6 +37,10 @@ def run(options: argparse.Namespace) -> None:
     from pcamx.export import check_copy, export
 
     if options.check:
+        if options.out is not None or options.stage is not None:
+            raise PcamxError(
+                "--check writes nothing and takes the export as it is: leave out --out and --stage"
+            )
         found = check_copy(options.run)
         differences = ", ".join(f"{name} {d:.1e}" for name, d in found.items())
         print(f"{options.run} is whole; largest difference from where it was made: {differences}")

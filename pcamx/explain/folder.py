@@ -75,7 +75,7 @@ def explain(
     explanation, which stays as it was if this one does not come to its end. By the last finished
     ``stage`` and the map that shows best where it looks unless told otherwise; a lesion candidate
     peaks at ``level`` of that map or above, by default at the one that the model knows
-    (`pcamx.run.pretrained.Threshold`). A film that cannot be read is skipped, with the reason in
+    (`pcamx.run.thresholds.Threshold`). A film that cannot be read is skipped, with the reason in
     its row; one whose segmentation could not be written has the reason there, too. Run it under
     ``if __name__ == "__main__"``.
 

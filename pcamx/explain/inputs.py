@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pcamx.data.files.file_content import DICOM_HEAD, is_dicom
 from pcamx.errors import PcamxError
 from pcamx.output import readable
+from pcamx.report.viewer.pictures import FILM, MAPS, THUMB
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+ENDINGS = (".png", ".npy", ".json", ".seg.dcm", FILM, THUMB, MAPS)
+"""What the names of a film's results end in, behind the film's own."""
 _NO_FILM = "DICOMDIR"  # the table of contents of a DICOM medium
 
 
@@ -45,11 +48,34 @@ def find_films(given: Sequence[Path]) -> list[FilmPath]:
             found |= {film: why for film, why in films.items() if film not in found}
         else:
             found[path] = ""
-    return [
+    named = [
         _named(path, path.relative_to(common).as_posix(), why)
         for path, why in found.items()
         if not (why and path in given)  # a linked folder that is named, too, was walked into
     ]
+    return list(_apart(named))
+
+
+def _apart(films: Sequence[FilmPath]) -> Iterator[FilmPath]:
+    """Refuse a film whose results would have the name of another's, or of a folder of theirs.
+
+    Beside a DICOM film x there may be films in a folder x.png, or one x.small.
+    """
+    taken = {
+        parent.as_posix(): film.name
+        for film in reversed(films)
+        if not film.refusal
+        for parent in PurePosixPath(film.name).parents
+    }
+    for film in films:
+        names = [] if film.refusal else [film.name + ending for ending in ENDINGS]
+        other = next((taken[name] for name in names if name in taken), None)
+        if other is not None:
+            why = f"its results would be called as those of {other}; rename it or explain it alone"
+            yield film._replace(refusal=why)
+            continue
+        taken |= dict.fromkeys(names, film.name)
+        yield film
 
 
 def _named(path: Path, name: str, refusal: str) -> FilmPath:

@@ -66,8 +66,9 @@ class Job(NamedTuple):
         """Find what is outlined at ``threshold`` of the scaled map and peaks at ``level`` or above.
 
         A film has one exactly where its map, as it is, reaches ``level``: where that lies below the
-        threshold, as the map's peak is not on the film, the outline is drawn at the level. None
-        where the map is flat. Without a level every film that is not flat has one.
+        threshold, as the map's peak is not on the film, the outline is drawn at the level, around
+        the whole film where all of it lies above. None where the map is flat. Without a level a
+        film has one where the scaled map reaches the threshold on it.
         """
         if self.flat():
             return []
@@ -75,7 +76,7 @@ class Job(NamedTuple):
         least = 0.0 if level is None else (level - low) / (high - low)
         place, size = self.place(), (self.film.width, self.film.height)
         found = find_candidates(self.scaled_HW, threshold, place, *size)
-        if not found and 0 < least < threshold:
+        if not found and level is not None and least < threshold:
             found = find_candidates(self.scaled_HW, least, place, *size)
         return [one for one in found if one.value >= least]
 

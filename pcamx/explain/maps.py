@@ -95,9 +95,11 @@ def canvases(model: Pretrained, films: Sequence[Reading]) -> Tensor:
 def _decode(model: Pretrained, films: Sequence[Reading]) -> Tensor:
     from pcamx.data.canvas.decode import decode_batches
 
+    # Absolute: a film of a store that was named from the working directory is not below "/".
+    where = [os.path.abspath(film.path) for film in films]
     listed = tuple(
-        Film(str(film.path), 0, "", "", "", "test", film.width, film.height, film.white, "")
-        for film in films
+        Film(path, 0, "", "", "", "test", film.width, film.height, film.white, "")
+        for path, film in zip(where, films, strict=True)
     )
     every = [range(len(listed))]
     (canvas_B1HW,) = decode_batches(

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import torch
 from safetensors import SafetensorError
@@ -24,12 +24,14 @@ from pcamx import __version__
 from pcamx.catalogue import StageId, classifiers, maps_of, trainable
 from pcamx.config import Attention, Config, ConfigError, Pooling
 from pcamx.data.store import read_head
+from pcamx.devices import usable_device
 from pcamx.errors import PcamxError
 from pcamx.model.maps import explain
 from pcamx.model.network import Network
 from pcamx.output import sealed, unsealed
 from pcamx.run.folder import RunFolder
-from pcamx.run.report import Report, read_report_of
+from pcamx.run.report import read_report_of
+from pcamx.run.thresholds import Threshold, map_keys, thresholds_of
 from pcamx.run.weights import Weights, network_of
 from pcamx.types import ABNORMAL
 
@@ -40,18 +42,6 @@ FORMAT = 1
 CONFIG, SAFETENSORS = "config.json", "model.safetensors"
 CLASSES = ("normal", "abnormal")
 _TOO_MUCH = (OverflowError, RecursionError)
-UNTUNED = 0.5
-"""Threshold of a map that no marked film has tuned."""
-
-
-class Threshold(NamedTuple):
-    """Where a map, scaled to [0, 1] by its own minimum and maximum, counts as lesion."""
-
-    value: float
-    tuned: bool
-    level: float | None = None
-    """What a lesion candidate's peak reaches, in the map's own unit, as 2 % of the normal training
-    films do; None where nobody has measured that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +75,14 @@ class Pretrained:
 
     def explain(self, grey_B1HW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the probability of abnormal [B] of canvases of grey levels 0..255 on ``device``,
-        and maps of the abnormal class by key, float32 [B, H, W], not normalised.
+        and maps of the abnormal class by key, float32 [B, H, W], not normalised. Raises
+        PcamxError for canvases of another shape than [B, 1, ``canvas``, ``canvas``].
         """
+        if grey_B1HW.ndim != 4 or grey_B1HW.shape[1:] != (1, self.canvas, self.canvas):
+            raise PcamxError(
+                f"canvases are {list(grey_B1HW.shape)}; pass grey ones of this network's size, "
+                f"[B, 1, {self.canvas}, {self.canvas}]"
+            )
         kinds = maps_of(trainable(self.stage), gradient=False)
         logits_BC, maps = explain(self.network, self.standardise(grey_B1HW), kinds)
         assert logits_BC is not None
@@ -109,10 +105,13 @@ def from_pretrained(
     """Load an export's folder, or a run's: its last finished stage, or ``stage``.
 
     ``device`` is the GPU where there is one. Weights-only: no file of the folder can run code.
-    Raises PcamxError, one line, where it holds no model, is damaged or of another version.
+    Raises PcamxError, one line, where it holds no model, is damaged or of another version, and for
+    a stage or device that there is not.
     """
-    folder = Path(folder)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folder, device = Path(folder), usable_device(device)
+    known = [entry.key for entry in classifiers()]
+    if stage is not None and (isinstance(stage, bool) or stage not in known):
+        raise PcamxError(f"stage {stage!r}: name one of {', '.join(map(str, known))}, a number")
     if (folder / CONFIG).is_file():
         return _from_export(folder, stage, device)
     if (run := RunFolder(folder)).is_run():
@@ -130,8 +129,7 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
     number = finished[-1] if stage is None else stage
     if number not in finished:
         there = " and ".join(trainable(n).title for n in finished)
-        name = trainable(number).title if isinstance(number, str) else f"stage {number}"
-        raise PcamxError(f"{run.path}: {name} is not finished; there is {there}")
+        raise PcamxError(f"{run.path}: stage {number} is not finished; there is {there}")
     weights = run.load_weights(number)
     mean, std = _standardisation(run, config, weights)
     report = read_report_of(run, weights)
@@ -146,7 +144,7 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
         canvas=weights.canvas,
         mean=mean,
         std=std,
-        thresholds=_thresholds(report, number),
+        thresholds=thresholds_of(report, number),
         versions=report.get("versions", {}) if report else {},
         commit=report.get("commit") if report else None,
     )
@@ -158,20 +156,6 @@ def _standardisation(run: RunFolder, config: Config, weights: Weights) -> tuple[
         return weights.mean, weights.std
     head = read_head(run.find_store(config))  # of a run before the weights kept them
     return head.mean, head.std
-
-
-def _maps(stage: StageId) -> list[str]:
-    return [kind.key for kind in maps_of(trainable(stage), gradient=False)]
-
-
-def _thresholds(report: Report | None, stage: StageId) -> dict[str, Threshold]:
-    found = report["stages"][str(stage)]["localization"] if report else {}
-    untuned = {"threshold": UNTUNED, "threshold_tuned": False}
-    chosen = {name: found.get(name, untuned) for name in _maps(stage)}
-    return {
-        name: Threshold(m["threshold"], m.get("threshold_tuned", False), m.get("candidate_level"))
-        for name, m in chosen.items()
-    }
 
 
 def save_pretrained(model: Pretrained, folder: Path) -> None:
@@ -278,7 +262,7 @@ def _facts(path: Path) -> dict[str, Any]:
             and facts["pooling"] in get_args(Pooling)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf
-            and facts["thresholds"].keys() == set(_maps(facts["stage"]))
+            and facts["thresholds"].keys() == set(map_keys(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
             and all(
                 t["tuned"] in (True, False) and set(t) <= set(Threshold._fields)

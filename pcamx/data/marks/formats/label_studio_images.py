@@ -16,6 +16,8 @@ from pcamx.errors import PcamxError
 _IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".webp"}
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:")
+"""How an address begins that names a place to read from."""
 
 
 def images_of(task: Any, tags: Set[Any]) -> dict[str, list[str]]:
@@ -66,10 +68,12 @@ def _path(address: str) -> str:
         parts = urlsplit(address)
     except ValueError:
         return address
-    local = parse_qs(parts.query).get("d")
+    told = _URL.match(address)
+    # A name is none: "wrist:left.png" and "x?d=left.png" are films of their own, not left.png.
+    local = parse_qs(parts.query).get("d") if told or address.startswith("/") else None
     if local:
         return local[0]
-    if not parts.scheme and not parts.path.startswith("/data/"):
+    if not told and not parts.path.startswith("/data/"):
         return address
     folder, _, name = unquote(parts.path).rpartition("/")
     return (
