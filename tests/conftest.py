@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+import interpreter
 import processes
 import pytest
 import torch
@@ -51,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
+        interpreter.quicken()
 
 
 def asks_for_gpu(expression: str) -> bool:
