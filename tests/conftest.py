@@ -37,7 +37,7 @@ STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
 """What of `processes` and `subprocess` starts a process; `prepare` starts its own."""
 PREPARE = "pcamx.data.prepare.store_builder"
 EQ_4 = {"map_weight": 0.0, "erase_weight": 0.0}
-"""Stage 3 without what else the marks may teach, which tests/test_guidance.py has: erased films are
+"""Stage 3 without what else the marks may teach, which test_guidance.py has: erased films are
 normalised by few, so that rounding grows fast, and which fill up depends on the ranks."""
 EQ_4_KEYS = {f"objective.{name}": weight for name, weight in EQ_4.items()}
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
@@ -81,7 +81,7 @@ def starts_processes(function: Any, seen: set[Any] | None = None) -> bool:
 
 
 def _is_ours(found: FunctionType) -> bool:
-    return Path(found.__code__.co_filename).parent == TESTS
+    return Path(found.__code__.co_filename).is_relative_to(TESTS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -177,7 +177,7 @@ def write_config(store_folder: Path) -> WriteConfig:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
     """Folder of a run of all stages and the segmenter; copy it before changing it.
 
-    By the real launcher on two ranks, which says finished.txt, for tests/test_launch.py.
+    By the real launcher on two ranks, which says finished.txt, for tests/training/test_launch.py.
     """
 
     def make(folder: Path) -> None:

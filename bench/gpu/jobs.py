@@ -22,7 +22,7 @@ PARTS = {
     "E": "A drawn set through every command",
     "F": "Profile of a step; compute-sanitizer",
 }
-KERNEL_TESTS = ["tests/test_kernels.py", "tests/test_gather_affine_normalise.py"]
+KERNEL_TESTS = ["tests/kernels/test_kernels.py", "tests/kernels/test_gather_affine_normalise.py"]
 SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck")
 
 
@@ -86,7 +86,7 @@ def on_cpu(out: Path) -> Iterator[Job]:
     yield _bench(out, "B-films-2", "kernels", "--sizes", "2@32")
     words = ("--stages", 1, "--sizes", "2@32", "--zero", 1, "--eager")
     yield _bench(out, "C-stage-1-films-2", "step", *words)
-    yield _tests("D-tests", "tests/test_order.py")
+    yield _tests("D-tests", "tests/data/feed/test_order.py")
     share = ("--share", 0.001, "--size", 64, "--canvas", 32, "--epochs", 1, "--batch", 8)
     yield _bench(out, "E-mura", "mura", "--folder", out / "mura", *share)
     small = ("--stage", 1, "--films", 2, "--pixels", 32)

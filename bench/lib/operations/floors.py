@@ -1,4 +1,4 @@
-"""What the kernels take at the least by count, from tests/aot.py, beside the times measured.
+"""What the kernels take at the least by count (tests/kernels/aot.py), beside the times measured.
 
 Counted in the machine code that Triton makes for this GPU, at 320 px; times are an H100's.
 """
@@ -18,8 +18,8 @@ from bench.lib.operations.case import Case
 from bench.lib.record import Row
 
 PROJECT = Path(__file__).resolve().parents[2]
-TARGETS = (80, 90, 100)  # that tests/aot.py knows
-COUNTED = 256  # images, and their side, that the times of tests/aot.py are of
+TARGETS = (80, 90, 100)  # that tests/kernels/aot.py knows
+COUNTED = 256  # images, and their side, that the times of tests/kernels/aot.py are of
 PIXELS = 320
 FORWARD = ("attend_map_kernel", "attend_mask_kernel")
 ATTEND = "attend as trained bf16 image"
@@ -48,7 +48,7 @@ def table(target: int) -> dict[str, dict[str, Mapping[str, Any]]]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.json"
         environment = os.environ | {"TRITON_INTERPRET": "0", "PYTHONPATH": str(PROJECT)}
-        words = [sys.executable, str(PROJECT / "tests/aot.py"), str(out), str(target)]
+        words = [sys.executable, str(PROJECT / "tests/kernels/aot.py"), str(out), str(target)]
         subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
         rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
     return {name.removesuffix(f", sm_{target}"): found for name, found in rows.items()}
