@@ -116,7 +116,8 @@ def _in_full(grey_n: NDArray[np.int64]) -> NDArray[np.int64]:
     white = (1 << int(grey_n.max()).bit_length()) - 1
     if not 0 < white < 255:
         return grey_n
-    return np.rint(grey_n * (255 / white)).astype(np.int64)
+    stretched_n: NDArray[np.int64] = np.rint(grey_n * (255 / white)).astype(np.int64)
+    return stretched_n
 
 
 def _are_whole(level_n: Floats) -> bool:
