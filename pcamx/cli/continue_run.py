@@ -90,19 +90,8 @@ def _print(begun: "Continued", parent: Path) -> None:
     from pcamx.catalogue import trainable
 
     marks, tally = begun.marks, begun.marks.tally
-    for note in tally.notes:
+    for note in (*tally.notes, *tally.dropped()):
         print(note)
-    dropped = {
-        "marked films that are held out to measure on, which keep the marks they have": (
-            tally.on_held_out
-        ),
-        "marks on films labelled normal, not used": tally.on_normal,
-        "empty marks, not used": tally.empty,
-        "marks on quarantined films, not used": tally.on_quarantined,
-    }
-    for what, count in dropped.items():
-        if count:
-            print(f"{count} {what}")
     print(
         f"{begun.run.store}: {marks.films} marked films to learn from: {marks.earlier} as {parent} "
         f"has them, {marks.renewed} marked anew, {marks.new} new"

@@ -71,15 +71,10 @@ def run(options: argparse.Namespace) -> None:
     print(f"marked: {found.marks.used}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
     for split, count in found.missing.items():
         print(f"{count} films of the {split} split are listed, but not in {options.root}")
-    dropped = {
-        "marks on films labelled normal, not used": found.marks.on_normal,
-        "empty marks, not used": found.marks.empty,
-        "marks on quarantined films, not used": found.marks.on_quarantined,
-        f"films left out, see {options.out / 'quarantine.csv'}": found.quarantined,
-    }
-    for what, count in dropped.items():
-        if count:
-            print(f"{count} {what}")
+    for note in found.marks.dropped():
+        print(note)
+    if found.quarantined:
+        print(f"{found.quarantined} films left out, see {options.out / 'quarantine.csv'}")
     if found.copies.pairs:
         print(
             f"near copies: {found.copies.pairs} pairs of films, {found.copies.across} of them "

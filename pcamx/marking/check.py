@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from pcamx.data.canvas.lesion_mask import lay_lesion
 from pcamx.data.csv_files import csv_rows
 from pcamx.data.marks import Marks, read_marks
+from pcamx.data.marks.usable import is_frame_told
 from pcamx.data.store import QUARANTINE, SPLITS, Film, Store, read_store
 from pcamx.marking import film_tiles
 from pcamx.progress import Track, silent
@@ -22,7 +23,6 @@ from pcamx.report.figures.film_figure import Panel
 from pcamx.types import NORMAL
 
 CANVAS = 320
-_TRANSPOSED = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,7 @@ def _unsure(store: Store, film: Film, marks: Marks) -> bool:
     except (OSError, ValueError, SyntaxError):
         return False  # decoding it for the sheet, or training, will say so
     turn = exif.get(ExifTags.Base.Orientation, 1)
-    told = turn in _TRANSPOSED and film.width != film.height and film.path not in marks.unsized
-    return turn != 1 and not told
+    return not is_frame_told(turn, (film.width, film.height), film.path not in marks.unsized)
 
 
 def _draw(found: Checked, store: Store, films: Sequence[Film], sheet: Path, track: Track) -> None:

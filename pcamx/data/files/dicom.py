@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pcamx.data.files.codestream import INSTALL
 from pcamx.data.files.dicom_attributes import text, whole
+from pcamx.data.files.dicom_geometry import GEOMETRY_TAGS, check_square
 from pcamx.data.files.dicom_pixels import read_words
 from pcamx.data.files.dicom_view import show
 from pcamx.data.files.file_content import UnfitError, one_line
@@ -34,6 +35,7 @@ _TAGS = [  # the others are passed over, so that a file of a million of them fil
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *_GROUPS,
+    *GEOMETRY_TAGS,
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
 ]
 
@@ -47,21 +49,22 @@ class DicomFile(NamedTuple):
     uids: dict[str, str]
     """SOPInstanceUID, SeriesInstanceUID and StudyInstanceUID, where given."""
     padded: int
-    """Pixels of a border that was filled in, black."""
+    """Pixels of a border that was filled in or lies under a shutter, black."""
 
 
 def read_dicom(data: bytes) -> DicomFile:
     """Decode the content of a DICOM file of one grey film.
 
     Raises UnfitError with the reason where it cannot be shown: no pixels, several frames, colour,
-    a compression without its decoder (named), of an unbearable size, damaged, or a window that
-    shows nothing.
+    a compression without its decoder (named), of an unbearable size, damaged, pixels that are not
+    square, or a window or shutter that shows nothing.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break their type's rules
             dataset = _dataset(data)
             _check_kind(dataset)
+            check_square(dataset)
             grey_HW, padded = show(dataset, *read_words(dataset))
             uids = {name: text(dataset, name) for name in _UIDS if text(dataset, name)}
     except (UnfitError, MemoryError):

@@ -6,20 +6,24 @@ each step is taken once for each word that occurs, in float64, and looked up for
 
 - Pixel padding (the border around the collimated field) is black in either interpretation, and
   takes no part in any range.
-- A film without a view keeps its levels as they are, as a PNG of them would; levels below zero or
-  fractions (a rescale may make them) are stretched from darkest to brightest.
+- What a display shutter covers is black, and takes no part in any range either.
+- A film without a view keeps its levels as they are, as a PNG of them would, from the lowest on
+  that the header allows, where a rescale lifts that above 0. Levels below zero or fractions are
+  stretched from darkest to brightest, and so is what has fewer than 8 bits, to all of the range.
 - White is what the header says, where the pixels or the table's entries use the highest bit of it;
   else their own maximum, since headers claim more bits than there are.
 
 Shapes: H W the film, n the words that occur.
 """
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcamx.data.files.dicom_attributes import number, numbers, text, whole
+from pcamx.data.files.dicom_geometry import shuttered
 from pcamx.data.files.dicom_pixels import Cell
 from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.lookup import count_levels, look_up
@@ -58,10 +62,18 @@ class Table(NamedTuple):
 def show(dataset: "Dataset", words_HW: NDArray[Any], cell: Cell) -> tuple[NDArray[Any], int]:
     """Turn words into grey levels [H, W] as a viewer shows them, 0 is black; uint8 or uint16.
 
-    Also returns the number of pixels of padding. Raises UnfitError where attributes contradict
-    themselves, or where a view shows nothing: all black, white or one grey.
+    Also returns the number of pixels of padding or under a shutter. Raises UnfitError where
+    attributes contradict themselves, or where a view shows nothing: all black, white or one grey.
     """
-    count = count_levels(words_HW)
+    covered_HW, covered = shuttered(dataset, *words_HW.shape), 0
+    if covered_HW is None:
+        count = count_levels(words_HW)
+    else:
+        covered = int(np.count_nonzero(covered_HW))
+        count = count_levels(np.where(covered_HW, words_HW.dtype.type(0), words_HW))
+        count[0] -= covered
+    if not count.any():
+        raise UnfitError("its shutter covers all of it; see ShutterShape")
     words_n = np.flatnonzero(count)
     padding_n = _padding(dataset, words_n, cell, 8 * words_HW.dtype.itemsize)
     if padding_n.all():
@@ -71,7 +83,10 @@ def show(dataset: "Dataset", words_HW: NDArray[Any], cell: Cell) -> tuple[NDArra
     grey[shown_n] = _grey(dataset, cell.values(shown_n), cell)
     deep = grey.max() > 255
     table = grey.astype(np.uint16 if deep else np.uint8)
-    return look_up(table, words_HW), int(count[words_n[padding_n]].sum())
+    grey_HW = look_up(table, words_HW)
+    if covered_HW is not None:
+        grey_HW[covered_HW] = 0
+    return grey_HW, int(count[words_n[padding_n]].sum()) + covered
 
 
 def _grey(dataset: "Dataset", value_n: NDArray[np.int64], cell: Cell) -> NDArray[np.int64]:
@@ -84,12 +99,25 @@ def _grey(dataset: "Dataset", value_n: NDArray[np.int64], cell: Cell) -> NDArray
         raise UnfitError("its rescale or modality LUT makes one level of all; see RescaleSlope")
     share_n = _viewed(dataset, levels)
     if share_n is None and level_n.min() >= 0 and level_n.max() <= _WHITE and _are_whole(level_n):
-        top = white_of(int(level_n.max()), int(levels.high))
-        return (top - level_n if negative else level_n).astype(np.int64)
+        black = max(math.floor(levels.low), 0)
+        claimed = int(levels.high) - black
+        level_n = level_n - black
+        top = white_of(int(level_n.max()), claimed)
+        grey_n = (top - level_n if negative else level_n).astype(np.int64)
+        return grey_n if claimed == 255 else _in_full(grey_n)
     if share_n is None:
         share_n = (level_n - level_n.min()) / max(np.ptp(level_n), np.finfo(float).tiny)
     grey_n = np.rint(share_n * _WHITE).astype(np.int64)
     return _WHITE - grey_n if negative else grey_n
+
+
+def _in_full(grey_n: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Stretch what has fewer than 8 bits, which would be dark beside white's 255."""
+    white = (1 << int(grey_n.max()).bit_length()) - 1
+    if not 0 < white < 255:
+        return grey_n
+    stretched_n: NDArray[np.int64] = np.rint(grey_n * (255 / white)).astype(np.int64)
+    return stretched_n
 
 
 def _are_whole(level_n: Floats) -> bool:

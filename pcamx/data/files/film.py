@@ -30,7 +30,8 @@ class FilmFile(NamedTuple):
     uids: dict[str, str]
     """Of a DICOM: SOPInstanceUID, SeriesInstanceUID and StudyInstanceUID, where given."""
     padded: int
-    """Pixels of a border that the writer filled in, 0 here; a DICOM says so. In no statistic."""
+    """Pixels of a border that is filled in or not shown, 0 here; a DICOM says so. In no
+    statistic."""
 
 
 def read_film(path: Path) -> FilmFile:

@@ -7,7 +7,7 @@ from typing import Literal
 from pcamx.data.marks.shapes import Shape, Size
 from pcamx.errors import PcamxError
 
-RemarkKind = Literal["damaged", "open", "people", "greys"]
+RemarkKind = Literal["damaged", "drafts", "open", "people", "greys"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from pcamx.data.marks import classes
 from pcamx.data.marks.annotated import Annotated
-from pcamx.data.marks.formats.detect import MASKS, open_marks
-from pcamx.data.marks.names import WHOLE, Beside, Names
+from pcamx.data.marks.formats.detect import MASKS, ONE_EACH, open_marks
+from pcamx.data.marks.names import WHOLE, Beside, Names, foreign_folder
 from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
 from pcamx.data.marks.shapes import Box, Mask, Size, draw
 from pcamx.data.marks.usable import Drawn, fits, usable
@@ -66,6 +67,16 @@ class Marks:
         """Say in words which classes were not chosen."""
         named = Counter({name or "(no class)": n for name, n in self.left_out.items()})
         return f"marks of classes that were not chosen, not used: {classes.listed(named)}"
+
+
+class _Marked(NamedTuple):
+    """An image with marks, before its film is known."""
+
+    where: str
+    """For messages."""
+    image: Annotated
+    own: str
+    """The file's path in the source, where each file is of one image that it names; else ""."""
 
 
 @dataclass(slots=True)
@@ -151,7 +162,7 @@ def _read(
 ) -> _Found:
     """The usable marks of one source, of every class. Raises PcamxError if there are none."""
     kind, images = open_marks(source)
-    marked: list[tuple[str, Annotated]] = []
+    marked: list[_Marked] = []
     found = _Found(source, kind, {}, 0, [])
     before = len(desk.problems)
     for file, image in images:
@@ -160,10 +171,13 @@ def _read(
             told = str(where) in remark.text or bool(desk.source and file == source)
             desk.note(remark.kind, remark.text if told else f"{where}: {remark.text}")
         if image.marks:
-            marked.append((_where(file, source, image), image))
+            own = file.relative_to(source).as_posix() if file != source else file.name
+            marked.append(_Marked(_where(file, source, image), image, own * (kind in ONE_EACH)))
         elif not image.remarks:
             found.unmarked += 1
     placed = list(_placed(marked, films, desk, root))
+    if kind == MASKS:
+        _note_folders(placed, desk)
     for film, where, image in track(placed, "reading marks", len(placed)):
         size = films[film]
         if size is None:
@@ -197,7 +211,7 @@ def _mask(marks: tuple[Drawn, ...], size: Size | None) -> MakeMask | None:
 
 
 def _placed(
-    marked: list[tuple[str, Annotated]],
+    marked: list[_Marked],
     films: Mapping[str, Size | None],
     desk: Desk,
     root: Path | None,
@@ -205,7 +219,7 @@ def _placed(
     """Film, words for messages, image; of several images for one film those that fit it best."""
     names, beside = Names(films), Beside(root) if root else None
     found: dict[str, list[tuple[int, str, Annotated]]] = {}
-    for where, image in marked:
+    for where, image, own in marked:
         meant, fit = names.find(image.name, suffix=image.suffix)
         if not meant and (shorter := names.without_prefix(image.name)):
             meant, fit = names.find(shorter, suffix=image.suffix)
@@ -218,8 +232,8 @@ def _placed(
         elif not meant:
             desk.note("unknown", where)
         else:
-            if names.differs(image.name, meant[0], fit):
-                desk.note("folders", f"{where} for {meant[0]}")
+            if own and meant[0] not in ((named := names.find(own)[0]) or meant):
+                desk.note("renamed", f"{own} for {meant[0]}, not {named[0]}")
             found.setdefault(meant[0], []).append((fit, where, image))
     for film, several in found.items():
         best = max(fit for fit, _, _ in several)
@@ -227,9 +241,19 @@ def _placed(
             if fit < best:
                 desk.note("unknown", where)
         same = [(where, image) for fit, where, image in several if fit == best]
+        away = [where for where, image in same if names.differs(image.name, film, best)]
+        for where in dict.fromkeys(away):
+            desk.note("folders", f"{where} for {film}")
         if len(same) > 1:
             desk.note("twice", f"{film} by {same[0][0]} and {same[1][0]}", film)
         yield from ((film, where, image) for where, image in same)
+
+
+def _note_folders(placed: Sequence[tuple[str, str, Annotated]], desk: Desk) -> None:
+    """Say where masks lie in folders of which no film tells: one for each class, it may be."""
+    folders = {foreign_folder(image.name, film) for film, _, image in placed}
+    if len(folders) > 1:
+        desk.note("classes", ", ".join(sorted(folder or "." for folder in folders)))
 
 
 def _nothing(source: Path, kind: str, problems: list[Problem]) -> str:

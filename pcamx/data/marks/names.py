@@ -13,6 +13,11 @@ from pathlib import Path, PurePosixPath
 
 _UPLOAD = re.compile(r"^([0-9a-f]{8,32}-|[0-9a-f]{6,32}__)(?=.)")
 _IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
+_GATHERED = {
+    *("upload", "uploads", "image", "images", "img", "imgs", "jpegimages", "obj_train_data"),
+    *("label", "labels", "mask", "masks", "annotation", "annotations", "segmentationclass"),
+}
+"""Folders, in small letters, that tools gather images or marks of any other in."""
 Parts = tuple[str, ...]
 WHOLE = 1 << 30
 """How well a name fits that is a film's whole path; else the number of equal parts at the end."""
@@ -25,7 +30,9 @@ class Names:
         self._parts = {film: _parts(film) for film in films}
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for film, parts in self._parts.items():
-            self._by_stem[stem(parts[-1])].append(film)
+            # Also by the whole name, since tools write x.png.txt as well as x.txt.
+            for name in {stem(parts[-1]), parts[-1]}:
+                self._by_stem[name].append(film)
 
     def find(self, name: str, *, suffix: bool = True) -> tuple[list[str], int]:
         """Find the films that ``name`` fits best, and how well: none, one, or several.
@@ -39,6 +46,9 @@ class Names:
         if not parts:
             return [], 0
         found = self._by_stem.get(stem(parts[-1]), [])
+        if not found or PurePosixPath(parts[-1]).suffix.lower() not in _IMAGES:
+            # The end of a name without a suffix may look like one: scan.left is scan.left.png.
+            found = self._by_stem.get(parts[-1], []) or found
         fit = {film: _shared(self._parts[film][:-1], parts[:-1]) + 1 for film in found}
         best = max(fit.values(), default=0)
         nearest = [film for film in found if fit[film] == best]
@@ -46,11 +56,14 @@ class Names:
         return same or nearest, best
 
     def differs(self, name: str, film: str, fit: int) -> bool:
-        """Tell whether both share a folder, and those before it differ.
+        """Tell whether the folders that both name differ somewhere.
 
-        Where the name alone is shared, a tool may have put the image anywhere.
+        Not where the name alone is shared and the image's folder is one that tools make for all.
         """
-        return 1 < fit < min(len(self._parts[film]), len(_parts(name)))
+        parts = _parts(name)
+        if fit == 1 and {part.casefold() for part in parts[-3:-1]} & _GATHERED:
+            return False
+        return fit < min(len(self._parts[film]), len(parts))
 
     def without_prefix(self, name: str) -> str:
         """Return the name without what an upload puts before it, as Label Studio does; "" without
@@ -101,6 +114,12 @@ def _parts(name: str) -> Parts:
 def stem(name: str) -> str:
     """Return a file's name without its suffix, which begins with a letter: a UID has none."""
     return re.sub(r"(?<=.)\.[A-Za-z]\w{0,4}$", "", name)
+
+
+def foreign_folder(name: str, film: str) -> str:
+    """Return the folders of an image that are none of its film's, "" where there are none."""
+    folders = _parts(name)[:-1]
+    return "/".join(folders[: len(folders) - _shared(_parts(film)[:-1], folders)])
 
 
 def _shared(ours: Sequence[str], theirs: Sequence[str]) -> int:

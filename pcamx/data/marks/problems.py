@@ -1,5 +1,6 @@
 """What is to be known of marks before they are used: which item of which file, and why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pcamx.data.marks.parse import line
@@ -16,8 +17,11 @@ PROBLEMS = {
     "outside": "marks outside the film, not used",
     "cut": "marks partly outside the film, cut at its border",
     "empty": "marks without any area, not used",
+    "drafts": "tasks with drafts that nobody has submitted, not used",
     "open": "points and lines, which have no area, not used",
     "greys": "masks of several greys or colours, all but black taken as lesion",
+    "classes": "sets of folders that masks lie in, which may be classes; all taken as lesion",
+    "renamed": "files named like one film that speak of another, for which they are taken",
     "folders": "images in another folder than the film that they are taken for",
     "prefix": "images taken for the film whose name follows an upload's prefix",
     "twice": "films that several images stand for, their marks put together",
@@ -53,10 +57,11 @@ class Desk:
 
 def notes_of(problems: tuple[Problem, ...]) -> list[str]:
     """Return a line for each kind of problem: how many, and the first of them."""
-    notes = []
-    for kind, words in PROBLEMS.items():
-        found = [problem.text for problem in problems if problem.kind == kind]
-        if found:
-            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-            notes.append(f"{len(found)} {words}: {'; '.join(found[:_NAMED])}{more}")
-    return notes
+    found = {kind: [p.text for p in problems if p.kind == kind] for kind in PROBLEMS}
+    return [counted(texts, PROBLEMS[kind]) for kind, texts in found.items() if texts]
+
+
+def counted(found: Sequence[str], words: str) -> str:
+    """Return ``2 words: one; another``, the first of them."""
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"{len(found)} {words}: {'; '.join(map(line, found[:_NAMED]))}{more}"

@@ -226,6 +226,11 @@ def rectangle(box: Box, degrees: float, about: tuple[float, float]) -> Box | Pol
     return Polygon((turned(corners, about, degrees),))
 
 
+def about_middle(box: Box, degrees: float) -> Box | Polygon:
+    """Return the box turned clockwise about its middle."""
+    return rectangle(box, degrees, ((box.left + box.right) / 2, (box.top + box.bottom) / 2))
+
+
 def by(size: Size) -> str:
     """Return ``20 x 10``, for messages."""
     return f"{size[0]} x {size[1]}"

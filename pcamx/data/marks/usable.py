@@ -21,6 +21,19 @@ class Drawn:
     shape: Drawable
 
 
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+
+def is_frame_told(turn: int, size: Size, sized: bool) -> bool:
+    """Tell whether it is known that marks were drawn on the upright film, of ``size``.
+
+    ``turn`` is the film's EXIF orientation; ``sized``: the marks come with the image's size, which
+    `fits` has compared.
+    """
+    return turn == 1 or (turn in _TRANSPOSED and sized and size[0] != size[1])
+
+
 def fits(image: Annotated, size: Size, film: str, where: str, desk: Desk) -> bool:
     """Tell whether the marks were drawn on the upright film at its own size, as far as is said."""
     if image.size in (None, size):

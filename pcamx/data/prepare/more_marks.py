@@ -105,13 +105,13 @@ def _copy_mark(store: Store, film: Film, folder: Path) -> None:
 
 def _nothing(store: Store, sources: Sequence[Path], tally: MarkTally) -> str:
     """Why none of the new marks can be learned from."""
-    where = {
+    where: dict[str, Sequence[str]] = {
         "held out to measure on": tally.on_held_out,
         "labelled normal": tally.on_normal,
         "marked empty": tally.empty,
         "in the quarantine": tally.on_quarantined,
     }
-    said = ", ".join(f"{count} {what}" for what, count in where.items() if count)
+    said = ", ".join(f"{len(films)} {what}" for what, films in where.items() if films)
     names = ", ".join(map(str, sources))
     return (
         f"{names}: no mark lies on an abnormal training film of {store.folder} (its films are: "

@@ -1,9 +1,9 @@
-"""Films that are the same picture: flipped, turned, resized, brighter, saved anew.
+"""Films that are the same picture: flipped, turned, resized, brighter, a negative, saved anew.
 
 Each film's *look* is its fine detail on 64 x 64 pixels: what a 5 x 5 mean takes away, clipped at
 twice its mean magnitude, so that neither brightness nor the bright edge of a cassette decides.
 Looks whose 16 x 16 lowest frequencies agree under one of the 8 flips and turns are candidates;
-those whose looks correlate there are copies.
+those whose looks correlate there, or do so with the other's negative, are copies.
 
 Measured on the 826 upper-limb films of FracAtlas, by which the limits were chosen: 19 pairs
 correlate by .83 or more (three with the end of the file lost were looked at and are one film twice;
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
     one: int
     other: int
     correlation: float
-    """1 where the files are the same to the byte."""
+    """1 where the files are the same to the byte; of a negative without its sign."""
     same_file: bool
 
 
@@ -122,7 +122,7 @@ def _candidates(look_Nhw: NDArray[np.int8]) -> Iterator[tuple[int, IntArray, Int
         flat_NF, turned_NF = (a.reshape(len(a), -1) for a in (frequency_Nuv, turned_Nuv))
         for start in range(0, len(flat_NF), _ROWS):
             cosine = flat_NF[start : start + _ROWS] @ turned_NF[start:].T
-            row, column = np.nonzero(cosine >= _CANDIDATE)
+            row, column = np.nonzero(np.abs(cosine) >= _CANDIDATE)
             later = column > row
             yield turn, row[later] + start, column[later] + start
 
@@ -145,13 +145,13 @@ def _low_frequencies(look_Nhw: NDArray[np.int8]) -> FloatArray:
 def _correlations(
     look_Nhw: NDArray[np.int8], one_P: IntArray, other_P: IntArray, turn: int
 ) -> FloatArray:
-    """Pearson's, of each pair's looks, the other's turned; 0 where one is flat."""
+    """Pearson's without its sign, of each pair's looks, the other's turned; 0 where one is flat."""
     found = np.empty(len(one_P), np.float32)
     for start in range(0, len(one_P), _PAIRS):
         part = slice(start, start + _PAIRS)
         ones = _standardised(look_Nhw[one_P[part]])
         others = _standardised(_turned(look_Nhw[other_P[part]], turn))
-        found[part] = np.einsum("pk,pk->p", ones, others)
+        found[part] = np.abs(np.einsum("pk,pk->p", ones, others))
     return found
 
 

@@ -72,9 +72,12 @@ def prepare(
         if any(entry.split == "train" for entry in entries):
             _check_training(films, quarantine, root)
         mean, std = _grey(entries, facts)
-        films, tally = draw_marks(marks, labels, films, size_of, draft, track, root=root)
-        pairs = zip(entries, facts, strict=True)
-        dicoms = {entry.path for entry, f in pairs if isinstance(f, Facts) and f.dicom}
+        sound = [(e.path, f) for e, f in zip(entries, facts, strict=True) if isinstance(f, Facts)]
+        turns = {path: f.turn for path, f in sound}
+        films, tally = draw_marks(
+            marks, labels, films, size_of, draft, track, root=root, turns=turns
+        )
+        dicoms = {path for path, f in sound if f.dicom}
         home, films, parity = store_films(root, draft, films, dicoms, transcode, workers, track)
         contents = _contents(draft, home, films, entries, facts)
         write_store(

@@ -23,6 +23,8 @@ class Facts(NamedTuple):
     mean_square: float
     dicom: bool
     """Which DALI does not decode."""
+    turn: int
+    """EXIF orientation that turned it upright."""
     content: Content
     """Of the file."""
     look: bytes
@@ -54,7 +56,7 @@ def _facts(film: FilmFile, content: Content) -> Facts:
     mean_square = int(count @ level**2) / pixels * scale**2
     height, width = grey_HW.shape
     dicom = film.kind == "DICOM"
-    return Facts(width, height, white, mean, mean_square, dicom, content, look(grey_HW))
+    return Facts(width, height, white, mean, mean_square, dicom, film.turn, content, look(grey_HW))
 
 
 def _histogram(grey_HW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,7 +1,8 @@
 """Which films a data folder holds, by its layout or a csv, and what must hold between them."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ def list_films(root: Path, table: Path | None, words: Mapping[str, int] = NUMBER
     listed = _list(root, table, words)
     _check_patients(listed.entries)
     _check_links(root, listed.entries)
-    return listed
+    return listed._replace(notes=(*listed.notes, *_spellings(listed.entries)))
 
 
 def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
@@ -82,6 +83,32 @@ def _check_patients(entries: Sequence[Entry]) -> None:
             f"{one.split} ({one.where}) and {other.path} in {other.split} ({other.where}); put all "
             "films of a patient into one split"
         )
+
+
+def _spellings(entries: Sequence[Entry]) -> Iterator[str]:
+    """Warn of names in different splits that may be one patient's: P1 and p1, 7 and 007 or 7.0."""
+    first: dict[str, Entry] = {}
+    twins: dict[str, str] = {}
+    for entry in entries:
+        if entry.patient == entry.path:  # one that is not known
+            continue
+        one = first.setdefault(_spelt(entry.patient), entry)
+        if one.patient != entry.patient and one.split != entry.split:
+            told = f"{one.patient} ({one.split}) and {entry.patient} ({entry.split})"
+            twins.setdefault(_spelt(entry.patient), told)
+    if twins:
+        named, rest = ", ".join(list(twins.values())[:_NAMED]), len(twins) - _NAMED
+        more = f" and {rest} more" if rest > 0 else ""
+        yield (
+            f"warning: {len(twins)} patients may be spelt in two ways and lie in two splits: "
+            f"{named}{more}; if so, spell each in one way"
+        )
+
+
+def _spelt(patient: str) -> str:
+    """The name without case, blanks, zeros before a number, and a spreadsheet's zeros after it."""
+    name = "".join(patient.casefold().split())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", name))
 
 
 def _check_links(root: Path, entries: Sequence[Entry]) -> None:

@@ -103,10 +103,23 @@ def test_a_falling_rescale_with_a_window_shows_its_own_output(shown: Any) -> Non
     assert np.abs(grey - (4095 - RAMP) * (65535 / 4095)).max() <= 0.5
 
 
-@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2, 5)])
-def test_rescale_to_whole_levels_keeps_them(shown: Any, slope: int, intercept: int) -> None:
-    grey = shown(RescaleSlope=slope, RescaleIntercept=intercept)
-    assert np.array_equal(grey, RAMP * slope + intercept)
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2, 5), (1, 30000)])
+def test_rescale_to_whole_levels_keeps_their_steps(shown: Any, slope: int, intercept: int) -> None:
+    """Black is the lowest level that the header allows, in either interpretation."""
+    words = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    assert np.array_equal(shown(**words), RAMP * slope)
+    turned = shown(**words, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(turned, (4095 - RAMP) * slope)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_fewer_than_8_bits_fill_the_range(shown: Any, kind: str) -> None:
+    """127 is white by the header, or by what is used of it."""
+    seven = RAMP >> 5
+    want = np.rint((127 - seven if kind == "MONOCHROME1" else seven) * (255 / 127))
+    for pixels, bits in ((seven.astype(np.uint8), 7), (seven, 7), (seven, 12)):
+        grey = shown(pixels, bits=bits, PhotometricInterpretation=kind)
+        assert np.array_equal(grey, want) and grey.dtype == np.uint8
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (0.5, 0), (100, 0)])

@@ -79,7 +79,9 @@ def drawn(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[int, int] | None]:
 
 
 def oracle(case: Case, values: np.ndarray, border: np.ndarray, film: Dataset) -> np.ndarray:
-    """Grey levels that must come out: 65535 is white with a view, else as the file has them."""
+    """Grey levels that must come out: 65535 is white with a view, else as the file has them, from
+    the lowest that there may be on; fewer than 8 bits as if they were 8.
+    """
     levels = np.array([[modality(case, int(v), film) for v in row] for row in values])
     shown = levels[~border]
     if case["view"] not in ("none", "empty"):
@@ -89,9 +91,17 @@ def oracle(case: Case, values: np.ndarray, border: np.ndarray, film: Dataset) ->
         grey = np.rint((levels - shown.min()) / (shown.max() - shown.min()) * 65535)
         white = 65535
     else:
-        grey, white = levels, highest(case, film)
-        if int(shown.max()).bit_length() < white.bit_length():
-            white = int(shown.max())
+        black = max(0, lowest(case))
+        grey, white = levels - black, highest(case, film) - black
+        claimed = white
+        if int(shown.max() - black).bit_length() < white.bit_length():
+            white = int(shown.max() - black)
+        if case["kind"] == "MONOCHROME1":
+            grey = white - grey
+        used = 2 ** int(np.where(border, 0, grey).max()).bit_length() - 1
+        if claimed != 255 and used < 255:
+            grey = np.rint(grey * 255 / used)
+        return np.where(border, 0, grey)
     if case["kind"] == "MONOCHROME1":
         grey = white - grey
     return np.where(border, 0, grey)
@@ -104,6 +114,14 @@ def modality(case: Case, value: int, film: Dataset) -> float:
         return float(item.entries[min(max(value - first, 0), len(item.entries) - 1)])
     slope, intercept = case["rescale"]
     return slope * value + intercept
+
+
+def lowest(case: Case) -> int:
+    """What black is."""
+    slope, intercept = case["rescale"]
+    bits = case["bits"][0]
+    ends = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if case["signed"] else (0, (1 << bits) - 1)
+    return 0 if case["modality"] == "lut" else math.floor(min(slope * e + intercept for e in ends))
 
 
 def highest(case: Case, film: Dataset) -> int:

@@ -165,7 +165,7 @@ def test_marks_of_another_frame_are_not_used(
     extra: dict[str, Any] = {"size": size}
     if name == "COCO":
         extra = {"width": size[0], "height": size[1]}
-    write(tmp_path / "1", "box", **extra)
+    write(tmp_path / "labels", "box", **extra)
     # A second film, so that something is left to use.
     good = write(tmp_path / "2", "box", name="a/y.jpg", **_of(name, (10, 10)))
     good.rename(good.with_name("y" + good.suffix))
@@ -386,12 +386,19 @@ def test_several_images_of_one_film_are_put_together_and_named(tmp_path: Path) -
     tree["annotations"].append({"id": 2, "image_id": 8, "bbox": [14, 2, 4, 4]})
     file.write_text(json.dumps(tree))
     found = read_marks(file, FILMS)
-    assert problems(found) == [("twice", "a/x.jpg by c/x.jpg and d/x.jpg")]
+    assert problems(found) == [
+        ("folders", "c/x.jpg for a/x.jpg"),
+        ("folders", "d/x.jpg for a/x.jpg"),
+        ("twice", "a/x.jpg by c/x.jpg and d/x.jpg"),
+    ]
     assert len(found.of["a/x.jpg"]) == 2
     tree["images"][1]["file_name"] = tree["images"][0]["file_name"]  # as of two annotators
     file.write_text(json.dumps(tree))
     found = read_marks(file, FILMS)
-    assert problems(found) == [("twice", "a/x.jpg by c/x.jpg and c/x.jpg")]
+    assert problems(found) == [
+        ("folders", "c/x.jpg for a/x.jpg"),
+        ("twice", "a/x.jpg by c/x.jpg and c/x.jpg"),
+    ]
 
 
 def test_shares_of_the_image_where_pixels_are_due(tmp_path: Path) -> None:

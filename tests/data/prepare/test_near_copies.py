@@ -56,6 +56,8 @@ CHANGES: dict[str, Callable[[Grey], Grey]] = {
     "brighter": lambda g: np.minimum(g * 1.4, 255).astype(np.uint8),
     "darker": lambda g: (g * 0.5).astype(np.uint8),
     "gamma": lambda g: (255 * (g / 255) ** 0.7).astype(np.uint8),
+    "a negative": lambda g: 255 - g,
+    "a negative, turned, smaller": lambda g: 255 - resized(np.rot90(g), 93, 70),
     "16 bits": lambda g: g.astype(np.uint16) * 16,
     "saved anew": saved,
     "turned, smaller, brighter, saved": lambda g: saved(

@@ -95,7 +95,7 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
         counts={"train": (2, 2), "valid": (1, 0), "test": (0, 1)},
         quarantined=2,
         missing={"valid": 1},
-        marks=MarkTally(used=2, on_normal=1, empty=1, on_quarantined=1),
+        marks=MarkTally(2, ("a/n1.png",), ("a/x2.png",), ("a/bad.png",)),
         mean=30.0,
         std=float(np.sqrt(squares - 30.0**2)),
     )
@@ -117,6 +117,37 @@ def test_the_store_by_hand(root: Path, tmp_path: Path) -> None:
         ["a/bad.png", "not an image, or one with a damaged header"],
         ["a/gone.png", "missing"],
     ]
+
+
+def test_marks_that_are_not_used_are_named() -> None:
+    normal = tuple(f"n{k}.png" for k in range(12))
+    named = "; ".join(normal[:10])
+    assert MarkTally(on_normal=normal, empty=("x.png",)).dropped() == [
+        f"12 marks on films labelled normal, not used: {named} and 2 more",
+        "1 empty marks, not used: x.png",
+    ]
+    assert MarkTally(used=3).dropped() == []
+
+
+def test_marks_to_look_at_are_named(root: Path, tmp_path: Path) -> None:
+    """A mask that is a negative, and marks of films on their head, on which no size tells."""
+    for name in ("x1", "x3"):
+        mask(tmp_path / "masks" / "a" / f"{name}.png")
+    with Image.open(tmp_path / "masks/a/x1.png") as image:
+        negative = np.where(np.asarray(image), 0, 255).astype(np.uint8)
+    negative[0] = 0
+    Image.fromarray(negative).save(tmp_path / "masks/a/x1.png")
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    with Image.open(root / "a/x3.png") as image:
+        image.load()
+    image.save(root / "a/x3.png", exif=turned)
+    notes = prepare(root, tmp_path / "store", marks=tmp_path / "masks", workers=1).marks.notes
+    assert notes == (
+        "1 marks on more than half of a film, as a negative of a mask is: a/x1.png",
+        "1 marked films that EXIF turns, drawn before or after that, which their size does not "
+        "tell; look at them with pcamx marks check: a/x3.png",
+    )
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:

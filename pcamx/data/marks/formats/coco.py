@@ -1,9 +1,11 @@
 """COCO: one json with "images" and "annotations" (cocodataset.org, format-data).
 
 A mark is a segmentation (polygons, or run lengths as a list or as text), or a box where there is
-none.
+none. CVAT writes a turned box as it was before the turn, and the turn beside it as
+`attributes.rotation`, in degrees clockwise about the box's middle.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -12,8 +14,11 @@ from typing import Any
 from pcamx.data.marks import rle
 from pcamx.data.marks.annotated import Annotated, Draft, Remark, label_of
 from pcamx.data.marks.parse import box, image_size, number, objects, points, short, word
-from pcamx.data.marks.shapes import Bits, Points, Polygon, Raster, Shape, Size, by
+from pcamx.data.marks.shapes import Bits, Points, Polygon, Raster, Shape, Size, about_middle, by
 from pcamx.errors import PcamxError
+
+_PLAIN = re.compile(r"0|[1-9][0-9]{0,17}")
+"""A whole number as text, written as it always is: 007 is another name than 7."""
 
 
 def fits(tree: Any) -> bool:
@@ -45,8 +50,10 @@ def read(tree: Any, file: str) -> Iterator[Annotated]:
 
 
 def _key(value: Any) -> int | str | None:
-    """An id as it is compared: 1.0 is 1, as numpy and pandas write it; None for what is none."""
+    """An id as it is compared: 1.0 and "1" are 1, as tables make them; None for what is none."""
     if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
         return int(value)
     return value if isinstance(value, int | str) else None
 
@@ -79,7 +86,7 @@ def _take(
     if not rings and not item.get("bbox") and item.get("keypoints"):
         return draft.leave(where, "keypoints", "open")
     if not rings:
-        return draft.take(where, labels, partial(_box, item.get("bbox")))
+        return draft.take(where, labels, partial(_box, item))
     sound = []
     for count, ring in enumerate(rings, 1):
         try:
@@ -106,11 +113,14 @@ def _ring(flat: Any) -> Points:
     return points(list(zip(flat[::2], flat[1::2], strict=True)), "a polygon")
 
 
-def _box(edges: Any) -> Shape:
+def _box(item: dict[str, Any]) -> Shape:
+    edges, said = item.get("bbox"), item.get("attributes")
     if not isinstance(edges, list) or len(edges) != 4:
         raise PcamxError("neither a segmentation nor a bbox of four numbers; draw it again")
     left, top, width, height = (number(edge, "bbox") for edge in edges)
-    return box(left, top, left + width, top + height)
+    turn = said.get("rotation") if isinstance(said, dict) else None
+    drawn = box(left, top, left + width, top + height)
+    return about_middle(drawn, number(turn, "attributes.rotation") if turn is not None else 0.0)
 
 
 def _runs(drawn: dict[str, Any], size: Size | None) -> Shape:

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from pcamx.data.marks import rle
 from pcamx.data.marks.annotated import Annotated, Draft, label_of, unreadable
 from pcamx.data.marks.parse import box, image_size, number, points, whole, word
-from pcamx.data.marks.shapes import Bits, Polygon, Raster, Shape, ellipse, rectangle
+from pcamx.data.marks.shapes import Bits, Polygon, Raster, Shape, about_middle, ellipse
 from pcamx.errors import PcamxError
 
 _NO_AREA = ("polyline", "points", "skeleton")
@@ -53,9 +53,7 @@ def _turn(item: Element) -> float:
 
 
 def _box(item: Element) -> Shape:
-    drawn = box(*_numbers(item, ("xtl", "ytl", "xbr", "ybr")))
-    middle = (drawn.left + drawn.right) / 2, (drawn.top + drawn.bottom) / 2
-    return rectangle(drawn, _turn(item), middle)
+    return about_middle(box(*_numbers(item, ("xtl", "ytl", "xbr", "ybr"))), _turn(item))
 
 
 def _polygon(item: Element) -> Shape:

@@ -48,6 +48,8 @@ KNOWN = (
     "VGG VIA .json, CVAT for images 1.1 .xml, or a folder of them or of mask images"
 )
 MASKS = "mask images"
+ONE_EACH = ("Pascal VOC", "LabelMe")
+"""Kinds of which each file is of one image, that the file names."""
 _COMPANIONS = ("classes.txt", "notes.json", "predefined_classes.txt", "train.txt", "valid.txt")
 """What tools lay beside marks."""
 

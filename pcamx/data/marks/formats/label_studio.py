@@ -50,6 +50,8 @@ def _task(task: Any, where: str) -> Iterator[Annotated]:
             before = sum(len(draft.marks) for draft in drafts.values())
             _annotation(annotation, task, where, drafts)
             people += sum(len(draft.marks) for draft in drafts.values()) > before
+    if unsent := _drafts(task):
+        drafts["", None].leave(where, f"{unsent} drafts", "drafts")
     if people > 1:
         place = next(place for place, draft in drafts.items() if draft.marks)
         drafts[place].leave(where, f"{people} annotations", "people")
@@ -58,6 +60,14 @@ def _task(task: Any, where: str) -> Iterator[Annotated]:
         yield Annotated(images[0] if images else where)
     for (name, size), draft in drafts.items():
         yield draft.image(name, size)
+
+
+def _drafts(task: dict[str, Any]) -> int:
+    """How many drafts of the task have a region; a number alone is a draft that is not exported."""
+    saved = task.get("drafts")
+    drafts = [one for one in saved if isinstance(one, dict)] if isinstance(saved, list) else []
+    items = [draft.get("result") for draft in drafts]
+    return sum(any(map(_is_drawn, one)) for one in items if isinstance(one, list))
 
 
 def _annotation(
@@ -101,9 +111,9 @@ def _labels(item: dict[str, Any], items: list[dict[str, Any]]) -> tuple[str, ...
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _is_drawn(item: dict[str, Any]) -> bool:
+def _is_drawn(item: Any) -> bool:
     """Whether the item is a region, not a choice or a text about the whole image."""
-    value = item.get("value")
+    value = item.get("value") if isinstance(item, dict) else None
     return isinstance(value, dict) and bool(_DRAWN & set(value))
 
 

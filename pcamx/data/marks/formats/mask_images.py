@@ -11,6 +11,11 @@ from pcamx.errors import PcamxError
 
 SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 _LOSSY = {".jpg", ".jpeg", ".webp"}
+_OTHERS = {
+    *(".gif", ".jp2", ".heic", ".psd", ".svg", ".dcm", ".dicom", ".npy", ".npz", ".mat"),
+    *(".nii", ".gz", ".nrrd", ".mha", ".mhd", ".zip", ".tar", ".7z", ".rar"),
+}
+"""Other files that may hold masks."""
 
 
 def read(folder: Path, files: list[Path]) -> Iterator[tuple[Path, Annotated]]:
@@ -18,9 +23,12 @@ def read(folder: Path, files: list[Path]) -> Iterator[tuple[Path, Annotated]]:
     for file in files:
         if file.suffix.lower() in _LOSSY:
             raise PcamxError(f"{file}: {file.suffix} blurs a mask's edge; save masks as PNG")
+        name = file.relative_to(folder).as_posix()
+        if file.suffix.lower() in _OTHERS:
+            why = f"{name}: {file.suffix} is not read; save the mask as PNG"
+            yield file, Annotated("", remarks=(Remark("damaged", why),))
         if file.suffix.lower() not in SUFFIXES:
             continue
-        name = file.relative_to(folder).as_posix()
         try:
             size = upright_size(file)
         except PcamxError as error:

@@ -1,7 +1,8 @@
 """Pascal VOC: an xml of boxes per image, as LabelImg and many others write it.
 
-Also the turned boxes of roLabelImg (an angle in radians, clockwise), and the polygons that
-Roboflow and the first LabelMe write there.
+Also the turned boxes of roLabelImg (an angle in radians, clockwise) and of CVAT (as they were
+before the turn, and an attribute `rotation` in degrees, clockwise), and the polygons that Roboflow
+and the first LabelMe write there.
 
 Edges are taken as continuous coordinates from 0, which is how today's tools write them; the
 challenge's own files counted pixels from 1, which would shift a box by one pixel at most.
@@ -16,7 +17,7 @@ from xml.etree.ElementTree import Element
 
 from pcamx.data.marks.annotated import Annotated, Draft, label_of
 from pcamx.data.marks.parse import box, image_size, number, points, word
-from pcamx.data.marks.shapes import Polygon, Shape, rectangle
+from pcamx.data.marks.shapes import Polygon, Shape, about_middle, rectangle
 from pcamx.errors import PcamxError
 
 
@@ -56,7 +57,10 @@ def _shape(item: Element) -> Shape:
     edges = item.find("bndbox")
     if edges is None:
         raise PcamxError("no bndbox; draw it again")
-    return box(*_numbers(edges, ("xmin", "ymin", "xmax", "ymax")))
+    drawn = box(*_numbers(edges, ("xmin", "ymin", "xmax", "ymax")))
+    attributes = item.iterfind("attributes/attribute")
+    turns = (one.findtext("value") for one in attributes if one.findtext("name") == "rotation")
+    return about_middle(drawn, number(next(turns, "0"), "rotation"))
 
 
 def _corners(polygon: Element) -> list[tuple[str | None, str | None]]:

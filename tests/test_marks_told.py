@@ -1,0 +1,104 @@
+"""What may be another film's mark, or no lesion, is said; so is what is left out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import marks_by_hand as by_hand
+import pytest
+from PIL import Image
+
+from pcamx.data.marks import read_marks
+from pcamx.data.marks.names import Names
+
+SIZE = (by_hand.W, by_hand.H)
+
+
+def problems(source: Path, *films: str) -> dict[str, list[str]]:
+    said: dict[str, list[str]] = {}
+    for problem in read_marks(source, dict.fromkeys(films, SIZE)).problems:
+        said.setdefault(problem.kind, []).append(problem.text)
+    return said
+
+
+def mask(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(by_hand.mask("box")).save(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "films", "meant"),
+    [
+        ("scan.left", ["scan.png", "scan.left.png"], "scan.left.png"),  # no suffix at its end
+        ("scan.left", ["scan.left"], "scan.left"),
+        ("x.png", ["x.jpg", "y.jpg"], "x.jpg"),
+        ("x.png.txt", ["x.png", "y.png"], "x.png"),  # how some tools name what belongs to x.png
+        ("masks/x.jpg.png", ["a/x.jpg"], "a/x.jpg"),
+        ("x.png", ["x.png.j2c", "x.jpg.j2c"], "x.png.j2c"),  # a film and a copy of its name
+    ],
+)
+def test_names_with_something_like_a_suffix(name: str, films: list[str], meant: str) -> None:
+    assert Names(films).find(name)[0] == [meant]
+
+
+@pytest.mark.parametrize(
+    ("name", "film", "said"),
+    [
+        ("patient2/image1.png", "patient1/image1.png", True),
+        ("/set/valid/image1.png", "train/image1.png", True),
+        ("images/image1.png", "patient1/image1.png", False),  # a folder of everything
+        ("/data/upload/3/image1.png", "patient1/image1.png", False),
+        ("image1.png", "patient1/image1.png", False),
+        ("patient2/image1.png", "image1.png", False),
+    ],
+)
+def test_a_folder_that_is_not_the_films_is_said(
+    tmp_path: Path, name: str, film: str, said: bool
+) -> None:
+    found = problems(by_hand.coco(tmp_path, "box", name=name), film)
+    assert found == ({"folders": [f"{name} for {film}"]} if said else {})
+
+
+@pytest.mark.parametrize("write", [by_hand.voc, by_hand.labelme])
+def test_a_file_that_is_named_like_another_film_is_said(tmp_path: Path, write: Any) -> None:
+    """Copied or renamed, its own words are about the film that it was made for."""
+    file = write(tmp_path, "box", name="y.jpg")
+    assert problems(file, "x.jpg", "y.jpg") == {"renamed": [f"{file.name} for y.jpg, not x.jpg"]}
+    assert problems(file, "y.jpg", "z.jpg") == {}
+    assert problems(by_hand.coco(tmp_path / "c", "box", name="y.jpg"), "coco.jpg", "y.jpg") == {}
+
+
+def test_masks_in_folders_that_may_be_classes(tmp_path: Path) -> None:
+    for file in ("fracture/a.png", "metal/b.png"):
+        mask(tmp_path / "by_class" / file)
+        mask(tmp_path / "by_patient" / file.replace("fracture", "p1").replace("metal", "p2"))
+    assert problems(tmp_path / "by_class", "a.png", "b.png") == {"classes": ["fracture, metal"]}
+    assert problems(tmp_path / "by_patient", "films/p1/a.png", "films/p2/b.png") == {}
+
+
+def test_files_beside_masks_that_are_not_read(tmp_path: Path) -> None:
+    mask(tmp_path / "a.png")
+    for name in ("b.gif", "c.npy", "d.nii.gz", "notes.csv"):
+        (tmp_path / name).touch()
+    found = problems(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    assert found == {
+        "damaged": [
+            "b.gif: .gif is not read; save the mask as PNG",
+            "c.npy: .npy is not read; save the mask as PNG",
+            "d.nii.gz: .gz is not read; save the mask as PNG",
+        ]
+    }
+
+
+def test_drafts_of_label_studio(tmp_path: Path) -> None:
+    file = by_hand.label_studio(tmp_path, "box")
+    (task,) = json.loads(file.read_text())
+    kept = {"result": task["annotations"][0]["result"]}
+    other = {"id": 6, "data": {"image": "y.jpg"}, "annotations": []}
+    for drafts, said in (
+        ([kept], {"drafts": ["export.json: task 6: 1 drafts"]}),
+        ([{"result": []}, {"result": None}, 4], {}),
+        (4, {}),
+    ):
+        file.write_text(json.dumps([task, other | {"drafts": drafts}]))
+        assert problems(file, "x.jpg", "y.jpg") == said
