@@ -200,6 +200,21 @@ def evaluated_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) 
     return once(tmp_path_factory, "evaluated", make) / "run"
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+    """The export of stage 3 of a measured run with random weights; copy it before changing it."""
+    import random_runs
+
+    from pcamx.export import export
+
+    def make(folder: Path) -> None:
+        run = random_runs.random_run(folder / "run", write_config(folder))
+        random_runs.write_report(run)
+        export(run, folder / "deep" / "export")
+
+    return once(tmp_path_factory, "exported", make) / "deep" / "export"
+
+
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw two films a report, not a dozen, and no curves: most of an evaluation's time."""

@@ -35,17 +35,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
     return random_runs.random_run(folder / "run", write_config(folder))
 
 
-@pytest.fixture(scope="module")
-def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stage 3 of a measured run."""
-    copy = tmp_path_factory.mktemp("measured") / "run"
-    shutil.copytree(run, copy)
-    random_runs.write_report(copy)
-    out = copy.parent / "deep" / "export"
-    export(copy, out)
-    return out
-
-
 def greys(count: int) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     coarse = torch.rand(count, 1, 5, 5, generator=generator)
@@ -175,6 +164,8 @@ def test_a_stage_that_nobody_measured(run: Path, tmp_path: Path) -> None:
     assert "Not measured: run `pcamx evaluate`" in card and "95 %" not in card
     assert "lesion map" not in card and "CAM 0.5 (not tuned)" in card
     assert from_pretrained(out, device="cpu").network.decoder is None
+    found = {one.key: one.value for one in onnx.load(out / "model.onnx").metadata_props}
+    assert (found["commit"], found["stage"]) == ("null", "1")
 
 
 def test_card_of_a_stage_without_a_decoder(run: Path, tmp_path: Path) -> None:
@@ -249,19 +240,21 @@ def test_a_package_that_is_missing(run: Path, tmp_path: Path, monkeypatch: Any) 
     assert not list(tmp_path.iterdir())
 
 
-def test_disagreement_with_pytorch(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    trace = graph._trace
+def test_disagreement_with_pytorch(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph of the same network, but for a hundredth in the weights of one class."""
 
-    def another_network(ours: graph.Graph, canvas: int) -> Any:
-        with torch.no_grad():
-            ours.network.head.weight += 0.01
-            proto = trace(ours, canvas)
-            ours.network.head.weight -= 0.01
+    def another_network(*_: object) -> Any:
+        proto = onnx.load(exported / "model.onnx")
+        (head,) = (one for one in proto.graph.initializer if one.name == "network.head.weight")
+        weight = onnx.numpy_helper.to_array(head) + np.float32([[0], [0.01]])
+        head.CopyFrom(onnx.numpy_helper.from_array(weight, head.name))
         return proto
 
     monkeypatch.setattr(graph, "_trace", another_network)
     with pytest.raises(PcamxError, match="model.onnx and PyTorch differ by .* nothing was written"):
-        export(run, tmp_path / "out", stage=1)
+        export(run, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -74,7 +74,7 @@ def _init(words: list[str], desk: Path) -> processes.Ended:
     path = desk / words[-1]
     short = path.read_text()
     path.unlink()
-    ended = processes.command(processes.BIN / words[0], *words[1:], cwd=desk)
+    ended = processes.python("-m", *words, cwd=desk)
     assert configs.load(path).run.folder == "runs/mine"
     path.write_text(short)
     return ended
