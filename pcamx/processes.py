@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from pcamx.errors import PcamxError
@@ -33,8 +34,11 @@ def in_processes(
     done = 0
     pool = started(min(workers, len(items)), begin)
     try:
-        for result in pool.map(work, items, chunksize=16):
-            done += 1
+        with uninterrupted():
+            results = pool.map(work, items, chunksize=16)
+        for done in range(len(items)):  # noqa: B007  the film that an error is near
+            with uninterrupted():
+                result = next(results)
             yield result
     except BrokenProcessPool:
         raise PcamxError(
@@ -57,11 +61,43 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
     )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
-        for _ in range(workers):
-            pool.submit(int)
+        with uninterrupted():  # another thread may take the signal for this one
+            for _ in range(workers):
+                pool.submit(int)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pool
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM to the end of the block; a second one is heeded at once.
+
+    For every word to a pool. An exception that comes right after a lock of it was taken leaves it
+    locked, and the pool's shutdown waits for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    came: list[int] = []
+
+    def put_off(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        if came and callable(handler):
+            handler(number, frame)
+        came.append(number)
+
+    try:
+        with ExitStack() as stack:
+            for number, handler in before.items():
+                if callable(handler):  # else it is passed over, or ends the process at once
+                    stack.callback(signal.signal, number, handler)
+                    signal.signal(number, put_off)
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
 
 
 def begin() -> None:

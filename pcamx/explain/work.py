@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pcamx.errors import PcamxError
-from pcamx.processes import begin, bounded, started
+from pcamx.processes import begin, bounded, started, uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,8 +59,14 @@ def ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], depth: int
     """Yield ``work`` of every item, in order, with at most ``depth`` under way or waiting."""
     waiting: deque[Future[R]] = deque()
     for item in items:
-        waiting.append(pool.submit(work, item))
+        with uninterrupted():
+            waiting.append(pool.submit(work, item))
         if len(waiting) >= depth:
-            yield waiting.popleft().result()
+            yield _result(waiting)
     while waiting:
-        yield waiting.popleft().result()
+        yield _result(waiting)
+
+
+def _result(waiting: deque[Future[R]]) -> R:
+    with uninterrupted():
+        return waiting.popleft().result()
