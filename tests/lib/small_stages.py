@@ -1,11 +1,11 @@
 """Stages and films so small that a test trains them."""
 
+import dataclasses
 from typing import Literal
 
+import small_networks
 import torch
 
-from pcamx import config as configs
-from pcamx.catalogue import classifiers
 from pcamx.config import Attention, Config, Objective
 from pcamx.training.stages import Stage, build_stage
 from pcamx.types import Batch
@@ -18,13 +18,8 @@ def settings(
     layout: Literal["bottleneck", "basic"] = "bottleneck",
     objective: Objective | None = None,
 ) -> Config:
-    stage = configs.Stage(epochs=1)
-    return Config(
-        run=configs.Run(folder="run"),
-        data=configs.Data(store="store"),
-        stages={entry.section: stage for entry in classifiers()},
-        runtime=configs.Runtime(batch_size=8),
-        model=configs.Model(encoder=layout),
+    return dataclasses.replace(
+        small_networks.settings(layout),
         attention=Attention(mask_class=mask_class, mask_grad=mask_grad),
         objective=objective or Objective(),
     )
