@@ -18,7 +18,7 @@ def whole_float32() -> None:
 def command_device() -> torch.device:
     """Return the GPU if there is one, else the CPU, with `whole_float32`."""
     whole_float32()
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return usable_device(None)
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:

@@ -15,6 +15,6 @@ import pcamx.training.trainer
 from pcamx.engine.ranks import import_deepspeed
 
 import_deepspeed()
-torch.compile(pcamx.training.trainer.train)  # the compiler itself, which DeepSpeed imports too
+torch.compile(pcamx.training.trainer.train)  # the compiler itself, for runs that compile
 gc.freeze()
 assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the other threads"

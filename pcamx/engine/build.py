@@ -50,7 +50,8 @@ def initialize(
         lr=lr,
         fused=True,
     )
-    import_muon()
+    if config.runtime.zero_stage:
+        import_muon()
     try:
         engine, *_ = deepspeed.initialize(
             model=stage,

@@ -105,12 +105,15 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
+_UNCOMPILED = "TORCHDYNAMO_DISABLE"
+"""What torch.compile heeds when it is called; a function it met meanwhile stays as it is."""
+
+
 def import_muon() -> None:
     """Import DeepSpeed's Muon, which training does not use, uncompiled.
 
-    `deepspeed.initialize` imports it to compare our optimizer with it, and its decorator loads the
-    whole of torch's compiler: seconds of each rank's start, for nothing where `runtime.compile` is
-    off.
+    Under ZeRO `deepspeed.initialize` imports it to compare our optimizer with it, and its decorator
+    loads the whole of torch's compiler, for nothing where `runtime.compile` is off.
     """
     before = os.environ.get(_UNCOMPILED)
     os.environ[_UNCOMPILED] = "1"
@@ -121,10 +124,6 @@ def import_muon() -> None:
             del os.environ[_UNCOMPILED]
         else:
             os.environ[_UNCOMPILED] = before
-
-
-_UNCOMPILED = "TORCHDYNAMO_DISABLE"
-"""What torch.compile heeds when it is called; a function it met meanwhile stays as it is."""
 
 
 def is_first() -> bool:

@@ -91,7 +91,8 @@ def test_a_start_does_not_load_the_compiler(tmp_path: Path) -> None:
         "torch.compile(lambda x: x)\n"  # what is asked for still comes
         "assert 'torch._inductor.compile_fx' in sys.modules\n"
     )
-    processes.command(sys.executable, "-c", program, cwd=tmp_path, DS_ACCELERATOR="cpu").ok()
+    ended = processes.command(sys.executable, "-c", program, cwd=tmp_path, DS_ACCELERATOR="cpu")
+    assert ended.code == 0, ended.text
 
 
 @pytest.mark.parametrize(
