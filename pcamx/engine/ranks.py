@@ -78,9 +78,16 @@ def _no_meeting(error: Exception) -> str:
         if sign in str(error):
             taken = "taken by another program" if sign == "EADDRINUSE" else "not for you to use"
             what = f"port {port} on {address} is {taken}"
+    if any(sign in str(error) for sign in _HUNG_UP):
+        return (
+            "another rank has ended before the training began, or another program answers at "
+            f"MASTER_ADDR {address}, MASTER_PORT {port} ({why}); see what it said, then start again"
+        )
     return f"{what}; choose a free one with the launcher's --master_port, or MASTER_PORT"
 
 
+_HUNG_UP = ("Connection reset", "Broken pipe", "onnection was likely closed")
+"""In what PyTorch says where somebody was there, and has gone."""
 _ALONE = {
     "RANK": "0",
     "LOCAL_RANK": "0",

@@ -16,6 +16,7 @@ from typing import Any
 
 import processes
 import pytest
+import torch.distributed as dist
 
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
@@ -195,15 +196,18 @@ def _meets(rank: int, port: int, folder: Path, where: str) -> None:
     """Rank 0 joins the group and ends, as if it were killed there; rank 1 says so in a line."""
     launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= launched | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if rank == 0 and where == "the store":
+        dist.TCPStore("127.0.0.1", port, 2, is_master=True)  # returns once the other is there
+        os._exit(0)
     if rank == 0:
         importlib.import_module(where).HostRanks = lambda: os._exit(0)
-    with pytest.raises(PcamxError, match="another rank has ended before the training began; see"):
+    with pytest.raises(PcamxError, match="another rank has ended before the training began[;,]"):
         with joining.joined(folder, 60.0):
             pass
     (folder / "said").touch()
 
 
-@pytest.mark.parametrize("where", ["pcamx.training.joining", "pcamx.engine.watch"])
+@pytest.mark.parametrize("where", ["the store", "pcamx.training.joining", "pcamx.engine.watch"])
 def test_a_rank_that_ends_while_they_meet(tmp_path: Path, where: str) -> None:
     """Found by killing ranks at random."""
     processes.on_ranks(_meets, processes.free_port(), tmp_path, where)
