@@ -115,6 +115,22 @@ class RunFolder:
             )
         return found
 
+    def last_finished(self) -> StageId:
+        """Return the paper's last finished stage.
+
+        Raises PcamxError where there is none, or where a later one has begun: nobody is to take
+        the answers of an earlier stage for its.
+        """
+        last = self.finished_classifiers()[-1]
+        keys = [entry.key for entry in classifiers()]
+        if later := [key for key in keys[keys.index(last) + 1 :] if key in self.begun()]:
+            raise PcamxError(
+                f"{self.path}: {trainable(later[0]).title} has begun, but {self.weights(later[0])} "
+                f"is not there; finish it with --resume, choose {trainable(last).title}, or move "
+                f"{self.stage(later[0])} out of the run"
+            )
+        return last
+
     def foreign(self) -> Path | None:
         """Return what a first run here would replace; None where one has begun, or nothing lies."""
         if self._origin_file.exists() or self._old_origin_file.exists():

@@ -126,7 +126,7 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
     except ConfigError as error:
         raise PcamxError(f"{error} (pcamx {__version__}; is the run of another version?)") from None
     finished = run.finished_classifiers()
-    number = finished[-1] if stage is None else stage
+    number = run.last_finished() if stage is None else stage
     if number not in finished:
         there = " and ".join(trainable(n).title for n in finished)
         raise PcamxError(f"{run.path}: stage {number} is not finished; there is {there}")

@@ -57,7 +57,7 @@ def begin(
     before = RunFolder(parent)
     theirs = before.read_config()
     config = _changed(theirs, changes or {})
-    start = before.finished_classifiers()[-1]
+    start = before.last_finished()
     _check_evaluated(before, start)
     store = read_store(before.find_store(theirs))
     before.check_store(store.folder)

@@ -66,6 +66,16 @@ def test_one_stage_of_a_run(run: Path) -> None:
     assert not torch.equal(logits(second), logits(third))
 
 
+def test_no_earlier_stage_answers_for_a_later_one(run: Path) -> None:
+    """Its weights went, or it is still trained; whoever wants the earlier one names it."""
+    (run / "stage3/weights.pt").unlink()
+    with pytest.raises(PcamxError, match="stage 3 has begun, but .*stage3/weights.pt is not there"):
+        from_pretrained(run, device="cpu")
+    assert from_pretrained(run, stage=2, device="cpu").stage == 2
+    (run / "stage3").rename(run.parent / "stage3")
+    assert from_pretrained(run, device="cpu").stage == 2
+
+
 def test_films_may_be_gone(run: Path, store_folder: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(store_folder, tmp_path / "store"))
     head = json.loads((store / "store.json").read_text())
