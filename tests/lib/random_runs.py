@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from pcamx import config as configs
+from pcamx.config import Config
 from pcamx.model.network import Network
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights, load_weights, save_weights
@@ -22,29 +24,48 @@ def random_run(folder: Path, config: Path, stages: tuple[int, ...] = (1, 2, 3)) 
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(configs.dump(loaded))
     for number in stages:
-        torch.manual_seed(number)
-        network = Network(loaded, decoder=number == 3)
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                nn.init.uniform_(layer.running_mean, -0.2, 0.2)
-                nn.init.uniform_(layer.running_var, 0.5, 1.5)
         path = folder / f"stage{number}" / "weights.pt"
         path.parent.mkdir()
-        save_weights(
-            path,
-            Weights(
-                stage=number,
-                encoder=loaded.model.encoder,
-                canvas=loaded.data.canvas,
-                accuracy=0.75,
-                seconds=SECONDS + number,
-                epochs=number,
-                world=2,
-                device="cpu",
-                state=network.state_dict(),
-            ),
-        )
+        path.write_bytes(_weights(number, loaded))
     return folder
+
+
+_WRITTEN: dict[str, bytes] = {}
+"""By all that they depend on, since a network takes longer to make than to write."""
+
+
+def _weights(number: int, config: Config) -> bytes:
+    """The file of one stage's weights."""
+    key = repr((number, config.model, config.attention, config.impl, config.data.canvas))
+    if key not in _WRITTEN:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "weights.pt"
+            _save(path, number, config)
+            _WRITTEN[key] = path.read_bytes()
+    return _WRITTEN[key]
+
+
+def _save(path: Path, number: int, config: Config) -> None:
+    torch.manual_seed(number)
+    network = Network(config, decoder=number == 3)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.2, 0.2)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    save_weights(
+        path,
+        Weights(
+            stage=number,
+            encoder=config.model.encoder,
+            canvas=config.data.canvas,
+            accuracy=0.75,
+            seconds=SECONDS + number,
+            epochs=number,
+            world=2,
+            device="cpu",
+            state=network.state_dict(),
+        ),
+    )
 
 
 def figure(value: float, n: int) -> dict[str, float]:
