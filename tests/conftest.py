@@ -1,6 +1,7 @@
 """A tiny drawn data set, prepared once a session, and configs of runs on it."""
 
 import fcntl
+import gc
 import inspect
 import os
 import shutil
@@ -26,13 +27,16 @@ WriteConfig = Callable[..., Path]
 # Files whose tests train, compile or run on Triton's interpreter, the longest first.
 SLOW = (
     # The first makes the run that test_evaluate waits for; meanwhile the others are worked on.
-    *("test_launch", "test_kernels", "test_compile", "test_evaluate", "test_checkpoint"),
-    *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
-    *("test_bench_explain", "test_bench_loader"),
-    *("test_cli", "test_train_command", "test_graph", "test_segmenter", "test_instruments"),
-    *("test_fracatlas", "test_readme", "test_heap", "test_watch", "test_zero_parity"),
-    *("test_pretend_gpu", "test_one_rank"),
+    *("test_launch", "test_graph", "test_pretend_gpu", "test_evaluate", "test_explain"),
+    *("test_checkpoint", "test_zero_parity", "test_train_command", "test_readme"),
+    *("test_bench_ablation", "test_kernels", "test_engine", "test_bench_step", "test_export"),
+    *("test_bench_explain", "test_compile", "test_heap", "test_fracatlas", "test_bench_loader"),
+    *("test_watch", "test_cli", "test_segmenter", "test_instruments", "test_one_rank"),
 )
+LONG = ("test_continue", "test_slurm", "test_prepare", "test_stages", "test_phantom")
+LONG += ("test_temptations", "test_guidance", "test_pretrained", "test_batch_norm")
+"""Files that take as long, though none of their tests does, or only some."""
+FIRST = [*SLOW, *LONG]
 STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
 """What of `processes` and `subprocess` starts a process; `prepare` starts its own."""
 PREPARE = "pcamx.data.prepare.store_builder"
@@ -96,7 +100,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         functions = (item.function, *map(inspect.unwrap, made))  # type: ignore[attr-defined]
         if item.path.stem in SLOW or any(map(starts_processes, functions)):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+    stems = [item.path.stem for item in items]
+    places = {stem: FIRST.index(stem) if stem in FIRST else len(FIRST) for stem in stems}
+    items.sort(key=lambda item: places[item.path.stem])
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: it would look through all of it, and often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
