@@ -71,6 +71,9 @@ def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable
         found[f"{PLAIN}, stem not by phases"] = partial(loops.plain, work, phases=False)
     for stage in zero:
         found[f"ours, ZeRO-{stage}"] = partial(loops.ours, work, stage)
+        if stage < 2 and work.ranks.device.type == "cuda":
+            captured = partial(loops.ours, work, stage, compile="whole-step")
+            found[f"ours, ZeRO-{stage}, the whole step as a CUDA graph"] = captured
     if 1 in zero:
         found[DEFAULTS] = partial(loops.by_default, work, 1)
     if compiled:
