@@ -5,6 +5,7 @@ itself is what is looked at.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -25,14 +26,13 @@ from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
-from pcamx.engine import build, captured_step
+from pcamx.engine import build
 from pcamx.engine.captured_step import WARM, CapturedStep
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
 from pcamx.training import preflight
-from pcamx.training.stages import Stage
-from pcamx.training.stages import build_stage
+from pcamx.training.stages import Stage1, build_stage
 from pcamx.types import Batch
 
 LR = 2.0**-9
@@ -91,7 +91,7 @@ class Trained:
         torch.manual_seed(0)
         made = build_stage(stage, config, self.feed.images)
         self.engine = engine.initialize(
-            made, config, LR, 100, folder=folder, universal=universal, backbone_lr=1.0
+            made, config, LR, 100, folder=folder, universal=universal
         )
         self.told: list[dict[str, float]] = []
         self.taped = Taped()
@@ -165,3 +165,171 @@ def test_bits_and_counters_are_eagers(
     assert [p.name for p in logs[0]] == [p.name for p in logs[1]] and logs[0]
     for one, other in zip(*logs, strict=True):
         assert one.read_text() == other.read_text()
+
+
+def _through_a_checkpoint(
+    config: Config,
+    ranks: engine.Ranks,
+    folder: Path,
+    captured: tuple[bool, bool],
+    *,
+    universal: bool = False,
+) -> Trained:
+    """Stage 2, five steps before a checkpoint and five after it, captured or not."""
+    first = Trained(config, 2, ranks, folder, captured=captured[0])
+    first.train(islice(first.batches(), 5))
+    checkpoints.save(first.engine, folder, Progress(step=5, done=5), ranks, "")
+    tag = "step00000005"
+    if universal:
+        tag = engine.to_universal(folder / "checkpoints", tag)
+    then = Trained(config, 2, ranks, folder, captured=captured[1], universal=universal)
+    checkpoints.restore(then.engine, folder, tag, ranks)
+    return then.train(islice(then.batches(5), 5))
+
+
+def _kept(counters: dict[str, Any]) -> dict[str, Any]:
+    """Those that a checkpoint keeps; DeepSpeed's of micro-steps begins anew."""
+    return {name: value for name, value in counters.items() if name != "micro_steps"}
+
+
+@pytest.mark.parametrize(("zero", "universal"), [(0, False), (1, False), (1, True)])
+def test_a_resumed_run_gives_the_same_bits(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any, zero: int, universal: bool
+) -> None:
+    """By the schedule itself: the steps before a new recording round its step size as a graph's."""
+    config = _config(tmp_path, {"runtime.zero_stage": zero}, write_config)
+    straight = Trained(config, 2, alone, tmp_path / "a", captured=True)
+    straight.train(islice(straight.batches(), 10))
+    resumed = _through_a_checkpoint(
+        config, alone, tmp_path / "b", (True, True), universal=universal
+    )
+    assert resumed.taped.played and resumed.told == straight.told[5:]
+    assert _unlike(resumed, straight) == []
+    assert _kept(resumed.counters()) == _kept(straight.counters())
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("captured", [(True, False), (False, True)])
+def test_a_checkpoint_serves_with_and_without_a_graph(
+    alone: engine.Ranks,
+    tmp_path: Path,
+    write_config: Any,
+    captured: tuple[bool, bool],
+    zero: int,
+) -> None:
+    config = _config(tmp_path, {"runtime.zero_stage": zero}, write_config)
+    eager = Trained(config, 2, alone, tmp_path / "a", captured=False)
+    eager.train(islice(eager.batches(), 10))
+    changed = _through_a_checkpoint(config, alone, tmp_path / "b", captured)
+    assert changed.told == eager.told[5:] and _unlike(changed, eager) == []
+    assert _kept(changed.counters()) == _kept(eager.counters())
+
+
+def test_the_schedule_is_eagers_but_for_a_rounding(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any
+) -> None:
+    """The step size as float32; it rounds by 6e-8 of itself, which Adam may enlarge."""
+    config = _config(tmp_path, {}, write_config)
+    runs = [Trained(config, 2, alone, tmp_path, captured=captured) for captured in (False, True)]
+    eager, ours = (run.train(islice(run.batches(), STEPS)) for run in runs)
+    assert ours.counters() == eager.counters() and _unlike(ours, eager)
+    for told, expected in zip(ours.told, eager.told, strict=True):
+        assert told == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("zero", [0, 1])
+def test_a_batch_of_another_shape_is_trained_on_too(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any, zero: int
+) -> None:
+    config = _config(tmp_path, {"runtime.zero_stage": zero}, write_config)
+    runs = []
+    for captured in (False, True):
+        run = Trained(config, 3, alone, tmp_path, captured=captured)
+        batches = list(islice(run.batches(), STEPS))
+        batches[WARM + 1] = Batch(*(part[:5] for part in batches[WARM + 1]))
+        runs.append(run.train(iter(batches)))
+    eager, ours = runs
+    assert (ours.taped.warmed, ours.taped.played) == (WARM + 1, STEPS - WARM - 1)
+    assert ours.told == eager.told and _unlike(ours, eager) == []
+    assert ours.counters() == eager.counters()
+
+
+@pytest.mark.usefixtures("exact")
+def test_telemetry_is_each_steps_own(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any
+) -> None:
+    """Looked at after the next step, which writes where the graph wrote it."""
+    config = _config(tmp_path, {}, write_config)
+    run = Trained(config, 1, alone, tmp_path, captured=True)
+    step = CapturedStep(run.engine, run.taped, clipping=1.0)
+    told = [step(batch)["loss"] for batch in islice(run.batches(), STEPS)]
+    assert len({float(loss) for loss in told}) == STEPS
+
+
+def test_what_cannot_be_captured_is_said_in_a_line(
+    alone: engine.Ranks, tmp_path: Path, write_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Stage1.forward
+    monkeypatch.setattr(Stage1, "forward", lambda self, batch: _asking(forward(self, batch)))
+    run = Trained(_config(tmp_path, {}, write_config), 1, alone, tmp_path, captured=True)
+    with pytest.raises(PcamxError, match="whole-step cannot capture .*asks for a value.*to off"):
+        run.train(islice(run.batches(), STEPS))
+    assert len(run.told) == WARM
+
+
+def _asking(output: Any) -> Any:
+    assert output.loss.item() > 0
+    return output
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_other_zero_is_refused(tmp_path: Path, write_config: Any, zero: int) -> None:
+    changes = {"runtime.compile": "whole-step", "runtime.zero_stage": zero}
+    with pytest.raises(configs.ConfigError, match=f"ZeRO-{zero}.*set runtime.zero_stage to 0 or 1"):
+        _config(tmp_path, changes, write_config)
+
+
+def test_the_profiler_is_refused(tmp_path: Path, write_config: Any) -> None:
+    changes = {"runtime.compile": "whole-step", "deepspeed.flops_profiler.enabled": True}
+    with pytest.raises(configs.ConfigError, match="flops_profiler.enabled: .*compile to off"):
+        _config(tmp_path, changes, write_config)
+
+
+def test_a_cpu_is_refused(tmp_path: Path, write_config: Any) -> None:
+    config = _config(tmp_path, {"runtime.compile": "whole-step"}, write_config)
+    store = read_store(Path(config.data.store))
+    with pytest.raises(PcamxError, match="runtime.compile: whole-step needs an NVIDIA GPU"):
+        preflight.check(config, store, [1], world=1, resume=False)
+
+
+def _two(rank: int, config: Config, port: int, out: str) -> None:
+    """On two ranks ZeRO-0 and 1, statistics of all ranks' films; sums over ranks in the recording."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    given = {name: str(value) for name, value in environment.items()}
+    os.environ |= processes.environment(MASTER_ADDR="127.0.0.1", **given)
+    torch.set_num_threads(1)
+    ranks = engine.start()
+    build.one_cycle = _halving
+    found = {}
+    for zero in (0, 1):
+        changed = configs.changed(config, {"runtime.zero_stage": zero})
+        eager, ours = (
+            Trained(changed, 3, ranks, Path(out), captured=captured) for captured in (False, True)
+        )
+        for run in (eager, ours):
+            run.train(islice(run.batches(), STEPS))
+        alike = ours.told == eager.told and ours.counters() == eager.counters()
+        found[str(zero)] = [alike, _unlike(ours, eager), ours.taped.played]
+    (Path(out) / f"rank{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
+    engine.stop()
+
+
+def test_two_ranks_give_eagers_bits(tmp_path: Path, write_config: Any) -> None:
+    config = _config(tmp_path, {"runtime.sync_batch_norm": True}, write_config)
+    processes.on_ranks(_two, config, processes.free_port(), str(tmp_path))
+    for rank in range(2):
+        found = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert found == {zero: [True, [], STEPS - WARM] for zero in ("0", "1")}
