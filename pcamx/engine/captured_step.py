@@ -39,7 +39,7 @@ class CudaGraph:
     """Records on the current GPU."""
 
     def __init__(self) -> None:
-        self._aside = torch.cuda.Stream()
+        self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def warm(self, work: Work) -> Tensor:
         """Do ``work`` on the stream to be recorded, in order with what is asked of the device."""
@@ -139,8 +139,7 @@ class CapturedStep:
                     raise
                 reason = str(error).strip().partition("\n")[0]
                 raise PcamxError(
-                    f"runtime.compile: whole-step cannot capture this update ({reason}); "
-                    "set it to off"
+                    f"runtime.compile: whole-step cannot be captured ({reason}); set it to off"
                 ) from error
         return self._play().clone()
 
