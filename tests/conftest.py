@@ -27,6 +27,7 @@ WriteConfig = Callable[..., Path]
 SLOW = (
     # The first makes the run that test_evaluate waits for; meanwhile the others are worked on.
     *("test_launch", "test_kernels", "test_compile", "test_evaluate", "test_checkpoint"),
+    "test_captured_step",
     *("test_engine", "test_explain", "test_export", "test_bench_ablation", "test_bench_step"),
     *("test_bench_explain", "test_bench_loader"),
     *("test_cli", "test_train_command", "test_graph", "test_segmenter", "test_instruments"),

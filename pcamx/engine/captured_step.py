@@ -32,7 +32,7 @@ class Recorder(Protocol):
         """Do ``work`` once, as a recording will find it done."""
 
     def record(self, work: Work) -> Work:
-        """Record ``work``, undone; return what does it, each time into the same tensor."""
+        """Record ``work`` without doing it; return what does it, into the same tensor each time."""
 
 
 class CudaGraph:
@@ -51,7 +51,7 @@ class CudaGraph:
         return told
 
     def record(self, work: Work) -> Work:
-        """Record ``work``; raises RuntimeError where it asks for what no graph can hold."""
+        """Record ``work`` as a graph; raises RuntimeError where it does what no graph can hold."""
         graph = torch.cuda.CUDAGraph()
         # Not "global": DALI's and NCCL's threads go on asking the device meanwhile.
         with torch.cuda.graph(graph, stream=self._aside, capture_error_mode="thread_local"):
