@@ -71,6 +71,9 @@ def rivals(work: Work, zero: list[int], *, compiled: bool) -> dict[str, Callable
         found[f"{PLAIN}, stem not by phases"] = partial(loops.plain, work, phases=False)
     for stage in zero:
         found[f"ours, ZeRO-{stage}"] = partial(loops.ours, work, stage)
+        if stage < 2 and work.ranks.device.type == "cuda":
+            captured = partial(loops.ours, work, stage, compile="whole-step")
+            found[f"ours, ZeRO-{stage}, the whole step as a CUDA graph"] = captured
     if 1 in zero:
         found[DEFAULTS] = partial(loops.by_default, work, 1)
     if compiled:
@@ -89,8 +92,8 @@ def open_loops(
 ) -> tuple[dict[str, Step], list[Row]]:
     """Open every loop by its first steps; return what torch.compile made of those, too.
 
-    What the compiler cannot do here is left out and noted. Raises PcamxError where a loop's losses
-    are not plain PyTorch's.
+    What cannot be compiled or captured here is left out and noted. Raises PcamxError where a loop's
+    losses are not plain PyTorch's.
     """
     steps, rows, truth, red = dict[str, Step](), list[Row](), list[float](), list[str]()
     torch.compiler.reset()  # of the loops before, once: each graph would be compiled again
@@ -100,6 +103,11 @@ def open_loops(
         step = make()
         try:
             losses = [float(step()) for _ in CLOSE[work.precision]]
+            for _ in range(WARM):
+                step()
+        except PcamxError as error:
+            notes.append(f"not run: {case}: {name}: {error}")
+            continue
         except RuntimeError as error:
             if not (failure := engine.compiler_failure(error)):
                 raise
@@ -113,8 +121,6 @@ def open_loops(
         if name.endswith(COMPILED) and metrics.generated_kernel_count:
             rows.append(Row(case, name, "kernels", metrics.generated_kernel_count, ""))
             rows.append(Row(case, name, "bytes", metrics.num_bytes_accessed / 1e6, "MB"))
-        for _ in range(WARM):
-            step()
     if red:
         raise PcamxError(f"{case}: {'; '.join(red)}; no figure was written")
     return steps, rows

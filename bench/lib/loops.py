@@ -117,8 +117,8 @@ def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
     made = engine.initialize(
         work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
     )
-    films, clipping = Films(work, "auto"), config.runtime.gradient_clipping
-    return lambda: engine.train_step(made, films.next(), clipping=clipping)["loss"]
+    films, update = Films(work, "auto"), engine.stepper(made, config)
+    return lambda: update(films.next())["loss"]
 
 
 def by_default(work: Work, zero_stage: int) -> Step:

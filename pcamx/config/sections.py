@@ -212,9 +212,10 @@ class Runtime:
     """bf16 runs through autocast: weights and batch norm stay float32."""
     impl: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the operations in `pcamx.ops` runs; auto: Triton's on a GPU."""
-    compile: Literal["off", "on", "reduce-overhead"] = "off"
-    """Whether torch.compile makes one graph of a stage's forward; not with ZeRO-3. The last has a
-    GPU replay it as a CUDA graph, for small batches, where the host takes longer than the GPU."""
+    compile: Literal["off", "on", "reduce-overhead", "whole-step"] = "off"
+    """on: torch.compile makes one graph of a stage's forward; not with ZeRO-3. For few films a
+    rank, where the host takes longer than the GPU: reduce-overhead also has the GPU replay that as
+    a CUDA graph, whole-step the whole update, uncompiled, with ZeRO-0 and 1."""
     sync_batch_norm: bool = False
     """Whether training normalises by the batch of all ranks instead of each rank's own part."""
     gradient_clipping: float = 1.0
@@ -236,13 +237,23 @@ class Runtime:
         in_range("runtime.log_every", self.log_every, 1, 10**9)
         in_range("runtime.save_every", self.save_every, 1, 10**9)
         in_range("runtime.timeout", self.timeout, 1, 10**6)
-        if self.sync_batch_norm and self.compile != "off":
+        if self.sync_batch_norm and self.compiled:
             raise ConfigError(
                 "runtime.sync_batch_norm: its sums over the ranks cannot be in torch.compile's "
                 "graph; set it to false, or runtime.compile to off"
             )
-        if self.compile != "off" and self.zero_stage == 3:
+        if self.compile == "whole-step" and self.zero_stage > 1:
+            raise ConfigError(
+                f"runtime.compile: whole-step is not made for ZeRO-{self.zero_stage}, whose hooks "
+                "change a backward; set runtime.zero_stage to 0 or 1"
+            )
+        if self.compiled and self.zero_stage == 3:
             raise ConfigError(
                 "runtime.compile: ZeRO-3 gathers weights around each module, which leaves nothing "
                 "to compile; set runtime.zero_stage to 0, 1 or 2"
             )
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile is asked for, which whole-step does without."""
+        return self.compile not in ("off", "whole-step")

@@ -69,14 +69,14 @@ class Config:
                 "data.watched: a map needs the classifier's whole weights, which ZeRO-3 keeps in "
                 "parts; set it to 0, or runtime.zero_stage to 0, 1 or 2"
             )
-        compiled = self.runtime.compile != "off"
+        compiled = self.runtime.compiled
         if self.objective.reasons_weight and (compiled or self.runtime.zero_stage == 3):
             key = f"compile {self.runtime.compile}" if compiled else "zero_stage 3"
             raise ConfigError(
                 f"objective.reasons_weight: it goes backward within the forward, which "
                 f"runtime.{key} does not allow; set it to 0"
             )
-        if self.deepspeed.flops_profiler.enabled and compiled:
+        if self.deepspeed.flops_profiler.enabled and self.runtime.compile != "off":
             raise ConfigError(
                 "deepspeed.flops_profiler.enabled: it counts within modules, which "
                 "runtime.compile leaves none of; set it to false, or runtime.compile to off"

@@ -13,6 +13,7 @@ from pcamx.engine.build import (
     train_step,
     whole_state,
 )
+from pcamx.engine.captured_step import stepper
 from pcamx.engine.files import load, to_universal
 from pcamx.engine.ranks import Ranks, is_first, lost_rank, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
@@ -31,6 +32,7 @@ __all__ = [
     "lost_rank",
     "report",
     "start",
+    "stepper",
     "stop",
     "to_universal",
     "train_step",

@@ -64,13 +64,13 @@ def initialize(
         raise PcamxError(f"run.folder: cannot write {error.filename}: {error.strerror}") from None
     if dist.get_world_size() == 1:
         _spare_reduction(engine)
-    if config.runtime.compile != "off":
+    if config.runtime.compile in _COMPILE:
         engine.compile(compile_kwargs=_COMPILE[config.runtime.compile])
     return engine
 
 
 _COMPILE: dict[str, dict[str, Any]] = {"on": {}, "reduce-overhead": {"mode": "reduce-overhead"}}
-"""What torch.compile is told."""
+"""What torch.compile is told; of whole-step nothing."""
 
 
 def _spare_reduction(engine: Any) -> None:
@@ -92,13 +92,19 @@ def train_step(engine: Any, batch: Batch, *, clipping: float) -> dict[str, Tenso
     ``clipping`` is the config's gradient_clipping. Nothing here waits for the device, but for what
     ZeRO-3 does to gather weights and to clip.
     """
-    output: StageOutput = engine(batch)
-    engine.backward(output.loss)
-    clip(engine, clipping)
+    output = gradients(engine, batch, clipping=clipping)
     engine.step()
     # After the backward: torch.compile may compute the forward anew there, from what has changed.
     engine.module.after_step(output, batch)
     return output.telemetry
+
+
+def gradients(engine: Any, batch: Batch, *, clipping: float) -> StageOutput:
+    """Compute what ``engine.step()`` takes: averaged, and clipped as `clip` does below ZeRO-3."""
+    output: StageOutput = engine(batch)
+    engine.backward(output.loss)
+    clip(engine, clipping)
+    return output
 
 
 def compiler_failure(error: RuntimeError) -> str | None:

@@ -52,6 +52,8 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
     _check_monitors(config)
     if config.impl == "triton" and not torch.cuda.is_available():
         raise PcamxError("runtime.impl: triton needs an NVIDIA GPU; set it to auto")
+    if config.runtime.compile == "whole-step" and not torch.cuda.is_available():
+        raise PcamxError("runtime.compile: whole-step needs an NVIDIA GPU; set it to off")
     _check_films(config, store, stages)
     for i, stage in enumerate(stages):
         if resume and run.weights(stage).is_file():

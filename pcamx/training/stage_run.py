@@ -1,6 +1,7 @@
 """One stage from its start to its weights: epochs, steps, checkpoints; it knows none by name."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal
 from pcamx.training.validation import validate
 from pcamx.training.watched import noted
+from pcamx.types import Batch
 
 _COLLAPSE = (0.01, 0.9)
 
@@ -120,15 +122,17 @@ class StageRun:
 
     def fit(self) -> None:
         """Train the epochs that are left, then write the stage's weights."""
+        # No attribute: a graph must be gone before NCCL is left, which waits for it.
+        update = engine.stepper(self.engine, self.config)
         with self.stop.watching():
             while self.progress.epoch < self.settings.epochs:
-                self._train_epoch()
+                self._train_epoch(update)
                 self._end_epoch()
                 self._stop_if_asked("after validation")
             self._finish()
             engine.finish(self.config)
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, update: Callable[[Batch], dict[str, Tensor]]) -> None:
         self.engine.train()
         progress, steps = self.progress, self.feed.steps_per_epoch
         runtime = self.config.runtime
@@ -140,7 +144,7 @@ class StageRun:
         for number, batch in enumerate(self.feed.epoch(progress.epoch, progress.step)):
             self.watch.doing(f"{self.title}, step {progress.done + 1}", long=number == 0)
             lr = self.engine.get_lr()[0]
-            telemetry = engine.train_step(self.engine, batch, clipping=runtime.gradient_clipping)
+            telemetry = update(batch)
             progress.step += 1
             progress.done += 1
             # No checkpoint without a look at the loss.

@@ -97,6 +97,23 @@ def test_what_cannot_be_compiled_is_left_out_and_noted() -> None:
     assert notes == ["not run: stage 1: compiled: no C++ compiler"]
 
 
+def test_what_cannot_be_captured_is_left_out_and_noted() -> None:
+    """A graph is recorded after a few steps that did well."""
+    fine, done = _falls_by(0.9), []
+
+    def captured() -> Tensor:
+        done.append(fine())
+        if len(done) > 3:
+            raise PcamxError("runtime.compile: whole-step cannot be captured")
+        return done[-1]
+
+    notes: list[str] = []
+    made = {PLAIN: lambda: _falls_by(0.9), "captured": lambda: captured}
+    steps, _ = open_loops("stage 1", Work(1, 4, 32, "fp32", ALONE), made, notes)
+    assert list(steps) == [PLAIN]
+    assert notes == ["not run: stage 1: captured: runtime.compile: whole-step cannot be captured"]
+
+
 def test_each_loop_is_compiled_once() -> None:
     """Opening one must not throw away what was compiled for those before."""
     compiled = dict.fromkeys((PLAIN, "ours", "x"), 0)

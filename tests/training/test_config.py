@@ -223,7 +223,8 @@ def test_several_nodes_differ_from_one_only_in_how_they_run() -> None:
 @pytest.mark.parametrize(
     ("written_as", "found"),
     [("off", "off"), ("on", "on"), ("false", "off"), ("true", "on")]
-    + [("reduce-overhead", "reduce-overhead"), ("'on'", "on")],
+    + [(name, name) for name in ("reduce-overhead", "whole-step")]
+    + [("'on'", "on")],
 )
 def test_compile_as_yaml_and_earlier_versions_have_it(
     tmp_path: Path, written_as: str, found: str

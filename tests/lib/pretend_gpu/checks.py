@@ -10,7 +10,9 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
+from pcamx.engine.captured_step import WARM as WARM_UP
+from pcamx.engine.captured_step import CapturedStep, CudaGraph
 from pcamx.evaluation import example_films
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.explain.folder import explain
@@ -98,6 +102,55 @@ def steps(config: Config, stage: StageId, ranks: engine.Ranks, folder: Path) -> 
         "elsewhere": [
             n for n, t in model.module.state_dict().items() if not isinstance(t, OnDevice)
         ],
+    }
+
+
+class Played(CudaGraph):
+    """A recording that is none: the update is made anew, and what it launches counted by itself."""
+
+    within = Counter[str]()
+
+    def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def play() -> Tensor:
+            before = counts.kernels.copy()
+            told = work()
+            self.within = counts.kernels - before
+            return told
+
+        return play
+
+
+def captured(config: Config, stage: StageId, ranks: engine.Ranks, folder: Path) -> dict[str, Any]:
+    """What a step counts within the graph that it would replay, and outside."""
+    feed, model = _open(config, stage, ranks, folder)
+    batches, played = chain(feed.epoch(0), feed.epoch(1)), Played()
+    step = CapturedStep(model, played, clipping=1.0)
+
+    def held() -> dict[str, int]:
+        groups = model.basic_optimizer.param_groups
+        weights = [p for group in groups for p in group["params"]]
+        more = {"batch": step._batch, "step size": step._rates, "weights": weights}
+        return addresses(model) | {
+            f"{name} {i}": values(t).data_ptr()
+            for name, tensors in more.items()
+            for i, t in enumerate(tensors or [])
+        }
+
+    for _ in range(WARM_UP + 1):
+        step(next(batches))
+    before, batch = held(), next(batches)
+    kept = step._batch  # so that nothing new can lie there
+    counts.clear()
+    step(batch)
+    after = held()
+    del kept
+    return {
+        "waits": dict(counts.waits),
+        "unpinned": dict(counts.unpinned),
+        "within": dict(played.within),
+        "outside": dict(counts.kernels - played.within),
+        "held": len(before),
+        "moved": [name for name in before if before[name] != after.get(name)],
     }
 
 
@@ -188,6 +241,9 @@ def main(config: Config, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "compile", compiled(config, ranks, folder)
     for stage, zero in [(3, 0), (3, 1), (3, 2), (1, 1), (2, 1), ("segmenter", 1), (3, 3)]:
         yield f"{stage} {zero}", steps(_with(config, zero_stage=zero), stage, ranks, folder)
+    for stage, zero in [(1, 1), (2, 1), (3, 1), (3, 0), ("segmenter", 1)]:
+        changed = _with(config, zero_stage=zero)
+        yield f"captured {stage} {zero}", captured(changed, stage, ranks, folder)
     yield "universal", universal(config, ranks, folder)
     for name, work in commands(config, ranks):
         work()
