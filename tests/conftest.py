@@ -28,7 +28,8 @@ WriteConfig = Callable[..., Path]
 SLOW = (
     # The first makes the run that test_evaluate waits for; meanwhile the others are worked on.
     *("test_launch", "test_graph", "test_pretend_gpu", "test_evaluate", "test_explain"),
-    *("test_captured_step", "test_checkpoint", "test_zero_parity", "test_train_command", "test_readme"),
+    *("test_captured_step", "test_checkpoint", "test_zero_parity", "test_train_command"),
+    "test_readme",
     *("test_bench_ablation", "test_kernels", "test_engine", "test_bench_step", "test_export"),
     *("test_bench_explain", "test_compile", "test_heap", "test_fracatlas", "test_bench_loader"),
     *("test_watch", "test_cli", "test_segmenter", "test_instruments", "test_one_rank"),
