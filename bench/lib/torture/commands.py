@@ -70,7 +70,7 @@ def _cases() -> dict[str, Case]:
     compare = f"compare {{trial}}/run {{trial}}/other {out}"
     reports = ("report.json", "report.html", "films.csv", "films.html", "figure2.png", "films")
     bare = tuple(f"run/{name}" for name in reports)
-    figure = "figure {sound}/run study1_positive/image1.png --out {trial}/figure.pdf"
+    figure = "figure {sound}/run patient60005/study1_positive/image1.png --out {trial}/figure.pdf"
     sheet = "--data {sound}/store --out {trial}/sheet.png"
     check = f"marks check {{sound}}/films/marks {sheet}"
     some = f"marks check {{sound}}/films/marks/valid {sheet}"
@@ -92,7 +92,9 @@ def _cases() -> dict[str, Case]:
         "marks check": Case(check),
         "marks check again": Case(check, earlier=some),
         "marks suggest": Case(suggest, ("run",)),
-        "marks suggest again": Case(suggest, ("run",), earlier=f"{suggest} --count 3"),
+        "marks suggest again": Case(
+            suggest, ("run",), earlier=f"{suggest} --count 3", one_by_one=True
+        ),
         "explain": Case(explain),
         "explain again": Case(
             f"explain {{sound}}/run {films}/valid --replace {out}", earlier=explain, processors=2
