@@ -41,7 +41,7 @@ def in_processes(
             yield result
     except BrokenProcessPool:
         raise PcamxError(
-            f"{films[done]}: a checking process died on this film or one soon after it; look at "
+            f"{films[done]}: a process died on this film or one soon after it; look at "
             "them, or close other programs if memory ran out"
         ) from None
     finally:

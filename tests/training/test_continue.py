@@ -181,6 +181,12 @@ def out_exists(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     return []
 
 
+def out_was_killed(parent: Path, store: Store, tmp_path: Path) -> list[str]:
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/config.yaml").write_text("")
+    return []
+
+
 def not_evaluated(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     (parent / "report.json").unlink()
     return []
@@ -224,6 +230,7 @@ def a_misspelt_key(parent: Path, store: Store, tmp_path: Path) -> list[str]:
             "images that are not films of this data set, not used: nobody.png",
         ),
         (out_exists, "two: there is something already; name a new folder with --out"),
+        (out_was_killed, "two/config.yaml --stage 3 --resume, or name a new folder with --out"),
         (not_evaluated, "one: not evaluated yet; run pcamx evaluate"),
         (trained_since, "measures another training of stage 3; run pcamx evaluate"),
         (no_run, "one: not a run's folder, config.yaml is not there"),

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -336,8 +337,13 @@ def _in_between(trial: Path, case: Case, sound: Undisturbed, first: Ended, numbe
 
 def _unusual(said: str, usual: Sequence[str]) -> list[str]:
     """The lines that an undisturbed command does not write; a progress may have begun."""
-    begun = {line.partition(":")[0] for line in usual}
-    return [line for line in said.splitlines() if line.partition(":")[0] not in begun]
+    begun = {_beginning(line) for line in usual}
+    return [line for line in said.splitlines() if _beginning(line) not in begun]
+
+
+def _beginning(line: str) -> str:
+    """What a line begins with, up to a figure that may be another each time."""
+    return re.split(r"[\d:]", line, maxsplit=1)[0]
 
 
 def _known(name: str, sound: Undisturbed) -> set[str | None]:
@@ -374,10 +380,13 @@ def _in_the_end(trial: Path, case: Case, sound: Undisturbed, second: Ended) -> s
     """What is wrong after the second run, if anything."""
     if second.code:
         return f"exit code {second.code} when run again"
-    now = _digests(trial, case, _NEW if (trial / _NEW).exists() else _OUT)
+    place = _NEW if (trial / _NEW).exists() else _OUT
+    now = _digests(trial, case, place)
     if other := _other(now, sound.left):
         return f"other results: {sorted(other)[:3]}"
     hidden = _hidden(trial) - sound.hidden
+    if place != _OUT:  # what is left in a folder that is given up is nobody's surprise
+        hidden = {name for name in hidden if not name.startswith(f"{_OUT}/")}
     return f"left {sorted(hidden)[:3]}" if hidden else ""
 
 
