@@ -57,6 +57,8 @@ class Case:
     processors: int = 1
     one_by_one: bool = False
     """Whether files may be replaced one after the other: then readers refuse a mixture."""
+    often: int = 4
+    """Among the trials; less for what takes long."""
     dated: tuple[str, ...] = ()
     """Files that hold times, even where the clock stands still; they are not looked at."""
 
@@ -100,7 +102,7 @@ def _cases() -> dict[str, Case]:
         "explain again": Case(
             f"explain {{sound}}/run {films}/valid --replace {out}", earlier=explain, processors=2
         ),
-        "export": Case("export {trial}/run", ("run",)),
+        "export": Case("export {trial}/run", ("run",), often=1),
         "evaluate": Case(evaluate, ("run",), without=bare, one_by_one=True),
         "evaluate again": Case(f"{evaluate} --twins {{sound}}/twins", ("run",), one_by_one=True),
         "evaluate a store": Case(
@@ -117,6 +119,7 @@ def _cases() -> dict[str, Case]:
         "continue": Case(
             f"continue {{trial}}/run --marks {{sound}}/films/marks {out}",
             ("run",),
+            often=1,
             one_by_one=True,
             dated=("out/*.*", "out/compare/*", "out/stage3/checkpoints/*/*"),
         ),
@@ -172,8 +175,11 @@ def _run(
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(forked.PROJECT), "TERM": "dumb"}
     forked.context(env)  # whose own temporary files are not the command's
     env |= {"TMPDIR": str(trial / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
-    begun = time.monotonic()
+    (folder / "operations").unlink(missing_ok=True)
     process = forked.start([str(STRUCK), json.dumps(whole), *words], folder, env, log)
+    while process.exitcode is None and not (folder / "operations").exists():
+        time.sleep(0.01)  # before it has imported the command line, Python itself answers a stop
+    begun = time.monotonic()
     process.join(wait)
     if process.exitcode is None:
         with suppress(ProcessLookupError):
@@ -283,7 +289,8 @@ def _other(one: Digests, two: Digests) -> set[str]:
 def command(folder: Path, seed: str) -> dict[str, str]:
     """Strike a command, run it again as its user would: the same files, and nothing else."""
     rng = random.Random(seed)
-    return strike(folder.resolve(), rng.choice(sorted(CASES)), rng)
+    names = [name for name, case in CASES.items() for _ in range(case.often)]
+    return strike(folder.resolve(), rng.choice(names), rng)
 
 
 def strike(folder: Path, name: str, rng: random.Random) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 The plan says at which operation ("at", from 0; null for none) which "signal" comes, to the whole
 process group or to this process alone ("group"), on how many "processors" the command may count,
-and where "operations" are listed at its end. What is written does not depend on the day.
+and the file in which "operations" are listed at its end, made when it begins. What is written does not depend on the day.
 """
 
 import datetime
+import importlib
 import json
 import os
 import runpy
@@ -44,6 +45,8 @@ def _strike(plan: dict[str, Any], done: list[str]) -> None:
 def main() -> None:
     """Run the command."""
     plan, done = json.loads(sys.argv[1]), list[str]()
+    importlib.import_module("pcamx.cli")
+    Path(plan["operations"]).touch()
     datetime.datetime = _Fixed  # type: ignore[misc]
     os.sched_getaffinity = lambda _: set(range(plan["processors"]))
     tempfile.tempdir = None  # which the process that this is a fork of may have looked up
