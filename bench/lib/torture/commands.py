@@ -240,8 +240,8 @@ def _hidden(trial: Path) -> set[str]:
     return {str(path.relative_to(trial)) for path in (*found, *(trial / "tmp").iterdir())}
 
 
-def _begin(folder: Path, case: Case) -> list[str]:
-    """Make the trial's folder as a command finds it, but for what was there earlier; its words."""
+def _begin(folder: Path, case: Case) -> None:
+    """Make the trial's folder as a command finds it, but for what was there earlier."""
     trial, sound = folder / "trial", folder / "sound"
     shutil.rmtree(trial, ignore_errors=True)
     trial.mkdir()
@@ -251,7 +251,6 @@ def _begin(folder: Path, case: Case) -> list[str]:
     for name in case.without:
         path = trial / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return _words(folder, case.words)
 
 
 def _words(folder: Path, words: str) -> list[str]:
@@ -262,14 +261,14 @@ def _words(folder: Path, words: str) -> list[str]:
 def _undisturbed(folder: Path, name: str) -> Undisturbed:
     """Run a command as it should be; raises PcamxError where it fails."""
     case, before = CASES[name], folder / "before" / name
-    words = _begin(folder, case)
+    _begin(folder, case)
     if case.earlier:
         _whole(_run(folder, _words(folder, case.earlier), case), name)
     shutil.rmtree(before, ignore_errors=True)
     shutil.copytree(folder / "trial", before)
     shutil.rmtree(folder / "trial")
     shutil.copytree(before, folder / "trial")
-    ended = _whole(_run(folder, words, case), name)
+    ended = _whole(_run(folder, _words(folder, case.words), case), name)
     found, left = _digests(before, case), _digests(folder / "trial", case)
     operations = json.loads((folder / "operations").read_text())
     said, hidden = ended.said.splitlines(), _hidden(folder / "trial")
@@ -308,8 +307,8 @@ def strike(folder: Path, name: str, rng: random.Random) -> dict[str, str]:
         when = f"after {wait:.1f} s"
     whom = "its group" if plan["group"] else "it"
     what = f"{name}: {plan['signal']} to {whom} {when}"
-    words, trial = _begin(folder, case), folder / "trial"
-    shutil.rmtree(trial)
+    words, trial = _words(folder, case.words), folder / "trial"
+    shutil.rmtree(trial, ignore_errors=True)
     shutil.copytree(sound.before, trial)
     first = _run(folder, words, case, plan, wait)
     if fault := _in_between(trial, case, sound, first, plan["signal"]):

@@ -2,7 +2,8 @@
 
 The plan says at which operation ("at", from 0; null for none) which "signal" comes, to the whole
 process group or to this process alone ("group"), on how many "processors" the command may count,
-and the file in which "operations" are listed at its end, made when it begins. What is written does not depend on the day.
+and the file of "operations": made when the command begins, at its end a list of them. What it
+writes does not depend on the day.
 """
 
 import datetime
