@@ -25,8 +25,8 @@ _LONG = 300.0
 """Seconds after which a command counts as hanging."""
 _GRACE = 20.0
 """Seconds that processes of a killed command may take to see that it has gone."""
-_OUT, _NEW = "out", "new"
-"""Folders of results: the first that is named, and another where a command asks for it."""
+_OUT, _NEW, _TEMPORARY = "out", "new", "tmp"
+"""Folders: of the results, of those where a command asks for another, and TMPDIR."""
 _DATED = ("content.csv", "films.zip")
 _KILL = "SIGKILL"
 _SIGNALS = (_KILL, _KILL, _KILL, "SIGTERM", "SIGINT")
@@ -168,13 +168,13 @@ def _run(
     """Run a command; the plan's signal comes at an operation, or after ``wait`` seconds."""
     log, trial = folder / "log", folder / "trial"
     log.write_bytes(b"")
-    (trial / "tmp").mkdir(exist_ok=True)
+    (trial / _TEMPORARY).mkdir(exist_ok=True)
     whole = {"at": None, "signal": _KILL, "group": True, **(plan or {})}
     whole |= {"processors": case.processors, "operations": str(folder / "operations")}
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(forked.PROJECT), "TERM": "dumb"}
     forked.context(env)  # whose own temporary files are not the command's
-    env |= {"TMPDIR": str(trial / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    env |= {"TMPDIR": str(trial / _TEMPORARY), "PYTHONDONTWRITEBYTECODE": "1"}
     (folder / "operations").unlink(missing_ok=True)
     process = forked.start([str(STRUCK), json.dumps(whole), *words], folder, env, log)
     while process.exitcode is None and not (folder / "operations").exists():
@@ -223,7 +223,7 @@ def _digests(trial: Path, case: Case, place: str = _OUT) -> Digests:
         name = path.relative_to(trial)
         if any(part.startswith(".") for part in name.parts) or not path.is_file():
             continue
-        if place != _OUT and name.parts[0] == _OUT:
+        if name.parts[0] == _TEMPORARY or (place != _OUT and name.parts[0] == _OUT):
             continue
         name = Path(str(name).replace(f"{place}/", f"{_OUT}/", 1))
         if any(map(name.match, case.dated)):
@@ -237,7 +237,7 @@ def _digests(trial: Path, case: Case, place: str = _OUT) -> Digests:
 def _hidden(trial: Path) -> set[str]:
     """Hidden and temporary files, but for the locks of runs."""
     found = [path for path in trial.rglob(".*") if path.name != ".lock"]
-    return {str(path.relative_to(trial)) for path in (*found, *(trial / "tmp").iterdir())}
+    return {str(path.relative_to(trial)) for path in (*found, *(trial / _TEMPORARY).iterdir())}
 
 
 def _begin(folder: Path, case: Case) -> None:
@@ -311,7 +311,10 @@ def strike(folder: Path, name: str, rng: random.Random) -> dict[str, str]:
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copytree(sound.before, trial)
     first = _run(folder, words, case, plan, wait)
-    if fault := _in_between(trial, case, sound, first, plan["signal"]):
+    fault = _in_between(trial, case, sound, first, plan["signal"])
+    if "at" in plan and plan["signal"] != _KILL and not first.code:
+        fault = "passed over"
+    if fault:
         return {"came": "fault", "what": f"{what}; {fault}", "said": first.said}
     second, followed = _again(folder, case, words)
     if fault := _in_the_end(trial, case, sound, second) or _left(first, second):

@@ -50,7 +50,8 @@ def main() -> None:
     Path(plan["operations"]).touch()
     datetime.datetime = _Fixed  # type: ignore[misc]
     os.sched_getaffinity = lambda _: set(range(plan["processors"]))
-    tempfile.tempdir = None  # which the process that this is a fork of may have looked up
+    tempfile.tempdir = os.environ["TMPDIR"]  # Python would try it by a file, which a kill leaves
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored
     sys.argv = ["pcamx", *sys.argv[2:]]
     _strike(plan, done)
     try:
