@@ -61,7 +61,7 @@ def replacing_files(folder: Path, first: str = "") -> Iterator[Path]:
         with uninterrupted():
             for path in sorted(draft.iterdir(), key=lambda path: (path.name != first, path.name)):
                 _take_place(path, folder / path.name, draft / f"{path.name}.old")
-            written.append(folder)
+                written.append(folder / path.name)
     except (OSError, PcamxError) as error:
         said = str(error)
         if isinstance(error, OSError):

@@ -215,7 +215,7 @@ def test_a_stop_waits_for_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (draft / "films").mkdir()
         for name in ("films/new", "films.csv", "a.html"):
             (draft / name).write_text("new")
-    assert moved == ["films.csv", "a.html"]
+    assert moved == ["films.csv", "a.html"] and written[-1] == tmp_path / "films"
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
         *("films", "films/new", "films.csv", "a.html")
     }
