@@ -282,7 +282,7 @@ def _other(one: Digests, two: Digests) -> set[str]:
 
 
 def command(folder: Path, seed: str) -> dict[str, str]:
-    """Strike a command, run it again as its user would: the same files, and nothing else."""
+    """Kill or stop a command, run it again as its user would: the same files, nothing else."""
     rng = random.Random(seed)
     names = [name for name, case in CASES.items() for _ in range(case.often)]
     return strike(folder.resolve(), rng.choice(names), rng)
