@@ -1,5 +1,6 @@
 """Files and folders that a command leaves: whole, or as they were."""
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -7,12 +8,17 @@ import os
 import re
 import shutil
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pcamx.errors import PcamxError
+from pcamx.stops import uninterrupted
+
+written: deque[Path] = deque(maxlen=100)
+"""What this process has put in its place last, and may have moved on or removed since."""
 
 
 @contextmanager
@@ -27,7 +33,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _to_disk(temporary)
-        os.replace(temporary, path)
+        with uninterrupted():
+            os.replace(temporary, path)
+            written.append(path)
         _to_disk(path.parent)
     except (OSError, RuntimeError) as error:
         if not refused(error):
@@ -39,26 +47,64 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_files(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder inside ``folder``, whose files at the end replace those outside.
+def replacing_files(folder: Path, first: str = "") -> Iterator[Path]:
+    """Yield an empty folder inside ``folder``, whose files and folders then replace those outside.
 
-    All are written before the first is moved, so a full disk leaves the earlier ones.
+    All are written before the first is moved, so a full disk leaves the earlier ones; Ctrl-C and
+    SIGTERM wait for the last. A kill may leave old beside new: ``first`` goes first, so that
+    readers who compare it with another of them see that. Raises PcamxError where the disk refuses.
     """
     draft = _beside(folder / "files", "draft")
     _clear_up(folder / "files")
     try:
         draft.mkdir(parents=True, exist_ok=True)
         yield draft
-        for path in sorted(draft.iterdir()):
-            os.replace(path, folder / path.name)
+        with uninterrupted():
+            for path in sorted(draft.iterdir(), key=lambda path: (path.name != first, path.name)):
+                _take_place(path, folder / path.name, draft / f"{path.name}.old")
+                written.append(folder / path.name)
     except (OSError, PcamxError) as error:
         said = str(error)
         if isinstance(error, OSError):
+            if not str(error.filename or draft).startswith(str(draft)):  # of what is read
+                raise
             said = f"cannot write {error.filename or folder}: {refusal(error)}"
         # The draft, which is gone, is nothing that anybody knows.
         raise PcamxError(said.replace(str(draft), str(folder))) from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with uninterrupted():
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _take_place(new: Path, place: Path, old: Path) -> None:
+    """Move ``new`` to ``place``; a folder that is there is then called ``new``.
+
+    There always is one or the other, but where two names cannot be exchanged: there, between two
+    renames, it is called ``old``.
+    """
+    if not (new.is_dir() and place.is_dir() and any(place.iterdir())):
+        os.replace(new, place)
+    elif not _exchange(new, place):
+        os.replace(place, old)
+        try:
+            os.replace(new, place)
+        except BaseException:  # a second Ctrl-C too
+            if not place.exists():
+                old.rename(place)
+            raise
+        os.replace(old, new)
+
+
+_FROM_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Have each of two names mean what the other did, at once; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    places = _FROM_HERE, os.fsencode(one), _FROM_HERE, os.fsencode(other)
+    return bool(rename(*places, _EXCHANGE) == 0)
 
 
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP)
@@ -233,8 +279,9 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
     """Yield an empty folder beside ``folder`` that takes its place if the block succeeds.
 
     If the block fails, or the disk does, ``folder`` stays as it was; an OSError becomes a
-    PcamxError. What a killed process left beside ``folder`` is removed. ``may_replace`` raises
-    PcamxError if ``folder`` holds anything that may not go; it is asked before and after the block.
+    PcamxError. Ctrl-C and SIGTERM wait while it is replaced. What a killed process left beside
+    ``folder`` is removed. ``may_replace`` raises PcamxError if ``folder`` holds anything that may
+    not go; it is asked before and after the block.
     """
     folder = folder.resolve()
     _clear_up(folder)
@@ -243,16 +290,10 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
     try:
         draft.mkdir(parents=True)
         yield draft
-        try:
-            holds_something = folder.exists() and any(folder.iterdir())
+        with uninterrupted():
             may_replace(folder)  # another process may have filled it meanwhile
-            if holds_something:
-                os.replace(folder, old)
-            os.replace(draft, folder)
-        except BaseException:  # Ctrl-C too
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
+            _take_place(draft, folder, old)
+            written.append(folder)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             may_replace(folder)
@@ -261,5 +302,6 @@ def replacing_folder(folder: Path, may_replace: Callable[[Path], None]) -> Itera
         reason = error.strerror or str(error)
         raise PcamxError(f"{what}: {reason}; nothing was written to {folder}") from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with uninterrupted():
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)

@@ -8,18 +8,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 from pcamx.errors import PcamxError
+from pcamx.stops import STOPS, uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
 MEMORY = 3 << 30
 """Bytes of its own that a reading process may take; a film of 64 megapixels needs a third of it."""
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def in_processes(
@@ -42,7 +41,7 @@ def in_processes(
             yield result
     except BrokenProcessPool:
         raise PcamxError(
-            f"{films[done]}: a checking process died on this film or one soon after it; look at "
+            f"{films[done]}: a process died on this film or one soon after it; look at "
             "them, or close other programs if memory ran out"
         ) from None
     finally:
@@ -59,7 +58,7 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=initializer
     )
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         with uninterrupted():  # another thread may take the signal for this one
             for _ in range(workers):
@@ -67,37 +66,6 @@ def started(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecuto
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pool
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM to the end of the block; a second one is heeded at once.
-
-    For every word to a pool. An exception that comes right after a lock of it was taken leaves it
-    locked, and the pool's shutdown waits for ever.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread alone
-        return
-    before = {number: signal.getsignal(number) for number in _STOPS}
-    came: list[int] = []
-
-    def put_off(number: int, frame: FrameType | None) -> None:
-        handler = before[signal.Signals(number)]
-        if came and callable(handler):
-            handler(number, frame)
-        came.append(number)
-
-    try:
-        with ExitStack() as stack:
-            for number, handler in before.items():
-                if callable(handler):  # else it is passed over, or ends the process at once
-                    stack.callback(signal.signal, number, handler)
-                    signal.signal(number, put_off)
-            yield
-    finally:
-        if came:
-            signal.raise_signal(came[0])
 
 
 def begin() -> None:
@@ -111,7 +79,7 @@ def begin() -> None:
         )
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # blocked while it was launched
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # blocked while it was launched
 
 
 _ONE_AT_A_TIME = threading.Lock()

@@ -1,4 +1,4 @@
-"""Import what every rank imports, once: `bench.lib.forked` forks its processes from here.
+"""Import what ranks and commands import, once: `bench.lib.forked` forks its processes from here.
 
 Nine tenths of a small training are imports.
 """
@@ -11,6 +11,8 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 
 import torch
 
+import pcamx.evaluation.evaluate
+import pcamx.marking.package
 import pcamx.training.trainer
 from pcamx.engine.ranks import import_deepspeed
 

@@ -22,7 +22,7 @@ from pcamx.cli import (
 )
 from pcamx.cli.command import Parser
 from pcamx.errors import mendable
-from pcamx.output import printable
+from pcamx.output import printable, written
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +43,7 @@ def main() -> int:
     With one line 2 for a mistake, and 1 where what was checked is not what it should be.
     """
     options = _parser().parse_args()
+    written.clear()
     stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -60,7 +61,8 @@ def main() -> int:
     except (Exception, KeyboardInterrupt) as error:
         # A library in C may swallow the stop, and raise an error of its own for it.
         if stopped or isinstance(error, KeyboardInterrupt):
-            print("pcamx: stopped; nothing was written", file=sys.stderr)
+            what = printable(next((path for path in reversed(written) if path.exists()), "nothing"))
+            print(f"pcamx: stopped; {what} was written", file=sys.stderr)
             return 130
         if (reason := mendable(error)) is None:
             raise

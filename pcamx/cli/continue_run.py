@@ -1,10 +1,13 @@
 """`pcamx continue`: train stage 3 of a run on, with more marks, and compare the two."""
 
 import argparse
+import ctypes
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -117,7 +120,8 @@ def _train(begun: "Continued", gpus: int | None) -> int:
     before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         sys.stdout.flush()
-        started.append(subprocess.Popen([sys.executable, "-m", "pcamx", *words]))  # noqa: S603
+        command = [sys.executable, "-m", "pcamx", *words]
+        started.append(subprocess.Popen(command, preexec_fn=_end_with_parent()))  # noqa: S603
         if told_to_end:  # while it was being started
             started[0].terminate()
         code = started[0].wait()
@@ -125,6 +129,12 @@ def _train(begun: "Continued", gpus: int | None) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """What has a process be sent SIGTERM where its parent is killed; None where nothing does."""
+    control = getattr(ctypes.CDLL(None), "prctl", None)
+    return control and partial(control, 1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _leave_stopped(begun: "Continued", parent: Path) -> None:

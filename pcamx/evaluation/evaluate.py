@@ -35,7 +35,7 @@ from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
 from pcamx.evaluation.scoring import add_levels, faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
-from pcamx.output import replacing_files, replacing_folder, write_text
+from pcamx.output import replacing_files, write_text
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.figures.film_figure import ordered, save
 from pcamx.report.page import write_page
@@ -75,16 +75,18 @@ def evaluate(
     out = RunFolder(out_folder(folder, other, split))
     if other is not None:
         _refuse_another(out, other)
-    with (
-        FolderLock(out.path),  # an empty folder goes again if anything fails
-        replacing_folder(out.pictures, only_pictures) as draft,
-    ):
-        return _measure(run, out, draft, twins, faithful)
+    with FolderLock(out.path):  # an empty folder goes again if anything fails
+        only_pictures(out.pictures)
+        with replacing_files(out.path, first=out.films_file.name) as draft:
+            new = RunFolder(draft)
+            report = _measure(run, new, twins, faithful)
+            drawn = new.figure_file.exists()
+        if not drawn:
+            out.figure_file.unlink(missing_ok=True)
+    return report
 
 
-def _measure(
-    run: MeasuredRun, out: RunFolder, draft: Path, twins: Path | None, faithful: int
-) -> Report:
+def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int) -> Report:
     seed, films, tuning = run.config.run.seed, run.store.split(run.split), run.tuning_films()
     # What may be amiss is said now, not after the measuring.
     paired = None if twins is None else _open_twins(run, twins)
@@ -93,7 +95,8 @@ def _measure(
     stages = {name: net for name, net in networks.items() if isinstance(net, Network)}
     explainers = run.explainers(networks, untrained)
     markers = read_markers(run.store, films, run.config.data.canvas)
-    pictures = FilmPictures(draft, run.store, films, list(networks))
+    new.pictures.mkdir()
+    pictures = FilmPictures(new.pictures, run.store, films, list(networks))
     batches = run.measured(run.store, "evaluating films")
     scores = score(explainers, batches, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
@@ -127,17 +130,13 @@ def _measure(
         run.some(run.store, shown),
         shown,
     )
-    with replacing_files(out.path) as folder:
-        new = RunFolder(folder)
-        write_films(new.films_file, films, markers, scores, tuned, basis)
-        report["films_sha256"] = sha256_of(new.films_file)
-        write_report(new, report)
-        write_page(report, history, panels, new.page_file, new.all_films_file.name)
-        if panels:
-            save(ordered(panels), new.figure_file)
-        _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
-    if not panels:
-        out.figure_file.unlink(missing_ok=True)
+    write_films(new.films_file, films, markers, scores, tuned, basis)
+    report["films_sha256"] = sha256_of(new.films_file)
+    write_report(new, report)
+    write_page(report, history, panels, new.page_file, new.all_films_file.name)
+    if panels:
+        save(ordered(panels), new.figure_file)
+    _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
     return report
 
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pcamx.errors import PcamxError
-from pcamx.processes import begin, bounded, started, uninterrupted
+from pcamx.processes import begin, bounded, started
+from pcamx.stops import uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")

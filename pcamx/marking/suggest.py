@@ -23,7 +23,7 @@ from pcamx.errors import PcamxError
 from pcamx.marking import film_tiles
 from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.model.maps import explain
-from pcamx.output import safe_cell, write_text
+from pcamx.output import replacing_files, safe_cell, write_text
 from pcamx.progress import Track, silent
 from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
 from pcamx.report.figures.film_figure import Panel
@@ -68,13 +68,16 @@ def suggest(
         Suggestion(films[i], signs[i], signs[i].score(), signs[i].reason())
         for i in in_turn(films, [sign.score() for sign in signs])[:count]
     ]
-    save_sheet(
-        _panels(model, store, chosen[:FILMS], track),
-        out.with_suffix(SHEET),
-        f"{run}: the first {min(FILMS, len(chosen))} of {len(chosen)} films to mark, P(abnormal) "
-        f"in brackets; on top the {POSITIVE_CAM.title} of stage {model.stage}, min-max per film",
-    )
-    write_text(out, _csv(chosen))
+    panels = _panels(model, store, chosen[:FILMS], track)
+    with replacing_files(out.parent) as draft:
+        save_sheet(
+            panels,
+            draft / out.with_suffix(SHEET).name,
+            f"{run}: the first {min(FILMS, len(chosen))} of {len(chosen)} films to mark, "
+            f"P(abnormal) in brackets; on top the {POSITIVE_CAM.title} of stage {model.stage}, "
+            "min-max per film",
+        )
+        write_text(draft / out.name, _csv(chosen))
     return chosen
 
 

@@ -64,7 +64,7 @@ def begin(
     run = RunFolder(out)
     train = store.split("train")
     chosen = choose_marked(train, theirs.data.marked, seed=theirs.run.seed)
-    with replacing_folder(out, refuse_anything) as draft:
+    with replacing_folder(out, _refuse) as draft:
         new = RunFolder(draft)
         new.store.mkdir()
         earlier = {train[i].path for i in chosen}
@@ -73,6 +73,17 @@ def begin(
         write_text(new.config_file, configs.dump(configs.changed(config, own)))
         new.write_origin(new.store, before, becomes=out)  # without it nothing takes it for a run
     return Continued(run, start, found)
+
+
+def _refuse(out: Path) -> None:
+    """Refuse anything, and say how to go on with a run that is there: one that was killed."""
+    run = RunFolder(out)
+    if run.is_run():
+        raise PcamxError(
+            f"{out}: there is a run already; go on with it by pcamx train {run.config_file} "
+            f"--stage {STAGE_3.key} --resume, or name a new folder with --out"
+        )
+    refuse_anything(out)
 
 
 def _check_evaluated(before: RunFolder, start: StageId) -> None:

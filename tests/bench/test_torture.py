@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import torture
-from bench.lib.torture import files, inputs
+from bench.lib.torture import commands, files, inputs
 
 
 def test_trials_are_a_function_of_seed_and_number() -> None:
@@ -57,3 +57,47 @@ def test_fuzzed_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert not [one for one in came if one["came"] == "fault"]
     assert {one["came"] for one in came} == {"read", "refused"}
     assert before == {path: path.read_bytes() for path in (tmp_path / "inputs").rglob("*.*")}
+
+
+def test_commands_that_are_killed_and_stopped_end_in_the_same_files(
+    store_folder: Path, tmp_path: Path
+) -> None:
+    """Just before the last rename, and just after it."""
+    (tmp_path / "sound").mkdir()
+    (tmp_path / "sound/store").symlink_to(store_folder)
+    killed = commands.strike(tmp_path, "phantom", random.Random(2))
+    stopped = commands.strike(tmp_path, "init again", random.Random(12))
+    assert [killed["came"], stopped["came"]] == ["the same files"] * 2, (killed, stopped)
+    assert "SIGKILL to its group at os.rename" in killed["what"]
+    assert "SIGTERM to its group at os.remove" in stopped["what"]
+
+
+def test_what_a_struck_command_may_not_leave(tmp_path: Path) -> None:
+    """Neither half a result, nor hidden files, nor a word that is not so."""
+    case, out = commands.Case(""), tmp_path / "out/file"
+    for folder in (out.parent, tmp_path / "tmp"):
+        folder.mkdir()
+
+    def digests(content: str) -> dict[str, str]:
+        out.write_text(content)
+        return commands._digests(tmp_path, case)
+
+    sound = commands.Undisturbed(
+        tmp_path, digests("old"), digests("new"), set(), [], ["films: 1 to do"], 1.0
+    )
+
+    def found(content: str, said: str = "", code: int = 130, number: str = "SIGTERM") -> str:
+        digests(content)
+        ended = commands.Ended(code, said, 0, 1.0)
+        return commands._in_between(tmp_path, case, sound, ended, number)
+
+    nothing = "films: 2 to do\npcamx: stopped; nothing was written\n"
+    assert found("old", nothing) == found("new", "pcamx: stopped; out was written\n") == ""
+    assert found("new", nothing) == "something was written: ['out/file']"
+    assert found("ne") == "neither old nor new: ['out/file']"
+    assert found("old", code=1) == "exit code 1"
+    assert found("old", "Traceback (most") == "traceback"
+    assert found("old", "one\ntwo\n") == "says ['one', 'two']"
+    (tmp_path / ".out.draft").mkdir()
+    assert found("old") == "left ['.out.draft']"
+    assert found("old", code=-9, number="SIGKILL") == ""  # the next run clears up

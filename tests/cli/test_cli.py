@@ -147,6 +147,22 @@ def test_ctrl_c_that_a_library_swallows(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_stop_after_the_last_rename_says_what_was_written(
+    pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        real(source, target)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pcamx.output.os.replace", replace)
+    words = ("init", "--copy", "demo", "--out", "demo.yaml")
+    assert pcamx(*words) == (130, "pcamx: stopped; demo.yaml was written\n")
+    assert os.listdir() == ["demo.yaml"]
+
+
 def test_a_name_of_two_lines_is_said_in_one(pcamx: Any, tmp_path: Path) -> None:
     code, text = pcamx("evaluate", tmp_path / "a\nb")
     assert code == 2 and text.count("\n") == 1 and "a?b: not a run's folder" in text

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pcamx import config as configs
+from pcamx.compare.measured import read_run
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.lesion_mask import lesion_canvas
 from pcamx.data.feed.order import choose_marked
@@ -25,6 +27,7 @@ from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
+from pcamx.output import _take_place, sealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_weights
 
@@ -288,6 +291,46 @@ def test_no_marks_at_all(run: Path, phantoms: Path, tmp_path: Path) -> None:
             assert all(m["value"] is None and m["n"] == 0 for m in undefined)
             assert maps["activation_threshold"] is None and maps["on_marker"]["n"] > 0
     assert "</html>" in (copy / "report.html").read_text()
+
+
+def test_a_kill_between_two_files_leaves_no_evaluation_of_both(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While any file is of the other evaluation, report.json and films.csv do not fit."""
+    copy, moves = tmp_path / "run", []
+    written = ("films.csv", "figure2.png", "films.html", "report.html", "report.json")
+    files = {name: (run / name).read_bytes() for name in written}
+
+    def measure(_: object, new: RunFolder, *__: object) -> Any:
+        new.pictures.mkdir()
+        rows = files["films.csv"].splitlines(keepends=True)[:-1]
+        facts = json.loads(files["report.json"]) | {
+            "films_sha256": sha256(b"".join(rows)).hexdigest()
+        }
+        changed = {"films.csv": b"".join(rows), "report.json": json.dumps(sealed(facts)).encode()}
+        for name, content in (files | changed).items():
+            (new.path / name).write_bytes(content)
+
+    def take_place(*places: Path) -> None:
+        moves.append(places[1].name)
+        if len(moves) == last:
+            raise KeyboardInterrupt  # as a kill, but that the draft goes
+        _take_place(*places)
+
+    monkeypatch.setattr("pcamx.evaluation.evaluate._measure", measure)
+    monkeypatch.setattr("pcamx.output._take_place", take_place)
+    for last in range(1, 7):
+        shutil.copytree(run, copy)
+        moves.clear()
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(copy)
+        if last == 1:
+            assert read_run(copy, "").report == read_run(run, "").report
+        else:
+            with pytest.raises(PcamxError, match="are of different evaluations"):
+                read_run(copy, "")
+        shutil.rmtree(copy)
+    assert moves[0] == "films.csv" and moves[-1] == "report.json" and "films" in moves
 
 
 def test_stage_that_is_not_finished_is_left_out_and_named(run: Path, tmp_path: Path) -> None:

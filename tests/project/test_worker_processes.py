@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pcamx.explain.work import ahead
-from pcamx.processes import begin, in_processes, started, uninterrupted
+from pcamx.processes import begin, in_processes, started
+from pcamx.stops import uninterrupted
 
 
 @pytest.fixture

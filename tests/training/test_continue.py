@@ -181,6 +181,12 @@ def out_exists(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     return []
 
 
+def out_was_killed(parent: Path, store: Store, tmp_path: Path) -> list[str]:
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/config.yaml").write_text("")
+    return []
+
+
 def not_evaluated(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     (parent / "report.json").unlink()
     return []
@@ -224,6 +230,7 @@ def a_misspelt_key(parent: Path, store: Store, tmp_path: Path) -> list[str]:
             "images that are not films of this data set, not used: nobody.png",
         ),
         (out_exists, "two: there is something already; name a new folder with --out"),
+        (out_was_killed, "two/config.yaml --stage 3 --resume, or name a new folder with --out"),
         (not_evaluated, "one: not evaluated yet; run pcamx evaluate"),
         (trained_since, "measures another training of stage 3; run pcamx evaluate"),
         (no_run, "one: not a run's folder, config.yaml is not there"),
@@ -299,6 +306,23 @@ def test_a_stop_reaches_the_training_and_says_how_to_go_on(
     assert (f"pcamx evaluate {run}, then pcamx compare {parent} {run} --out" in said) is begun
 
 
+def test_the_training_is_stopped_where_its_command_is_killed(tmp_path: Path) -> None:
+    """In order, as by SIGTERM, which saves a checkpoint; else it would train on alone."""
+    os.mkfifo(tmp_path / "pipe")
+    script = tmp_path / "python"
+    script.write_text(
+        "#!/bin/sh\ntrap 'echo told to end; exit' TERM\n"
+        f"exec 3<>{tmp_path}/pipe\nkill -9 $PPID\nread -r line <&3\n"
+    )
+    script.chmod(0o755)
+    code = (
+        "import sys; from types import SimpleNamespace as N; from pcamx.cli import continue_run\n"
+        "sys.executable = sys.argv[1]; continue_run._train(N(run=N(config_file='c')), None)"
+    )
+    ended = processes.command(sys.executable, "-c", code, script, cwd=processes.PROJECT)
+    assert (ended.code, ended.text) == (-signal.SIGKILL, "told to end\n")
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), PcamxError("a disk that is full")])
 def test_a_stop_while_it_is_measured_says_how_to_go_on(
     stop: BaseException, parent: Path, store: Store, tmp_path: Path, monkeypatch: Any, capsys: Any
@@ -351,8 +375,8 @@ def test_a_stop_while_the_training_is_being_started(
     script.chmod(0o755)
 
     class Slow(subprocess.Popen):  # type: ignore[type-arg]
-        def __init__(self, *words: Any) -> None:
-            super().__init__(*words)
+        def __init__(self, *words: Any, **given: Any) -> None:
+            super().__init__(*words, **given)
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(continue_run.sys, "executable", str(script))

@@ -58,9 +58,11 @@ class Ended:
 def materials(folder: Path) -> None:
     """Draw and prepare films, and train stage 1 straight through, checkpoints kept."""
     folder.mkdir(parents=True)
-    draw_phantoms(folder / "films", train=24, valid=8, size=48, seed=1, workers=1)
     films = folder / "films"
+    draw_phantoms(films, train=24, valid=8, size=48, seed=1, twins=True, workers=1)
     prepare(films / "MURA-v1.1", folder / "store", table=None, marks=films / "marks")
+    prepare(films / "MURA-v1.1", folder / "unmarked", table=None)
+    prepare(films / "twins", folder / "twins", table=None, marks=films / "twins/marks")
     # So that a copy of all this has films of its own.
     head = json.loads((folder / "store/store.json").read_text())
     head["root"] = "../films/MURA-v1.1"
@@ -70,7 +72,7 @@ def materials(folder: Path) -> None:
         ended = train(folder, folder / run, folder / "store")
         if any(ended.codes):
             raise PcamxError(f"{folder}: a training fails without torture:\n{ended.said}")
-    if _bits(folder / "run") != _bits(folder / "again"):
+    if bits(_weights(folder / "run")) != bits(_weights(folder / "again")):
         raise PcamxError(f"{folder}: two trainings gave other bits without torture")
     shutil.rmtree(folder / "again")
     (folder / "seconds").write_text(str(ended.seconds))
@@ -142,9 +144,14 @@ def _wait(ranks: Sequence[Rank], begun: float) -> None:
         time.sleep(0.1)
 
 
-def _bits(run: Path) -> str:
+def _weights(run: Path) -> Path:
+    return run / "stage1/weights.pt"
+
+
+def bits(weights: Path) -> str:
+    """Return a digest of the network of a file of weights."""
     digest = hashlib.sha256()
-    for name, value in sorted(load_weights(run / "stage1/weights.pt").state.items()):
+    for name, value in sorted(load_weights(weights).state.items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()
 
@@ -164,12 +171,12 @@ def finish(folder: Path, place: Place, what: str) -> dict[str, str]:
     """Go on with an interrupted run; a fault unless it ends in the straight run's bits."""
     trial, run, _ = place
     sound = folder / "sound/run"
-    if not (run / "stage1/weights.pt").is_file():
+    if not _weights(run).is_file():
         begun = (run / "stage1").is_dir()
         ended = train(*place, resume=begun)
         if any(ended.codes) or ended.fault:
             return {"came": "fault", "what": f"{what}; cannot go on", "said": ended.said}
-    if _bits(run) != _bits(sound):
+    if bits(_weights(run)) != bits(_weights(sound)):
         return {"came": "fault", "what": f"{what}; other bits", "said": ""}
     left = [p.name for p in run.rglob(".*") if p.name != ".lock"]
     if left:

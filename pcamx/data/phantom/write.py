@@ -4,7 +4,6 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from pcamx.data.phantom.temptations import EXPOSURE, PLATE, THE_LETTER, Temptati
 from pcamx.data.phantom.twins import FILE, HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
+from pcamx.processes import in_processes
 from pcamx.progress import Track, silent
 
 MOST = {"train": 60_000, "valid": 39_999}  # images; a patient has at least one
@@ -184,15 +184,13 @@ def _write_twins(root: Path, twins: Sequence[Twin]) -> None:
 def _draw_all(
     jobs: Sequence[Job], root: Path, size: int, workers: int | None
 ) -> Iterator[tuple[str, Markers]]:
-    """Draws the films; yields each one's path and its markers, in any order."""
+    """Draws the films; yields each one's path and its markers."""
     draw = partial(_draw_one, root=root, size=size)
     wanted = workers or min(len(os.sched_getaffinity(0)), -(-len(jobs) // ALONE))
     if wanted == 1:
         yield from map(draw, jobs)
         return
-    # Spawned, not forked: the caller may hold threads and a GPU that a fork would break.
-    with get_context("spawn").Pool(wanted) as pool:
-        yield from pool.imap_unordered(draw, jobs, chunksize=16)
+    yield from in_processes(draw, jobs, [Path(job.film) for job in jobs], wanted)
 
 
 def _draw_one(job: Job, root: Path, size: int) -> tuple[str, Markers]:

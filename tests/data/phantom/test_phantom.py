@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import processes
 import pytest
 from PIL import Image
 
@@ -266,3 +267,24 @@ def test_track_sees_every_film(tmp_path: Path) -> None:
 def test_drawing_needs_no_torch() -> None:
     code = "import sys, pcamx.data.phantom; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ctrl_c_while_processes_are_launched_is_no_traceback(tmp_path: Path) -> None:
+    """One that was launched by half complained of it."""
+    code = (
+        "import os, signal, sys; from multiprocessing import util; from pathlib import Path\n"
+        "from pcamx.data.phantom import draw_phantoms\n"
+        "launch, launched = util.spawnv_passfds, []\n"
+        "def stopped(*given):\n"
+        "    launched.append(launch(*given))\n"
+        "    os.kill(os.getpid(), signal.SIGINT) if len(launched) == 2 else None\n"
+        "    return launched[-1]\n"
+        "util.spawnv_passfds = stopped\n"
+        "try:\n"
+        "    draw_phantoms(Path(sys.argv[1]), train=6, valid=4, size=32, seed=0, workers=2)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopped')\n"
+    )
+    words = (sys.executable, "-c", code, tmp_path / "out")
+    ended = processes.command(*words, cwd=processes.PROJECT)
+    assert (ended.code, ended.text) == (0, "stopped\n") and not list(tmp_path.iterdir())

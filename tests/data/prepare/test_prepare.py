@@ -346,7 +346,7 @@ def test_a_checking_process_that_dies(
 ) -> None:
     """Where memory runs out the system kills a worker; the message says where it stood."""
     monkeypatch.setattr("pcamx.processes.begin", _die)
-    assert_refused("n1.png: a checking process died", root, tmp_path / "out", workers=1)
+    assert_refused("n1.png: a process died", root, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pcamx.data.csv_files import csv_rows, relative
 from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.data.store import Film, read_store, write_store
 from pcamx.errors import PcamxError
-from pcamx.output import refuse_anything, replacing_files, replacing_folder
+from pcamx.output import refuse_anything, replacing_files, replacing_folder, written
 
 
 def film(path: str = "a/b, c.png", **other: object) -> Film:
@@ -106,6 +107,40 @@ def test_replacing_keeps_the_old_store_when_the_block_fails(store: Path) -> None
     assert [item.name for item in store.parent.iterdir()] == ["store"]
 
 
+def test_a_store_makes_way_from_one_moment_to_the_next(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two renames, a kill would leave no store."""
+
+    def replace(*_: object) -> None:
+        raise AssertionError
+
+    with replacing_folder(store, refuse_foreign) as draft:
+        write_store(draft, store.parent, [], mean=1, std=1)
+        monkeypatch.setattr("pcamx.output.os.replace", replace)
+    assert read_store(store).films == ()
+    assert [item.name for item in store.parent.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_stop_waits_for_a_store_to_be_replaced(
+    store: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    if not exchange:  # as on a network's file system
+        monkeypatch.setattr("pcamx.output._exchange", lambda *_: False)
+    asked: list[Path] = []
+
+    def may_replace(folder: Path) -> None:
+        asked.append(folder)
+        if len(asked) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), replacing_folder(store, may_replace) as draft:
+        write_store(draft, store.parent, [], mean=1, std=1)
+    assert read_store(store).films == () and written[-1] == store
+    assert [item.name for item in store.parent.iterdir()] == ["store"]
+
+
 def test_replacing_puts_the_old_store_back_when_the_swap_fails(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +153,7 @@ def test_replacing_puts_the_old_store_back_when_the_swap_fails(
             raise OSError(5, "Input/output error")
         real(source, target)
 
+    monkeypatch.setattr("pcamx.output._exchange", lambda *_: False)
     monkeypatch.setattr("pcamx.output.os.replace", replace)
     with (
         pytest.raises(PcamxError, match="Input/output error"),
@@ -160,6 +196,37 @@ def test_replacing_files_names_the_file_that_was_to_be(tmp_path: Path) -> None:
                 raise OSError(28, "No space left on device", str(draft / name))
             raise PcamxError(f"cannot write {draft / name}: No space left on device")
         assert str(caught.value) == f"cannot write {tmp_path / name}: No space left on device"
+
+
+def test_a_stop_waits_for_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that tells readers of a mixture goes first."""
+    real, moved = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if source.parent != tmp_path and source.parent.parent == tmp_path:
+            moved.append(target.name)
+            signal.raise_signal(signal.SIGINT) if len(moved) == 1 else None
+        real(source, target)
+
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/old").write_text("")
+    monkeypatch.setattr("pcamx.output.os.replace", replace)
+    with pytest.raises(KeyboardInterrupt), replacing_files(tmp_path, first="films.csv") as draft:
+        (draft / "films").mkdir()
+        for name in ("films/new", "films.csv", "a.html"):
+            (draft / name).write_text("new")
+    assert moved == ["films.csv", "a.html"] and written[-1] == tmp_path / "films"
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
+        *("films", "films/new", "films.csv", "a.html")
+    }
+
+
+def test_a_folder_is_not_lost_to_a_file_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "films.csv").mkdir()
+    (tmp_path / "films.csv/mine").write_text("")
+    with pytest.raises(PcamxError, match="Is a directory"), replacing_files(tmp_path) as draft:
+        (draft / "films.csv").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["films.csv", "mine"]
 
 
 def test_replacing_touches_nothing_that_is_not_a_store(store: Path, tmp_path: Path) -> None:
