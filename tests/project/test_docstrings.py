@@ -13,11 +13,12 @@ LINK = ROOT / "pcamx" / "kernels"
 VERBS = frozenset(
     """
     Add Adjust Append Apply Attend Begin Blend Blur Bring Build Call Carve Check Choose Compare
-    Compile Compute Copy Count Cut Decode Develop Divide Do Draw Drop Erase Exit Expand Explain Fetch Fill
-    Find Gather Give Go Hand Have Hold Import Join Keep Kill Launch Lay Leave Let Load Look Make
-    Mask Measure Name Normalise Note Open Parse Place Plan Play Pose Print Profile Put Raise
-    Read Record Reduce Refuse Replace Return Run Say Scale Schedule Score Set Start Stop Sum Tabulate
-    Take Tell Time Track Train Turn Unpack Upsample Verify Wrap Write Yield
+    Compile Compute Copy Count Cut Decode Develop Divide Do Draw Drop Erase Exit Expand Explain
+    Fetch Fill Find Gather Give Go Hand Have Hold Import Join Keep Kill Launch Lay Leave Let
+    Load Look Make Mask Measure Name Normalise Note Open Parse Place Plan Play Pose Print
+    Profile Put Raise Read Record Reduce Refuse Replace Return Run Say Scale Schedule Score Set
+    Start Stop Sum Tabulate Take Tell Time Track Train Turn Unpack Upsample Verify Wrap Write
+    Yield
     """.split()
 )
 VALUES = {"property", "cached_property"}  # read as attributes are, so described as attributes
