@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from pcamx import __version__
@@ -55,6 +56,17 @@ def main() -> int:
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     told = (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, stop) for number in told}
+    unraisable = sys.unraisablehook
+
+    def once_more(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            unraisable(lost)
+            return
+        # The stop came within a destructor, which raises nothing: once more, when that is over.
+        main = threading.get_ident()
+        threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGTERM]).start()
+
+    sys.unraisablehook = once_more
     try:
         options.command(options)
         sys.stdout.flush()
@@ -72,6 +84,7 @@ def main() -> int:
         print(f"pcamx: error: {printable(reason)}", file=sys.stderr)
         return reason.exit_code
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0

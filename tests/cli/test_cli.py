@@ -147,6 +147,32 @@ def test_ctrl_c_that_a_library_swallows(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+class _Stops:
+    """What is told to stop as it goes."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # so that the stop comes within
+            pass
+
+
+def test_a_stop_within_a_destructor_is_heeded(
+    pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by stopping commands at random: Python says that it ignores it, and goes on."""
+
+    went_on = []
+
+    def goes_on(*_: object, **__: object) -> None:
+        _Stops()
+        went_on.append(signal.sigtimedwait([], 20))
+
+    hook = sys.unraisablehook
+    monkeypatch.setattr("pcamx.evaluation.evaluate.evaluate", goes_on)
+    assert pcamx("evaluate", tmp_path) == (130, "pcamx: stopped; nothing was written\n")
+    assert went_on == [] and sys.unraisablehook is hook
+
+
 def test_a_stop_after_the_last_rename_says_what_was_written(
     pcamx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
