@@ -9,16 +9,19 @@ import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import interpreter
 import processes
 import pytest
 import torch
 import yaml
+
+if TYPE_CHECKING:
+    from pcamx import engine
 
 torch.set_num_threads(1)
 
@@ -227,6 +230,21 @@ def exported(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig
         export(run, folder / "deep" / "export")
 
     return once(tmp_path_factory, "exported", make) / "deep" / "export"
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator["engine.Ranks"]:
+    """This process as the only rank of a training."""
+    from pcamx import engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setenv("MASTER_PORT", str(processes.free_port()))
+        patch.setenv("WORLD_SIZE", "1")
+        for name in ("RANK", "LOCAL_RANK"):
+            patch.setenv(name, "0")
+        yield engine.start()
+        engine.stop()
 
 
 @pytest.fixture

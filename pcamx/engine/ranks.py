@@ -152,4 +152,5 @@ def lost_rank(error: RuntimeError) -> bool:
 def stop() -> None:
     """Leave the process group."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        # DeepSpeed's: it forgets the groups, which the next training of this process would use.
+        import_deepspeed().comm.destroy_process_group()

@@ -49,19 +49,6 @@ CASES += [(3, 1, REASONS)]
 Step = Callable[[Batch], dict[str, Tensor]]
 
 
-@pytest.fixture(scope="module")
-def alone() -> Iterator[engine.Ranks]:
-    """This process as the only rank."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DS_ACCELERATOR", "cpu")
-        patch.setenv("MASTER_PORT", str(processes.free_port()))
-        patch.setenv("WORLD_SIZE", "1")
-        for name in ("RANK", "LOCAL_RANK"):
-            patch.setenv(name, "0")
-        yield engine.start()
-        engine.stop()
-
-
 def _halving(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
     """Another power of two at each of five steps, then from the first on."""
     return LambdaLR(optimizer, lambda step: 2.0 ** -(step % 5))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,6 @@ from pcamx.training.stages import build_stage
 from pcamx.training.validation import validate
 
 STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[engine.Ranks]:
-    """This process as the only rank."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DS_ACCELERATOR", "cpu")
-        patch.setenv("MASTER_PORT", str(processes.free_port()))
-        patch.setenv("WORLD_SIZE", "1")
-        for name in ("RANK", "LOCAL_RANK"):
-            patch.setenv(name, "0")
-        yield engine.start()
-        engine.stop()
 
 
 def _config(path: Path, **runtime: Any) -> Config:
