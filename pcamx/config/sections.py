@@ -163,7 +163,7 @@ class Objective:
     """Marked films in each global batch of stage 3, at least 1."""
     map_weight: float = 0.5
     """Weight of a loss between the marks and the classifier's own map in stage 3."""
-    map_loss: Literal["pointing", "energy", "bce", "l1", "gain"] = "energy"
+    map_loss: Literal["pointing", "energy", "bce", "l1", "gain"] = "pointing"
     """Which: -log of the softmax's mass inside the mark, 1 - share of the positive map inside it,
     cross-entropy of each cell, absolute or squared error of the normalised map."""
     erase_weight: float = 1.0
