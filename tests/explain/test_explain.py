@@ -850,6 +850,7 @@ def test_a_figure_goes_when_it_is_drawn() -> None:
     """Matplotlib's figures refer to themselves, and wait for the garbage collector."""
     blank_HW = np.zeros((60, 40), np.uint8)
     strength_HW = blank_HW.astype(np.float32)
+    gc.collect()  # those of other tests
     gc.disable()
     try:
         draw(
