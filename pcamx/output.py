@@ -2,17 +2,14 @@
 
 import ctypes
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from pcamx.errors import PcamxError
 from pcamx.stops import uninterrupted
@@ -157,34 +154,6 @@ def safe_cell(text: str) -> str:
 def plain_cell(text: str) -> str:
     """Return what `safe_cell` was given."""
     return text[1:] if text.startswith("'") and _RUNS.match(text) else text
-
-
-SEAL = "self_sha256"
-"""Key under which a JSON object keeps the SHA-256 of its others."""
-
-
-def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``facts`` with a digest of them, so that a changed byte shows when they are read."""
-    return {**facts, SEAL: _seal(facts)}
-
-
-def unsealed(facts: Any) -> dict[str, Any]:
-    """Return what was sealed, or what an earlier pcamx wrote without a seal.
-
-    Raises ValueError where it is no object or was changed.
-    """
-    if not isinstance(facts, dict):
-        raise ValueError("no JSON object")
-    kept = {key: value for key, value in facts.items() if key != SEAL}
-    if SEAL in facts and facts[SEAL] != _seal(kept):
-        raise ValueError("its SHA-256 is another")
-    return kept
-
-
-def _seal(facts: Mapping[str, Any]) -> str:
-    # As it comes back from JSON: tuples as lists, keys as text.
-    text = json.dumps(json.loads(json.dumps(facts)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

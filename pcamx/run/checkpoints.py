@@ -15,8 +15,9 @@ import torch.distributed as dist
 
 from pcamx.engine import Ranks, load, lost_rank
 from pcamx.errors import PcamxError
-from pcamx.output import folder_to_disk, refusal, refused, sealed, unsealed, write_text
+from pcamx.output import folder_to_disk, refusal, refused, write_text
 from pcamx.run.folder import RunFolder
+from pcamx.seals import sealed, unsealed
 
 _KIND = "checkpoint"
 

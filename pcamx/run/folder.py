@@ -25,8 +25,9 @@ from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
 from pcamx.config import Config
 from pcamx.data.store import HEAD, fingerprint, fingerprints, manifest_digest
 from pcamx.errors import PcamxError
-from pcamx.output import sealed, unsealed, write_text
+from pcamx.output import write_text
 from pcamx.run.weights import Weights, load_weights
+from pcamx.seals import sealed, unsealed
 
 FORMAT = 1
 """Of origin.json."""

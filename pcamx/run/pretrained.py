@@ -28,11 +28,11 @@ from pcamx.devices import usable_device
 from pcamx.errors import PcamxError
 from pcamx.model.maps import explain
 from pcamx.model.network import Network
-from pcamx.output import sealed, unsealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report_of
 from pcamx.run.thresholds import Threshold, map_keys, thresholds_of
 from pcamx.run.weights import Weights, network_of
+from pcamx.seals import sealed, unsealed
 from pcamx.types import ABNORMAL
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import Any, NotRequired, TypedDict
 from pcamx import __version__
 from pcamx.catalogue import StageId
 from pcamx.errors import PcamxError
-from pcamx.output import sealed, unsealed, write_text
+from pcamx.output import write_text
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights
+from pcamx.seals import sealed, unsealed
 
 FORMAT = 1
 _OPTIONAL: dict[str, tuple[type, ...]] = {

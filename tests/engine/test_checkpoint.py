@@ -23,10 +23,11 @@ from pcamx import config as configs
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
-from pcamx.output import SEAL, sealed, unsealed, write_text
+from pcamx.output import write_text
 from pcamx.run import checkpoints
 from pcamx.run.checkpoints import Progress
 from pcamx.run.weights import Weights, fill, load_start, load_weights
+from pcamx.seals import SEAL, sealed, unsealed
 from pcamx.training import preflight
 
 

@@ -1,6 +1,7 @@
 """On one rank no gradient goes round, and the training is the same to the bit."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,24 @@ def test_nothing_is_reduced_and_nothing_is_changed(
         reduced, some = _train(config, alone, tmp_path, patch)
     assert none == 0 and some >= STEPS
     assert all(torch.equal(value, reduced[name]) for name, value in spared.items())
+
+
+def _twice(rank: int, config: Config, port: int, folder: Path) -> None:
+    os.environ |= processes.environment(MASTER_PORT=str(port), DS_ACCELERATOR="cpu")
+    for _ in range(2):
+        engine.start()
+        stage = build_stage(1, config, 8)
+        engine.initialize(stage, config, 1e-3, 100, folder=folder, universal=False)
+        engine.stop()
+    (folder / "done").touch()
+
+
+def test_a_second_training_of_a_process_has_groups_of_its_own(
+    tmp_path: Path, write_config: Any
+) -> None:
+    config = configs.load(write_config(tmp_path))
+    processes.on_ranks(_twice, config, processes.free_port(), tmp_path, world=1)
+    assert (tmp_path / "done").exists()
 
 
 def test_a_start_does_not_load_the_compiler(tmp_path: Path) -> None:

@@ -27,9 +27,10 @@ from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.model.network import Network
-from pcamx.output import _take_place, sealed
+from pcamx.output import _take_place
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_weights
+from pcamx.seals import sealed
 
 STAGES = ("1", "2", "3")
 pytestmark = pytest.mark.usefixtures("few_pictures")

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from pcamx import cli
 from pcamx.export import check_copy, samples
-from pcamx.output import SEAL, sealed
 from pcamx.run.pretrained import from_pretrained
+from pcamx.seals import SEAL, sealed
 
 
 @pytest.fixture

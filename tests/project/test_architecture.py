@@ -26,7 +26,7 @@ ORDER = [  # imports point down, or stay on their line
     "pcamx.ops",
     "pcamx.config pcamx.distributed pcamx.processes",
     "pcamx.catalogue pcamx.types pcamx.errors pcamx.output pcamx.progress pcamx.provenance "
-    "pcamx.devices pcamx.stops",
+    "pcamx.devices pcamx.seals pcamx.stops",
     "pcamx.kernels",
 ]
 LEVEL = {name: -depth for depth, line in enumerate(ORDER) for name in line.split()}

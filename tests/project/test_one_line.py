@@ -19,10 +19,11 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation import rows
 from pcamx.evaluation.rows import Rows
 from pcamx.explain.work import Here
-from pcamx.output import plain_cell, safe_cell, sealed, unsealed
+from pcamx.output import plain_cell, safe_cell
 from pcamx.processes import MEMORY, in_processes
 from pcamx.run.folder import RunFolder
 from pcamx.run.history import History, read_history
+from pcamx.seals import sealed, unsealed
 
 ODD = ["=1+1", "+x", "-x", "@x", "\tx", "'=x", "''=x", "'x", "", "x=1", "-", "=", "'", "''"]
 

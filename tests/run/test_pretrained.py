@@ -17,12 +17,12 @@ from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
-from pcamx.output import SEAL, sealed
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, from_pretrained, save_pretrained
 from pcamx.run.report import read_report, write_report
 from pcamx.run.thresholds import Threshold
 from pcamx.run.weights import load_weights, save_weights
+from pcamx.seals import SEAL, sealed
 
 
 @pytest.fixture
