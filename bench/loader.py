@@ -26,10 +26,11 @@ from pcamx.config import Config, Data, Objective, Run, Runtime, Stage
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
-from pcamx.data.feed.order import IntArray, epoch_order
+from pcamx.data.feed.order import epoch_order
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.report.console import track
+from pcamx.types import IntArray
 
 EPOCHS = 5  # timed, after those that check and warm up
 BATCH = {"cuda": 256, "cpu": 64}

@@ -19,9 +19,9 @@ from bench.lib import command, loops, record
 from bench.lib.loops import Films, Step, Work
 from bench.lib.operations.case import Size
 from bench.lib.record import Row
-from bench.lib.rounds import Paces, time_steps
+from bench.lib.step_bytes import step_bytes
+from bench.lib.step_timing import Paces, time_steps
 from bench.lib.timing import copy_bandwidth, peak_bytes
-from bench.lib.traffic import step_bytes
 from pcamx import engine
 from pcamx.catalogue import trainable
 from pcamx.errors import PcamxError
@@ -41,7 +41,7 @@ the attention path and the batch in PyTorch; DistributedDataParallel on several 
 A step makes its batch from resident uint8 canvases, and ends with P taken in.
 Times are of alternating rounds, by the clock; a ratio is the median over the rounds.
 Of the roofline: the time that a plain copy, timed in this run, would need for the bytes of \
-bench/lib/traffic.py, as a share of the step's.
+bench/lib/step_bytes.py, as a share of the step's.
 Kernels and bytes of torch.compile: what its inductor counts in the graphs it makes, forward and \
 backward; convolutions are not among the kernels.
 """

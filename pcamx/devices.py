@@ -1,6 +1,7 @@
 """The device that a command works on, and what float32 means there."""
 
 import torch
+from torch import Tensor
 
 from pcamx.errors import PcamxError
 
@@ -34,3 +35,10 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     if found.type == "cuda" and not gpu:
         raise PcamxError(f"device {device}: torch finds no GPU here; say device='cpu'")
     return found
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy from the CPU without waiting for the device: only pinned memory allows that."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

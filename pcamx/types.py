@@ -5,7 +5,11 @@ Shapes: B batch, C classes (0 normal, 1 abnormal), H W the canvas.
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
+
+IntArray = npt.NDArray[np.int64]
 
 NORMAL, ABNORMAL = 0, 1
 

@@ -34,7 +34,13 @@ SLOW = (
     *("test_captured_step", "test_checkpoint", "test_zero_parity", "test_train_command"),
     "test_readme",
     *("test_bench_ablation", "test_kernels", "test_engine", "test_bench_step", "test_export"),
-    *("test_bench_explain", "test_compile", "test_heap", "test_fracatlas", "test_bench_loader"),
+    *(
+        "test_bench_explain",
+        "test_compile",
+        "test_host_memory",
+        "test_fracatlas",
+        "test_bench_loader",
+    ),
     *("test_watch", "test_cli", "test_segmenter", "test_instruments", "test_one_rank"),
 )
 LONG = ("test_continue", "test_slurm", "test_prepare", "test_stages", "test_phantom")

@@ -20,13 +20,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def context(env: Mapping[str, str]) -> ForkServerContext | SpawnContext:
-    """Return what starts a process: a fork of `bench.lib.warm`, which is started in ``env``.
+    """Return what starts a process: a fork of `bench.lib.preload`, which is started in ``env``.
 
     A new Python where there is a GPU: asking for one is enough to make a fork unfit to use it.
     """
     if torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
-    forkserver.set_forkserver_preload(["bench.lib.warm"])
+    forkserver.set_forkserver_preload(["bench.lib.preload"])
     with mock.patch.dict(os.environ, {**env, "PYTHONPATH": str(PROJECT)}, clear=True):
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")

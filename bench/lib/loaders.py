@@ -20,11 +20,11 @@ from pcamx.config import Config
 from pcamx.data.canvas.cache import HEAD
 from pcamx.data.canvas.placement import fit
 from pcamx.data.canvas.provider import Canvases, gathered, stream
-from pcamx.data.feed.augment import to_device
 from pcamx.data.feed.batches import Feed
-from pcamx.data.feed.order import IntArray
 from pcamx.data.store import CANVASES, Film, Store
+from pcamx.devices import to_device
 from pcamx.errors import PcamxError
+from pcamx.types import IntArray
 
 ALIKE = 3.0  # grey levels: of another resize, or of JPEG
 RESIDENT, MEMMAP, HOST = "resident", "raw memmap", "host memory"

@@ -1,4 +1,8 @@
-"""The `pcamx` command: prepare, train, evaluate, explain and more."""
+"""The `pcamx` command: one file a subcommand, which holds its options and calls one function.
+
+What somebody typed comes in, an exit code goes out; a mistake is one line (`command`). `options`
+holds what several commands share. `pcamx.__main__` and the installed script call it.
+"""
 
 import argparse
 import os

@@ -13,8 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
-from pcamx.cli.config_options import add_gpus, add_set, told
-from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
+from pcamx.cli.options import FORMATS, MERGING, add_gpus, add_labels, add_set, told
 
 if TYPE_CHECKING:
     from pcamx.training.continued import Continued

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
-from pcamx.cli.label_options import add_words
+from pcamx.cli.options import add_words
 from pcamx.errors import PcamxError
 
 SHIPPED = ("demo", "fracatlas", "mura", "mura_multinode", "paper")

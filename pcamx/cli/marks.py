@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
-from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
+from pcamx.cli.options import FORMATS, MERGING, add_labels
 from pcamx.output import printable
 
 if TYPE_CHECKING:

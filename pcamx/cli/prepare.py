@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from pcamx.cli.command import Commands, command
-from pcamx.cli.label_options import add_words
-from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
+from pcamx.cli.options import FORMATS, MERGING, add_labels, add_words
 
 
 def add(commands: Commands) -> None:

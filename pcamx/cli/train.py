@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pcamx import config as configs
 from pcamx.cli.command import Commands, command
-from pcamx.cli.config_options import add_gpus, add_set, told
+from pcamx.cli.options import add_gpus, add_set, told
 from pcamx.errors import PcamxError
 from pcamx.training.command import STAGES, command_again, launched, leave, train_command
 

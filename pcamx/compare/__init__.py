@@ -1,4 +1,9 @@
-"""`pcamx compare RUN RUN...`: runs side by side, each against the first, film by film."""
+"""`pcamx compare RUN RUN...`: runs side by side, each against the first, film by film.
+
+Folders that `pcamx evaluate` has filled come in (`measured`); compare.html, compare.json and
+pictures go out, with intervals over the films' differences (`differences`). The command and
+`pcamx continue` call it.
+"""
 
 import dataclasses
 import datetime

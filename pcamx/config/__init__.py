@@ -1,4 +1,9 @@
-"""One tree of frozen dataclasses, one YAML file a run, no merging."""
+"""One tree of frozen dataclasses, one YAML file a run, no merging.
+
+A YAML file comes in, a `Config` with every key checked goes out, or an error that names the key.
+`sections` describes each key, `tree` reads them and `file` the YAML; `checks` is what no single key
+shows. Every room that works on a run takes a `Config`.
+"""
 
 from pcamx.config.checks import ConfigError
 from pcamx.config.file import as_tree, changed, differences, dump, load

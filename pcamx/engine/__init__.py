@@ -1,7 +1,8 @@
 """DeepSpeed around a stage: process group, ZeRO, mixed precision, sharded optimizer.
 
 The only package that imports deepspeed. What its 0.19.8 needs on CPUs and with batch norm, and
-what its own defaults would cost, is explained where it is done.
+what its own defaults would cost, is explained where it is done. A stage and its config come in, an
+engine that takes batches goes out; `pcamx.training` calls it, and `pcamx.run.checkpoints`.
 """
 
 from pcamx.engine.build import (
@@ -14,7 +15,7 @@ from pcamx.engine.build import (
     whole_state,
 )
 from pcamx.engine.captured_step import stepper
-from pcamx.engine.files import load, to_universal
+from pcamx.engine.checkpoint_files import load, to_universal
 from pcamx.engine.ranks import Ranks, is_first, lost_rank, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
 from pcamx.engine.watch import Watch

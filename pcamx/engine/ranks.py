@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from pcamx.devices import whole_float32
-from pcamx.engine.heap import keep_freed_memory
+from pcamx.engine.host_memory import keep_freed_memory
 from pcamx.errors import PcamxError
 
 

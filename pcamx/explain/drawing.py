@@ -11,7 +11,7 @@ from PIL import Image
 
 from pcamx.catalogue import MAPS
 from pcamx.explain.candidates import Candidate
-from pcamx.explain.job import Job, Settings
+from pcamx.explain.messages import Job, Settings
 from pcamx.report.figures.explained_film import Outline, Picture
 
 

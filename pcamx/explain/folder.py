@@ -23,14 +23,14 @@ from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.explain.dicom_seg import check_installed
 from pcamx.explain.inputs import FilmPath, find_films
-from pcamx.explain.job import CALLED, Job, Row, Settings
 from pcamx.explain.maps import answer, identity
+from pcamx.explain.messages import CALLED, Job, Row, Settings
 from pcamx.explain.page import PAGE, write_page
 from pcamx.explain.predict import BATCH
-from pcamx.explain.reading import Reading, read
+from pcamx.explain.read_film import Reading, read
 from pcamx.explain.results import FILMS, FORMAT, PICTURES, finish
 from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
-from pcamx.explain.work import ahead, executor
+from pcamx.explain.workers import ahead, executor
 from pcamx.output import printable, readable, replacing_folder
 from pcamx.progress import Track, silent
 from pcamx.run.pretrained import Pretrained, from_pretrained

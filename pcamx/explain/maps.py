@@ -20,7 +20,7 @@ from pcamx.data.canvas.without_dali import has_dali, lay_pixels
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import abnormal_probability
-from pcamx.explain.reading import Reading
+from pcamx.explain.read_film import Reading
 from pcamx.model.maps import explain
 from pcamx.run.pretrained import Pretrained
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcamx.catalogue import MAPS, trainable
-from pcamx.explain.job import CALLED, Row, Settings
+from pcamx.explain.messages import CALLED, Row, Settings
 from pcamx.explain.results import PICTURES
 from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf, render
 from pcamx.report.viewer.pictures import ring

@@ -19,9 +19,9 @@ from pcamx.data.canvas.placement import Fit
 from pcamx.data.canvas.without_dali import has_dali
 from pcamx.errors import PcamxError
 from pcamx.explain.inputs import FilmPath
-from pcamx.explain.job import Job, Scored
 from pcamx.explain.maps import answers
-from pcamx.explain.reading import Reading, read
+from pcamx.explain.messages import Job, Scored
+from pcamx.explain.read_film import Reading, read
 from pcamx.run.pretrained import Pretrained
 
 BATCH = 8

@@ -17,8 +17,8 @@ from pcamx.errors import PcamxError
 from pcamx.explain.candidates import Points, as_stored
 from pcamx.explain.dicom_seg import MOST, write_segmentation
 from pcamx.explain.drawing import picture
-from pcamx.explain.job import CALLED, Job, Row, Scored, Settings
-from pcamx.explain.reading import Reading
+from pcamx.explain.messages import CALLED, Job, Row, Scored, Settings
+from pcamx.explain.read_film import Reading
 from pcamx.output import readable
 from pcamx.report.figures.explained_film import draw
 from pcamx.report.viewer.pictures import THUMB, write_film, write_maps

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcamx.explain.job import Row
+from pcamx.explain.messages import Row
 from pcamx.explain.results import FILMS, FRAME
 from pcamx.output import safe_cell
 

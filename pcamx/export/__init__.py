@@ -4,6 +4,8 @@ FOLDER/config.json, model.safetensors   what `pcamx.from_pretrained` and `pcamx 
 FOLDER/model.onnx, onnx.json            the same network for other runtimes, and its parity
 FOLDER/README.md                        model card
 FOLDER/samples/                         two drawn films, the answers to them, all digests
+
+A finished run comes in; `pcamx export` alone calls it.
 """
 
 import json

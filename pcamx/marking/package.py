@@ -21,9 +21,9 @@ from pcamx.data.canvas.decode import decode_whole
 from pcamx.data.marks.names import stem
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.explain.job import Job
 from pcamx.explain.maps import answer
-from pcamx.explain.reading import Reading
+from pcamx.explain.messages import Job
+from pcamx.explain.read_film import Reading
 from pcamx.marking.suggest import Suggestion, opened, suggest
 from pcamx.marking.tool_files import TOOLS, ToMark
 from pcamx.output import refuse_anything, replacing_folder

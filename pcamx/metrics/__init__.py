@@ -1,7 +1,8 @@
 """The numbers that count: where a map looks, how well films are told apart, how sure we are.
 
 Functions of maps and lesions give one number per film; `figure` and `paired` turn such numbers, or
-a `Statistic` of a whole set, into a value with an interval or a difference with a test.
+a `Statistic` of a whole set, into a value with an interval or a difference with a test. By the
+catalogue `pcamx.evaluation` and `pcamx.compare` call them.
 """
 
 from pcamx.metrics.activation import (

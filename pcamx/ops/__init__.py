@@ -1,6 +1,7 @@
 """One function per operation; the only door to what lies in ``kernels/``.
 
-`implementations` says what may lie behind them, `checks` what they take.
+`implementations` says what may lie behind them, `checks` what they take. `pcamx.model` calls the
+attention, `pcamx.data.feed` makes batches with it.
 Shapes: B batch, K channels, C classes, h w the map, H W the image; N canvases, M lesion masks.
 """
 

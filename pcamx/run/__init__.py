@@ -2,4 +2,5 @@
 
 `folder` knows the paths and the run's store; `weights`, `checkpoints`, `history` and `report` are
 the files; `pretrained.from_pretrained` makes a network of a run, or of an export, ready for films.
+Training fills the folder; evaluation, explanations, exports, comparisons and marks read it.
 """

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pcamx.engine import Ranks, load, lost_rank
+from pcamx.engine import Ranks, load, lost_rank, to_universal
 from pcamx.errors import PcamxError
 from pcamx.output import folder_to_disk, refusal, refused, write_text
 from pcamx.run.folder import RunFolder
@@ -146,6 +146,14 @@ def latest(
         mend = f"write {others[-1]} into" if others else f"remove {root}, or restore"
         raise PcamxError(f"checkpoint {root / tag}: {why}; {mend} {root / 'latest'}")
     return tag, progress, world
+
+
+def for_any_ranks(folder: Path, tag: str) -> str:
+    """Turn checkpoint ``tag`` into one that any number of ranks loads, and return its tag.
+
+    All ranks call it. Raises PcamxError where DeepSpeed's tool cannot.
+    """
+    return to_universal(folder / "checkpoints", tag)
 
 
 def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:

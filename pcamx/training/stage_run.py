@@ -29,11 +29,11 @@ from pcamx.run.weights import Weights, save_weights
 from pcamx.training import preflight
 from pcamx.training.held_back import look
 from pcamx.training.losses.paper import telemetry_on_host
+from pcamx.training.pulse import noted
 from pcamx.training.stages import Stage, build_stage
 from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal
 from pcamx.training.validation import validate
-from pcamx.training.watched import noted
 from pcamx.types import Batch
 
 _COLLAPSE = (0.01, 0.9)
@@ -100,7 +100,7 @@ class StageRun:
         # Without ZeRO every rank has the whole state, and any number can read it.
         universal = others and self.config.runtime.zero_stage > 0
         if universal:
-            tag = engine.to_universal(self.folder / "checkpoints", tag)
+            tag = checkpoints.for_any_ranks(self.folder, tag)
         self.engine = self._initialize(stage, universal=universal)
         checkpoints.restore(self.engine, self.folder, tag, self.ranks)
         ranks = f", now on {self.ranks.world} ranks instead of {world}" if others else ""

@@ -15,10 +15,10 @@ from pcamx.report.console import TrainingDisplay, track
 from pcamx.run.films import read_films
 from pcamx.run.folder import RunFolder
 from pcamx.training import preflight
-from pcamx.training.joining import joined
+from pcamx.training.process_group import joined
+from pcamx.training.pulse import watched
 from pcamx.training.stage_run import StageRun
 from pcamx.training.stopping import Interrupted, StopSignal
-from pcamx.training.watched import watched
 
 
 def train(config: Config, stages: list[StageId], *, resume: bool) -> None:

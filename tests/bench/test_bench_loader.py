@@ -16,9 +16,9 @@ from bench.lib import loaders, record
 from bench.lib.loaders import FilmSet, Loader, Read, read_opencv, read_pillow, torch_dataloader
 from bench.lib.stores import JPEG, PNG, Stores, open_stores
 from pcamx.data.canvas.provider import Canvases, held
-from pcamx.data.feed.order import IntArray
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
+from pcamx.types import IntArray
 
 CPU = torch.device("cpu")
 FILMS, SIZE, CANVAS, BATCH = 9, 48, 32, 4

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bench import step
 from bench.lib.loops import Films, Work
 from bench.lib.operations.case import Size
-from bench.lib.rounds import Paces
-from bench.lib.traffic import _elements, step_bytes
+from bench.lib.step_bytes import _elements, step_bytes
+from bench.lib.step_timing import Paces
 from bench.step import PLAIN, open_loops
 from pcamx.engine import Ranks
 from pcamx.errors import PcamxError
@@ -142,8 +142,8 @@ def test_sizes_that_are_none(text: str) -> None:
 
 def test_the_bench_runs(tmp_path: Path) -> None:
     code = (
-        "import runpy, bench.lib.rounds\n"
-        "bench.lib.rounds.MOST = bench.lib.rounds.LEAST\n"
+        "import runpy, bench.lib.step_timing\n"
+        "bench.lib.step_timing.MOST = bench.lib.step_timing.LEAST\n"
         "runpy.run_module('bench.step', run_name='__main__', alter_sys=True)\n"
     )
     ended = processes.python(

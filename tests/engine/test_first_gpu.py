@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pcamx import engine
-from pcamx.engine import files, ranks
+from pcamx.engine import checkpoint_files, ranks
 from pcamx.errors import PcamxError
 from pcamx.output import refused, replacing_file
 from pcamx.run import checkpoints
@@ -30,7 +30,7 @@ def test_each_parameter_has_a_step_count_beside_it() -> None:
     step = torch.tensor(7.0)
     for parameter in (there, here):
         optimizer.state[parameter] = {"step": step}
-    files._place_steps(optimizer)
+    checkpoint_files._place_steps(optimizer)
     assert optimizer.state[there]["step"].device.type == "meta"
     assert optimizer.state[here]["step"] == 7 and optimizer.state[here]["step"] is not step
 

@@ -207,7 +207,9 @@ def _meets(rank: int, port: int, folder: Path, where: str) -> None:
     (folder / "said").touch()
 
 
-@pytest.mark.parametrize("where", ["the store", "pcamx.training.joining", "pcamx.engine.watch"])
+@pytest.mark.parametrize(
+    "where", ["the store", "pcamx.training.process_group", "pcamx.engine.watch"]
+)
 def test_a_rank_that_ends_while_they_meet(tmp_path: Path, where: str) -> None:
     """Found by killing ranks at random."""
     processes.on_ranks(_meets, processes.free_port(), tmp_path, where)

@@ -24,7 +24,7 @@ from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.store import read_store
 from pcamx.engine import build
-from pcamx.engine.files import to_universal
+from pcamx.engine.checkpoint_files import to_universal
 from pcamx.training.stages import build_stage
 
 STEPS = 3

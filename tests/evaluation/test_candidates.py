@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from pcamx.data.canvas.placement import Fit
 from pcamx.explain.candidates import Candidate, as_stored, find_candidates
 from pcamx.explain.dicom_seg import label_map
-from pcamx.explain.job import Job
+from pcamx.explain.messages import Job
 
 WHOLE = Fit(16, 16, 0, 0)
 

@@ -35,15 +35,15 @@ from pcamx.data.marks import read_marks
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import explainer
-from pcamx.explain import work
 from pcamx.explain.candidates import Candidate, cover
 from pcamx.explain.dicom_seg import NEEDED, write_segmentation
 from pcamx.explain.folder import Explained, explain
 from pcamx.explain.inputs import find_films
-from pcamx.explain.job import Job, Settings
 from pcamx.explain.maps import answer
-from pcamx.explain.reading import read
+from pcamx.explain.messages import Job, Settings
+from pcamx.explain.read_film import read
 from pcamx.explain.results import finish
+from pcamx.explain.workers import Here, ahead
 from pcamx.output import replacing_folder
 from pcamx.report.figures.explained_film import Picture, draw
 from pcamx.run.pretrained import from_pretrained, save_pretrained
@@ -806,7 +806,7 @@ def test_a_process_ends_with_its_parent() -> None:
 def test_a_process_that_dies(
     run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pcamx.explain.work._begin", _die)
+    monkeypatch.setattr("pcamx.explain.workers._begin", _die)
     with pytest.raises(PcamxError, match="a reading or drawing process died"):
         explain(run, [films], out=tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
@@ -864,8 +864,8 @@ def test_a_figure_goes_when_it_is_drawn() -> None:
 def test_reading_and_drawing_processes_do_without_torch() -> None:
     """Each is a new Python: torch would cost it seconds and hundreds of megabytes."""
     code = (
-        "import pickle, sys; from pcamx.explain import reading, results, work; "
-        "pickle.dumps((reading.read, results.finish, work._begin)); "
+        "import pickle, sys; from pcamx.explain import read_film, results, workers; "
+        "pickle.dumps((read_film.read, results.finish, workers._begin)); "
         "print({'torch', 'nvidia.dali', 'pcamx.run.pretrained'} & set(sys.modules))"
     )
     ended = processes.command(sys.executable, "-c", code, cwd=processes.PROJECT)
@@ -880,7 +880,7 @@ def test_only_so_many_films_are_under_way() -> None:
             begun.append(number)
             yield number
 
-    for result in work.ahead(work.Here(), lambda n: n * n, items(), depth=5):
+    for result in ahead(Here(), lambda n: n * n, items(), depth=5):
         done.append(result)
         assert len(begun) - len(done) <= 5
     assert done == [n * n for n in range(100)]

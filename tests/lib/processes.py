@@ -1,6 +1,6 @@
 """Start real processes as torchrun and deepspeed do, only faster, and wait for them.
 
-Ranks are forked from a process that has imported everything (bench/lib/warm.py), one for each of
+Ranks are forked from a process that has imported everything (bench/lib/preload.py), one for each of
 pytest's workers: a new Python takes longer to import than to train. `command` starts a new one.
 """
 

@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -96,6 +97,39 @@ def modules() -> dict[str, str]:
             parts = (("pcamx",) if top == "kernels" else ()) + relative.with_suffix("").parts
             found[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
     return found
+
+
+def arrows(tree: Mapping[str, str]) -> dict[str, set[str]]:
+    """Rooms, and the rooms that each imports from; a room and one within it count as one."""
+    packages = {m for m in tree if any(other.startswith(m + ".") for other in tree)}
+
+    def room(module: str) -> str:
+        inner = module if module in packages else module.rpartition(".")[0]
+        # A module of the top floor is a room of its own.
+        return module if inner == "pcamx" else inner
+
+    found: dict[str, set[str]] = {}
+    for module, source in tree.items():
+        for name in imports(source):
+            while name and name not in tree:
+                name = name.rpartition(".")[0]
+            here, there = room(module), room(name)
+            if name and name != "pcamx" and not inside(here, there) and not inside(there, here):
+                found.setdefault(here, set()).add(there)
+    return found
+
+
+def test_no_rooms_import_each_other() -> None:
+    found = arrows(modules())
+    assert "pcamx.data.canvas" in found["pcamx.data.feed"]
+    tuple(TopologicalSorter(found).static_order())
+
+
+def test_a_circle_is_seen() -> None:
+    tree = {"pcamx.a.x": "from pcamx.b.y import f", "pcamx.b.y": "", "pcamx.a": "", "pcamx.b": ""}
+    tuple(TopologicalSorter(arrows(tree)).static_order())
+    with pytest.raises(CycleError):
+        tuple(TopologicalSorter(arrows(tree | {"pcamx.b.z": "import pcamx.a.x"})).static_order())
 
 
 def test_the_tree_keeps_the_order() -> None:

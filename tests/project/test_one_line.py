@@ -18,7 +18,7 @@ from pcamx.data.store import Film, csv_text, fingerprint, read_store, write_stor
 from pcamx.errors import PcamxError
 from pcamx.evaluation import rows
 from pcamx.evaluation.rows import Rows
-from pcamx.explain.work import Here
+from pcamx.explain.workers import Here
 from pcamx.output import plain_cell, safe_cell
 from pcamx.processes import MEMORY, in_processes
 from pcamx.run.folder import RunFolder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pcamx.explain.work import ahead
+from pcamx.explain.workers import ahead
 from pcamx.processes import begin, in_processes, started
 from pcamx.stops import uninterrupted
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from pcamx.config import Data
 from pcamx.data.canvas import cache
 from pcamx.data.canvas.decode import Decoder, decode_batches, who_decodes
-from pcamx.data.feed.augment import to_device
-from pcamx.data.feed.order import IntArray
 from pcamx.data.store import Film, Store
+from pcamx.devices import to_device
 from pcamx.distributed import HostRanks
 from pcamx.errors import PcamxError
 from pcamx.progress import Say, Track, mute, silent
+from pcamx.types import IntArray
 
 Canvases = Callable[[Sequence[IntArray]], Iterator[tuple[Tensor, Tensor]]]
 """From the film indices of each batch, S times [B], to S pairs on the device: canvases, uint8

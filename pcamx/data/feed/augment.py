@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pcamx.config import Augment
 from pcamx.data.feed.order import Stream, generator
+from pcamx.devices import to_device
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -68,10 +69,3 @@ def draw(augment: Augment, batch_size: int, *, seed: int, epoch: int, step: int)
     )
     gain_B = 1 + augment.brightness * spread[5]
     return Warp(torch.from_numpy(theta_B23).float(), torch.from_numpy(gain_B).float())
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy from the CPU without waiting for the device: only pinned memory allows that."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)

@@ -15,10 +15,9 @@ from pcamx.catalogue import StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.lesion_mask import lesion_canvas
 from pcamx.data.canvas.provider import Canvases, Decoded
-from pcamx.data.feed.augment import draw, identity, to_device
+from pcamx.data.feed.augment import draw, identity
 from pcamx.data.feed.order import (
     Classes,
-    IntArray,
     epoch_order,
     marked_films,
     marked_order,
@@ -27,9 +26,10 @@ from pcamx.data.feed.order import (
 )
 from pcamx.data.feed.strata import strata
 from pcamx.data.store import Film, Store
+from pcamx.devices import to_device
 from pcamx.errors import PcamxError
 from pcamx.progress import Track
-from pcamx.types import Batch
+from pcamx.types import Batch, IntArray
 
 
 @dataclass(frozen=True, slots=True)

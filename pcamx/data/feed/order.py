@@ -15,9 +15,8 @@ from pcamx.catalogue import StageId, trainable
 from pcamx.config import Config
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
-from pcamx.types import ABNORMAL, NORMAL
+from pcamx.types import ABNORMAL, NORMAL, IntArray
 
-IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 

@@ -14,7 +14,7 @@ import pytest
 from marks_by_hand import FILMS
 from PIL import Image
 
-from pcamx.cli.mark_options import add_labels
+from pcamx.cli.options import add_labels
 from pcamx.data.marks import read_marks
 from pcamx.data.marks.names import Names
 from pcamx.errors import PcamxError

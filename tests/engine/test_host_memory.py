@@ -8,7 +8,7 @@ from processes import PROJECT
 
 STEPS = """
 import ctypes, resource, sys, torch
-from pcamx.engine.heap import keep_freed_memory
+from pcamx.engine.host_memory import keep_freed_memory
 
 # Every tensor in pages of its own: left to itself, glibc gives back now and then.
 assert ctypes.CDLL(None).mallopt(-3, 2**16)

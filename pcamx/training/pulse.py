@@ -6,9 +6,9 @@ from typing import TypeVar
 from torch import Tensor
 
 from pcamx.data.canvas.provider import Canvases
-from pcamx.data.feed.order import IntArray
 from pcamx.engine import Watch
 from pcamx.progress import Track
+from pcamx.types import IntArray
 
 T = TypeVar("T")
 

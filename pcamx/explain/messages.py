@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pcamx.data.canvas.placement import Fit, fit
 from pcamx.explain.candidates import Candidate, find_candidates
-from pcamx.explain.reading import Reading
+from pcamx.explain.read_film import Reading
 
 CALLED = 0.5
 """From this probability on a film is called abnormal, as accuracy is measured."""

@@ -1,4 +1,4 @@
-"""`python -m bench.lib.host`: the host's cost of attention, forward and backward, without kernels.
+"""`python -m bench.host`: the host's cost of attention, forward and backward, without kernels.
 
 Launches are left out, so that a CPU can show it. It counts where the device is done before the host
 is: small batches, many ranks.
