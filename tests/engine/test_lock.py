@@ -21,7 +21,7 @@ import torch.distributed as dist
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.run.lock import NAME, FolderLock, Lock
-from pcamx.training import joining
+from pcamx.training import process_group
 
 HOLD = """
 import pathlib, subprocess, sys
@@ -202,7 +202,7 @@ def _meets(rank: int, port: int, folder: Path, where: str) -> None:
     if rank == 0:
         importlib.import_module(where).HostRanks = lambda: os._exit(0)
     with pytest.raises(PcamxError, match="another rank has ended before the training began[;,]"):
-        with joining.joined(folder, 60.0):
+        with process_group.joined(folder, 60.0):
             pass
     (folder / "said").touch()
 

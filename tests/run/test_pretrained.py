@@ -25,18 +25,26 @@ from pcamx.run.weights import load_weights, save_weights
 from pcamx.seals import SEAL, sealed
 
 
-@pytest.fixture
-def run(tmp_path: Path, write_config: Any) -> Path:
-    return random_runs.random_run(tmp_path / "run", write_config(tmp_path))
+@pytest.fixture(name="made", scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
+    """A run, the same with a report, and its export: what the tests have copies of."""
+    folder = tmp_path_factory.mktemp("made")
+    run = random_runs.random_run(folder / "run", write_config(folder))
+    shutil.copytree(run, folder / "measured")
+    random_runs.write_report(folder / "measured")
+    (folder / "export").mkdir()
+    save_pretrained(from_pretrained(folder / "measured", device="cpu"), folder / "export")
+    return folder
 
 
 @pytest.fixture
-def exported(run: Path, tmp_path: Path) -> Path:
-    random_runs.write_report(run)
-    out = tmp_path / "export"
-    out.mkdir()
-    save_pretrained(from_pretrained(run, device="cpu"), out)
-    return out
+def run(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "run", tmp_path / "run"))
+
+
+@pytest.fixture
+def exported(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "export", tmp_path / "export"))
 
 
 def logits(model: Pretrained) -> torch.Tensor:
@@ -110,6 +118,7 @@ def test_report_of_another_training(run: Path) -> None:
 
 
 def test_export_and_back(run: Path, exported: Path) -> None:
+    random_runs.write_report(run)
     ours, theirs = from_pretrained(exported, device="cpu"), from_pretrained(run, device="cpu")
     assert torch.equal(logits(ours), logits(theirs))
     for name in (
