@@ -42,12 +42,13 @@ SLOW = (
         "test_bench_loader",
     ),
     *("test_watch", "test_cli", "test_segmenter", "test_instruments", "test_one_rank"),
+    *("test_temptations", "test_export_check"),
 )
 LONG = ("test_continue", "test_slurm", "test_prepare", "test_stages", "test_phantom")
-LONG += ("test_temptations", "test_guidance", "test_pretrained", "test_batch_norm")
+LONG += ("test_guidance", "test_batch_norm")
 """Files that take as long, though none of their tests does, or only some."""
 FIRST = [*SLOW, *LONG]
-STARTS = {"command", "python", "ranks", "train", "on_ranks", "run", "Popen"}
+STARTS = {"command", "deepspeed", "python", "ranks", "train", "on_ranks", "run", "Popen"}
 """What of `processes` and `subprocess` starts a process; `prepare` starts its own."""
 PREPARE = "pcamx.data.prepare.store_builder"
 EQ_4 = {"map_weight": 0.0, "erase_weight": 0.0}
