@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pcamx import config as configs
 from pcamx import engine, ops
-from pcamx.catalogue import classifiers, trainable
+from pcamx.catalogue import LOSS, classifiers, trainable
 from pcamx.config import Augment, Config
 from pcamx.data.feed.augment import Warp, draw
 from pcamx.data.feed.order import column_of
@@ -118,7 +118,7 @@ def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
         work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
     )
     films, update = Films(work, "auto"), engine.stepper(made, config)
-    return lambda: update(films.next())["loss"]
+    return lambda: update(films.next())[LOSS.key]
 
 
 def by_default(work: Work, zero_stage: int) -> Step:
@@ -141,7 +141,7 @@ def by_default(work: Work, zero_stage: int) -> Step:
     )
     films = Films(work, "auto")
     # It clips at norm 1, as ours does.
-    return lambda: engine.train_step(made, films.next(), clipping=0)["loss"]
+    return lambda: engine.train_step(made, films.next(), clipping=0)[LOSS.key]
 
 
 def _channels_first(_: nn.Module, given: tuple[Tensor]) -> Tensor:
@@ -196,7 +196,7 @@ def plain(
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         stage.accuracy.take_in(output.logits_BC, batch.label_B)
-        loss: Tensor = output.telemetry["loss"]
+        loss: Tensor = output.telemetry[LOSS.key]
         return loss
 
     return step

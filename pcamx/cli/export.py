@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from pcamx.catalogue import classifiers, key_of
 from pcamx.cli.command import Commands, command
 from pcamx.errors import PcamxError
 
@@ -23,7 +24,10 @@ def add(commands: Commands) -> None:
         "--out", type=Path, metavar="FOLDER", help="a new folder; RUN/export if not given"
     )
     sub.add_argument(
-        "--stage", type=int, choices=(1, 2, 3), help="the last finished one if not given"
+        "--stage",
+        type=key_of,
+        choices=[entry.key for entry in classifiers()],
+        help="the last finished one if not given",
     )
     sub.add_argument(
         "--check",

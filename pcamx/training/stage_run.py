@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcamx import config as configs
 from pcamx import engine
-from pcamx.catalogue import TRAINABLES, StageId, trainable
+from pcamx.catalogue import LOSS, TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
@@ -178,9 +178,9 @@ class StageRun:
         scalars = telemetry_on_host(telemetry)
         if (accuracy := self.engine.module.accuracy) is not None:
             scalars["p"] = float(accuracy.value)
-        if not scalars["loss"] < float("inf"):
+        if not scalars[LOSS.key] < float("inf"):
             raise PcamxError(
-                f"{self.title}: the loss is {scalars['loss']} at step {self.progress.done}; "
+                f"{self.title}: the loss is {scalars[LOSS.key]} at step {self.progress.done}; "
                 f"lower stages.{trainable(self.stage).section}.lr"
             )
         area = scalars.get("area")

@@ -8,7 +8,7 @@ from typing import Any
 import processes
 import pytest
 
-from pcamx.catalogue import MAPS, MEASURES, TRAINABLES, best_map, maps_of, resolve, trainable
+from pcamx.catalogue import MAPS, MEASURES, TRAINABLES, best_map, key_of, maps_of, resolve, trainable
 
 TOYS = Path(__file__).parent / "toys.py"
 
@@ -50,6 +50,11 @@ def test_an_unknown_key() -> None:
         trainable(4)
     with pytest.raises(KeyError):
         trainable(True)
+
+
+def test_the_key_that_a_word_names() -> None:
+    assert [key_of(str(entry.key)) for entry in TRAINABLES] == [entry.key for entry in TRAINABLES]
+    assert key_of("4") == "4"
 
 
 def test_new_entries_appear_everywhere(tmp_path: Path, write_config: Any) -> None:
