@@ -219,13 +219,11 @@ def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Key, title and content of every stage and baseline."""
-    stages_of = {str(entry.key): entry.title for entry in TRAINABLES}
-    baselines_of = {baseline.key: baseline.title for baseline in BASELINES}
-    for key, stage in stages(report).items():
-        yield key, stages_of.get(key, key.replace("_", " ")), stage
-    baselines = _mapping(report, "baselines")
-    for key in baselines:
-        yield key, baselines_of.get(key, key.replace("_", " ")), _mapping(baselines, key)
+    known = {str(entry.key): entry.title for entry in TRAINABLES}
+    known |= {baseline.key: baseline.title for baseline in BASELINES}
+    for found in (stages(report), _mapping(report, "baselines")):
+        for key in found:
+            yield key, known.get(key, key.replace("_", " ")), _mapping(found, key)
 
 
 def _map_rows(maps: Mapping[str, Any], keys: Mapping[str, str], *, keep: bool) -> tuple[Row, ...]:
