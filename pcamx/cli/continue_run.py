@@ -19,9 +19,6 @@ from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
 if TYPE_CHECKING:
     from pcamx.training.continued import Continued
 
-COMPARISON = "compare"
-"""Folder in the new run."""
-
 
 def add(commands: Commands) -> None:
     """Add the command and its options."""
@@ -145,7 +142,7 @@ def _leave_stopped(begun: "Continued", parent: Path) -> None:
     out = begun.run.path
     print(
         f"pcamx: once trained: pcamx evaluate {out}, then pcamx compare {parent} {out} "
-        f"--out {out / COMPARISON}",
+        f"--out {begun.run.comparison}",
         file=sys.stderr,
     )
 
@@ -157,7 +154,8 @@ def _measure(parent: Path, out: Path) -> None:
     from pcamx.report.console import say, track
     from pcamx.run.folder import RunFolder
 
+    run = RunFolder(out)
     evaluate(out, track=track, say=say)
-    print_comparison(compare([parent, out], out / COMPARISON))
-    print(f"{RunFolder(out).page_file} is the new run's report for people")
-    print(f"{out / COMPARISON / PAGE} is the comparison with {parent}")
+    print_comparison(compare([parent, out], run.comparison))
+    print(f"{run.page_file} is the new run's report for people")
+    print(f"{run.comparison / PAGE} is the comparison with {parent}")

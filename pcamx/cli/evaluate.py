@@ -56,9 +56,10 @@ def _films(text: str) -> int:
 
 def run(options: argparse.Namespace) -> None:
     from pcamx.catalogue import AUROC, trainable
-    from pcamx.evaluation.evaluate import evaluate, out_folder
+    from pcamx.evaluation.evaluate import evaluate
     from pcamx.report.console import say, track
     from pcamx.report.tables import print_results
+    from pcamx.run.folder import RunFolder
 
     report = evaluate(
         options.run,
@@ -81,5 +82,5 @@ def run(options: argparse.Namespace) -> None:
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
             print(f"stage {number}: {AUROC.title} {change}")
-    page = out_folder(options.run, options.store, options.split) / "report.html"
-    print(f"{page} is the report for people, report.json for programs")
+    out = RunFolder(options.run).measured_on(options.store, options.split)
+    print(f"{out.page_file} is the report for people, {out.report_file.name} for programs")

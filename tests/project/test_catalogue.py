@@ -8,7 +8,16 @@ from typing import Any
 import processes
 import pytest
 
-from pcamx.catalogue import MAPS, MEASURES, TRAINABLES, best_map, key_of, maps_of, resolve, trainable
+from pcamx.catalogue import (
+    MAPS,
+    MEASURES,
+    TRAINABLES,
+    best_map,
+    key_of,
+    maps_of,
+    resolve,
+    trainable,
+)
 
 TOYS = Path(__file__).parent / "toys.py"
 
