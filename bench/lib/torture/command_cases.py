@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pcamx.marking.tools import TOOLS
+
 _DATED = ("content.csv", "films.zip")
 """What holds the times of files."""
 
@@ -89,7 +91,7 @@ def _cases() -> dict[str, Case]:
     }
     return cases | {
         f"marks suggest {tool}": Case(f"{suggest} --to {tool} {out}", ("run",), dated=_DATED)
-        for tool in ("label-studio", "cvat", "labelme", "coco")
+        for tool in TOOLS
     }
 
 
