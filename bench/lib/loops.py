@@ -29,6 +29,7 @@ from pcamx.training.stages import ClassifierStage, Stage, build_stage
 from pcamx.types import Batch
 
 LR, STEPS = 1e-3, 10**6
+SETTINGS = configs.Stage(epochs=1, lr=LR)
 MEAN, STD = 51.3, 47.7  # grey levels
 TURNS = 8  # batches, over and over again
 P = 0.8  # running accuracy to begin with: lambda is 0.48, so both losses count
@@ -115,7 +116,7 @@ def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
     """Return the training loop's own step; ``compile`` as runtime.compile."""
     config = work.config(zero_stage=zero_stage, compile=compile)
     made = engine.initialize(
-        work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
+        work.build(config), config, SETTINGS, STEPS, folder=Path("bench"), universal=False
     )
     films, update = Films(work, "auto"), engine.stepper(made, config)
     return lambda: update(films.next())[LOSS.key]
@@ -134,7 +135,7 @@ def by_default(work: Work, zero_stage: int) -> Step:
     stage = work.build(config)
     made, *_ = import_deepspeed().initialize(
         model=stage,
-        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01, LR), lr=LR, fused=True),
+        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01, SETTINGS), lr=LR, fused=True),
         config=settings,
         lr_scheduler=lambda inner: one_cycle(inner, STEPS),
         dist_init_required=False,
@@ -176,7 +177,7 @@ def plain(
         stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
     if not phases:
         _stem_whole(stage)
-    groups = parameter_groups(stage, config.runtime.weight_decay, LR)
+    groups = parameter_groups(stage, config.runtime.weight_decay, SETTINGS)
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=fused)
     schedule = one_cycle(optimizer, STEPS)
     if compiled:

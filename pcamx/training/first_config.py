@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from pcamx.config import quoted
+from pcamx.config import Data, quoted
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.listing import list_films
 from pcamx.data.store import HEAD, Film, read_store
 from pcamx.errors import PcamxError
 
+_PAPER = Data(store="-")
+"""Whose defaults are the paper's."""
 _LOOKED_AT = 16
 """Films of a data folder that are opened for their size; a store knows all sizes."""
 _STEPS = 60
@@ -214,19 +216,22 @@ def _batch(films: int, ranks: int) -> int:
 
 
 def _canvas(side: int | None) -> _Line:
-    """The side of the canvas: that of the films, the paper's 320 at most."""
+    """The side of the canvas: that of the films, the paper's at most."""
+    most = _PAPER.canvas
     if side is None:
-        return "  canvas: 320", "pixels; the paper's, since no film could be opened"
-    canvas = min(320, max(32, side // 16 * 16))
-    why = "the paper's 320 at most" if side >= 320 else "no larger than they are"
+        return f"  canvas: {most}", "pixels; the paper's, since no film could be opened"
+    canvas = min(most, max(32, side // 16 * 16))
+    why = f"the paper's {most} at most" if side >= most else "no larger than they are"
     return f"  canvas: {canvas}", f"pixels, a multiple of 16; the films have {side}: {why}"
 
 
 def _marked(marked: int | None) -> _Line:
+    most = _PAPER.marked
     if marked is None:
-        return "  marked: 100", "marked films that stage 3 may use; 100 is what the paper has"
+        return f"  marked: {most}", f"marked films that stage 3 may use; {most} is the paper's"
     if not marked:
-        return "  marked: 100", "none is marked: train --stage 1 and 2, then mark some for stage 3"
+        why = "none is marked: train --stage 1 and 2, then mark some for stage 3"
+        return f"  marked: {most}", why
     return f"  marked: {marked}", "marked films that stage 3 may use: all there are"
 
 

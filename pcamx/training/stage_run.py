@@ -16,7 +16,7 @@ from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.feed.strata import strata_digest
-from pcamx.distributed import sum_over_ranks
+from pcamx.distributed import sum_over_ranks, telemetry_on_host
 from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
 from pcamx.output import make_folder, write_text
@@ -28,7 +28,6 @@ from pcamx.run.history import History
 from pcamx.run.weights import Weights, save_weights
 from pcamx.training import preflight
 from pcamx.training.held_back import look
-from pcamx.training.losses.paper import telemetry_on_host
 from pcamx.training.stages import Stage, build_stage
 from pcamx.training.start_weights import init_from
 from pcamx.training.stopping import Interrupted, StopSignal
@@ -100,7 +99,7 @@ class StageRun:
         # Without ZeRO every rank has the whole state, and any number can read it.
         universal = others and self.config.runtime.zero_stage > 0
         if universal:
-            tag = engine.to_universal(self.folder / "checkpoints", tag)
+            tag = engine.to_universal(self.run.checkpoints(self.stage), tag)
         self.engine = self._initialize(stage, universal=universal)
         checkpoints.restore(self.engine, self.folder, tag, self.ranks)
         ranks = f", now on {self.ranks.world} ranks instead of {world}" if others else ""
@@ -113,11 +112,10 @@ class StageRun:
         return engine.initialize(
             stage.to(self.ranks.device),
             self.config,
-            self.settings.lr,
+            self.settings,
             self.settings.epochs * self.feed.steps_per_epoch,
             folder=self.folder,
             universal=universal,
-            backbone_lr=self.settings.backbone_lr,
         )
 
     def fit(self) -> None:
