@@ -20,6 +20,7 @@ from pcamx.catalogue.decision_measures import (
     BASIS_MEASURES,
     DECISION_MEASURES,
     KAPPA,
+    KAPPA_BY_PART,
     TEMPERATURES,
 )
 from pcamx.catalogue.map_measures import (
@@ -45,6 +46,7 @@ from pcamx.catalogue.maps import (
 )
 from pcamx.catalogue.measure import Films, Judged, Measure
 from pcamx.catalogue.trainables import (
+    AGAINST_SEGMENTER,
     BASELINES,
     CENTRE,
     L1,
@@ -70,6 +72,7 @@ from pcamx.catalogue.trainables import (
 
 __all__ = [
     "ACCURACY",
+    "AGAINST_SEGMENTER",
     "AUROC",
     "BASELINES",
     "CAM",
@@ -80,6 +83,7 @@ __all__ = [
     "FALSE_CANDIDATES",
     "GRADCAM",
     "KAPPA",
+    "KAPPA_BY_PART",
     "L1",
     "L2",
     "L3",

@@ -4,7 +4,7 @@ A new one is a class in `pcamx.training.stages` and an entry in `TRAINABLES`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 StageId = int | str
 """Key of a `Trainable`: the paper's stage 1, 2 or 3, or a baseline's name."""
@@ -98,6 +98,8 @@ SEGMENTER = Trainable(
     optional=True,
     losses=(L3,),
 )
+AGAINST_SEGMENTER: Final = "stage3_against_segmenter"
+"""In report.json, stage 3's decoder minus the segmenter's."""
 TRAINABLES: list[Trainable] = [STAGE_1, STAGE_2, STAGE_3, SEGMENTER]
 """In the order in which they are trained."""
 

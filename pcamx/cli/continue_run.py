@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pcamx.catalogue import STAGE_3
 from pcamx.cli.command import Commands, command
 from pcamx.cli.config_options import add_gpus, add_set, told
 from pcamx.cli.mark_options import FORMATS, MERGING, add_labels
@@ -43,7 +44,7 @@ def add(commands: Commands) -> None:
     add_labels(sub)
     sub.add_argument("--out", type=Path, required=True, metavar="NEW_RUN", help="a new folder")
     add_gpus(sub)
-    add_set(sub, "stages.stage3.epochs=2")
+    add_set(sub, f"stages.{STAGE_3.section}.epochs=2")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -101,7 +102,7 @@ def _print(begun: "Continued", parent: Path) -> None:
 
 def _train(begun: "Continued", gpus: int | None) -> int:
     """Train it as `pcamx train` does, by that command; the exit code."""
-    words = ["train", str(begun.run.config_file), "--stage", "3"]
+    words = ["train", str(begun.run.config_file), "--stage", str(STAGE_3.key)]
     words += [] if gpus is None else ["--gpus", str(gpus)]
     started: list[subprocess.Popen[bytes]] = []
     told_to_end = False

@@ -15,7 +15,7 @@ import torch
 
 from pcamx import config as configs
 from pcamx import metrics, provenance
-from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
+from pcamx.catalogue import AGAINST_SEGMENTER, AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import Box, read_markers
 from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
@@ -114,7 +114,7 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
         add_faithfulness(measured, faithfulness(classifiers, explainers, some), tried, seed)
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
-        report["stage3_against_segmenter"] = compared
+        report[AGAINST_SEGMENTER] = compared
     if twins is not None:
         report["data"]["twins"] = fingerprint(twins)
     if parent := run.run.parent():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from pcamx.catalogue import STAGE_1, STAGE_2, STAGE_3
 from pcamx.config import Data, quoted
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.entry import Entry
@@ -168,18 +169,19 @@ def _data(films: Films, here: Machine, ranks: int) -> list[_Line]:
 def _stages(steps: int, batch: int) -> list[_Line]:
     epochs = min(30, max(4, math.ceil(_UPDATES / steps)))
     later = max(1, epochs // 3)
+    first, second, third = (entry.section for entry in (STAGE_1, STAGE_2, STAGE_3))
     return [
         ("stages:", ""),
         (
-            f"  stage1: {{epochs: {epochs}, lr: 2.0e-3}}",
+            f"  {first}: {{epochs: {epochs}, lr: 2.0e-3}}",
             f"{epochs * steps} steps of {batch} films",
         ),
         (
-            f"  stage2: {{epochs: {later}, lr: 1.0e-3, init_from: stage1}}",
+            f"  {second}: {{epochs: {later}, lr: 1.0e-3, init_from: {first}}}",
             "a third as long at half the step size: it goes on from stage 1",
         ),
         (
-            f"  stage3: {{epochs: {later}, lr: 1.0e-3, init_from: stage2}}",
+            f"  {third}: {{epochs: {later}, lr: 1.0e-3, init_from: {second}}}",
             "as stage 2; the only one that needs marks",
         ),
     ]
