@@ -130,7 +130,8 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
     number = run.last_finished() if stage is None else stage
     if number not in finished:
         there = " and ".join(trainable(n).title for n in finished)
-        raise PcamxError(f"{run.path}: stage {number} is not finished; there is {there}")
+        asked = trainable(number).title
+        raise PcamxError(f"{run.path}: {asked} is not finished; there is {there}")
     weights = run.load_weights(number)
     mean, std = _standardisation(run, config, weights)
     report = read_report_of(run, weights)
@@ -193,7 +194,8 @@ def facts_of(model: Pretrained) -> dict[str, Any]:
 def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:
     facts = _facts(folder / CONFIG)
     if stage not in (None, facts["stage"]):
-        raise PcamxError(f"{folder}: an export of stage {facts['stage']}, not of stage {stage}")
+        theirs, asked = (trainable(key).title for key in (facts["stage"], stage))
+        raise PcamxError(f"{folder}: an export of {theirs}, not of {asked}")
     path = folder / SAFETENSORS
     try:
         content = path.read_bytes()
