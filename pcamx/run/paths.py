@@ -8,12 +8,14 @@ RUN/metrics.jsonl                one line per logged step and per validation
 RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
 RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
 RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
+RUN/stage1/flops.txt, ...        what DeepSpeed's instruments write, if asked for
 RUN/segmenter/...                the same of the baseline
 RUN/report.json, films.csv, report.html, figure2.png    what `pcamx evaluate` leaves
 RUN/films.html, films/           every film that it measured, to look at
 RUN/on_test/, RUN/on_STORE/      the same of the test split, and of another store
 RUN/export/, explain/, compare/  where `pcamx export`, `explain` and `continue` write by themselves
 RUN/to_mark.csv, to_mark/        where `pcamx marks suggest` does
+RUN/.lock                        who works in it, see `pcamx.run.lock`
 """
 
 from dataclasses import dataclass
