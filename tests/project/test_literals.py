@@ -120,14 +120,9 @@ def keys(node: ast.AST) -> Iterator[ast.expr]:
         parts = node.args
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         yield from parts[:1] if name in NUMBERED else []
-        if any(option(part) for part in parts):
-            yield from (
-                p
-                for k in node.keywords
-                if k.arg == "choices"
-                for p in ast.walk(k.value)
-                if isinstance(p, ast.Constant)
-            )
+        if any(map(option, parts)):
+            choices = [word.value for word in node.keywords if word.arg == "choices"]
+            yield from (p for value in choices for p in ast.walk(value) if isinstance(p, ast.expr))
     yield from (after for one, after in zip(parts, parts[1:], strict=False) if option(one))
 
 
