@@ -103,7 +103,7 @@ def _export(folder: Path, device: torch.device, canvas: int) -> None:
     model = Pretrained(
         folder=folder,
         network=network(device, decoder=True),
-        stage=3,
+        stage=STAGE_3.key,
         encoder="bottleneck",
         pooling="mean",
         canvas=canvas,

@@ -21,7 +21,7 @@ from bench.lib.loaders import ALIKE, RESIDENT, Loader, loaders_of, uint8_batch
 from bench.lib.record import Row
 from bench.lib.stores import PNG, Stores, open_stores
 from bench.lib.timing import Timing, quantiles
-from pcamx.catalogue import classifiers
+from pcamx.catalogue import STAGE_1, classifiers
 from pcamx.config import Config, Data, Objective, Run, Runtime, Stage
 from pcamx.data.canvas.decode import decode_batches
 from pcamx.data.canvas.provider import Decoded
@@ -197,7 +197,7 @@ def bench(
         configs[name] = config_of(other, scratch / "cache" / name, canvas, batch, workers)
         rows += first_decode(f"first decode, {case}", name, configs[name], other, device)
     config = configs[PNG]
-    feed = open_feed(config, Decoded(config.data, store, device), stage=1)
+    feed = open_feed(config, Decoded(config.data, store, device), stage=STAGE_1.key)
     loaders, notes = loaders_of(stores, config, feed, workers, device)
     order = list(epoch_order(len(films), batch, seed=0, epoch=0))
     for loader in track(loaders, "loaders checked", len(loaders)):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -31,6 +31,8 @@ from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.report.console import say, track
+from pcamx.run.folder import RunFolder
+from pcamx.run.report import read_report
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -170,7 +172,7 @@ def run(options: argparse.Namespace) -> None:
         draw = partial(draw_plans, folder.films, plans, size=options.size, track=track)
         seconds["draw"] = timed(draw)
     seconds |= take_steps(folder, config, device, ranks)
-    report: dict[str, Any] = json.loads((folder.run / "report.json").read_text())
+    report = read_report(RunFolder(folder.run))
     films = sum(split["films"] for split in report["data"]["splits"].values())
     case = (
         f"{films:,} films of {options.size} px > {options.canvas} px, epochs a stage "
@@ -183,7 +185,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         record.write_json(found, options.json)
     record.write_markdown(found, path, "A set of MURA's size", NOTES.splitlines())
-    print(f"{path}: {len(found.rows)} figures; {folder.run / 'report.html'} shows the run")
+    print(f"{path}: {len(found.rows)} figures; {RunFolder(folder.run).page_file} shows the run")
 
 
 def take_steps(

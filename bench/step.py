@@ -23,7 +23,7 @@ from bench.lib.step_bytes import step_bytes
 from bench.lib.step_timing import Paces, time_steps
 from bench.lib.timing import copy_bandwidth, peak_bytes
 from pcamx import engine
-from pcamx.catalogue import trainable
+from pcamx.catalogue import classifiers, key_of, trainable
 from pcamx.errors import PcamxError
 
 PLAIN, COMPILED, COPY = "plain PyTorch", ", torch.compile", "copy"
@@ -209,7 +209,8 @@ if __name__ == "__main__":
         "python -m bench.step --stages 2 --sizes 8@128 --json step.json; several ranks: "
         "torchrun --nproc_per_node 2 -m bench.step",
     )
-    made.add_argument("--stages", type=int, nargs="+", choices=[1, 2, 3], default=[1, 2, 3])
+    stages = [entry.key for entry in classifiers()]
+    made.add_argument("--stages", type=key_of, nargs="+", choices=stages, default=stages)
     made.add_argument(
         "--sizes",
         type=size,

@@ -29,6 +29,18 @@ def sum_over_ranks(*values: Tensor) -> list[Tensor]:
     return list(total)
 
 
+def telemetry_on_host(telemetry: dict[str, Tensor]) -> dict[str, float]:
+    """Return a step's telemetry on the host: means over the ranks, and the sum of flat maps.
+
+    Waits for the device, once; every rank must call it.
+    """
+    totals = torch.stack(sum_over_ranks(*telemetry.values())).tolist()
+    return {
+        name: total / (1 if name == "flat" else rank_count())
+        for name, total in zip(telemetry, totals, strict=True)
+    }
+
+
 def total_over_ranks(value: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks, differentiable as often as one likes.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pcamx.catalogue import classifiers
+from pcamx.catalogue import STAGE_1, classifiers
 
 LIMIT = 530.0
 """Seconds of a job."""
@@ -84,10 +84,10 @@ def on_cpu(out: Path) -> Iterator[Job]:
     yield _bench(out, "A-device", "gpu.device")
     yield _tests("A-test_kernels", KERNEL_TESTS[0], "-k", "flat")
     yield _bench(out, "B-films-2", "kernels", "--sizes", "2@32")
-    words = ("--stages", 1, "--sizes", "2@32", "--zero", 1, "--eager")
-    yield _bench(out, "C-stage-1-films-2", "step", *words)
+    words = ("--stages", STAGE_1.key, "--sizes", "2@32", "--zero", 1, "--eager")
+    yield _bench(out, f"C-stage-{STAGE_1.key}-films-2", "step", *words)
     yield _tests("D-tests", "tests/data/feed/test_order.py")
     share = ("--share", 0.001, "--size", 64, "--canvas", 32, "--epochs", 1, "--batch", 8)
     yield _bench(out, "E-mura", "mura", "--folder", out / "mura", *share)
-    small = ("--stage", 1, "--films", 2, "--pixels", 32)
-    yield _bench(out, "F-profile-stage-1", "gpu.profile", *small)
+    small = ("--stage", STAGE_1.key, "--films", 2, "--pixels", 32)
+    yield _bench(out, f"F-profile-stage-{STAGE_1.key}", "gpu.profile", *small)

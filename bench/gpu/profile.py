@@ -14,7 +14,7 @@ from bench.lib import command, loops, record
 from bench.lib.loops import Work
 from bench.lib.record import Row
 from pcamx import engine
-from pcamx.catalogue import classifiers, trainable
+from pcamx.catalogue import classifiers, key_of, trainable
 
 WARM, STEPS, SHOWN = 3, 3, 40
 
@@ -69,7 +69,7 @@ if __name__ == "__main__":
         "gpu.profile", "Profile a training step.", "python -m bench.gpu.profile --stage 2"
     )
     stages = [entry.key for entry in classifiers()]
-    made.add_argument("--stage", type=int, choices=stages, default=stages[0])
+    made.add_argument("--stage", type=key_of, choices=stages, default=stages[0])
     made.add_argument("--films", type=int, default=256, help="of a batch (%(default)s)")
     made.add_argument("--pixels", type=int, default=320, help="side of a film (%(default)s)")
     sys.exit(command.main(made, run))

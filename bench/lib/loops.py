@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pcamx import config as configs
 from pcamx import engine, ops
-from pcamx.catalogue import classifiers, trainable
+from pcamx.catalogue import LOSS, classifiers, trainable
 from pcamx.config import Augment, Config
 from pcamx.data.feed.augment import Warp, draw
 from pcamx.data.feed.order import column_of
@@ -29,6 +29,7 @@ from pcamx.training.stages import ClassifierStage, Stage, build_stage
 from pcamx.types import Batch
 
 LR, STEPS = 1e-3, 10**6
+SETTINGS = configs.Stage(epochs=1, lr=LR)
 MEAN, STD = 51.3, 47.7  # grey levels
 TURNS = 8  # batches, over and over again
 P = 0.8  # running accuracy to begin with: lambda is 0.48, so both losses count
@@ -115,10 +116,10 @@ def ours(work: Work, zero_stage: int, *, compile: str = "off") -> Step:
     """Return the training loop's own step; ``compile`` as runtime.compile."""
     config = work.config(zero_stage=zero_stage, compile=compile)
     made = engine.initialize(
-        work.build(config), config, LR, STEPS, folder=Path("bench"), universal=False
+        work.build(config), config, SETTINGS, STEPS, folder=Path("bench"), universal=False
     )
     films, update = Films(work, "auto"), engine.stepper(made, config)
-    return lambda: update(films.next())["loss"]
+    return lambda: update(films.next())[LOSS.key]
 
 
 def by_default(work: Work, zero_stage: int) -> Step:
@@ -134,14 +135,14 @@ def by_default(work: Work, zero_stage: int) -> Step:
     stage = work.build(config)
     made, *_ = import_deepspeed().initialize(
         model=stage,
-        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01, LR), lr=LR, fused=True),
+        optimizer=torch.optim.AdamW(parameter_groups(stage, 0.01, SETTINGS), lr=LR, fused=True),
         config=settings,
         lr_scheduler=lambda inner: one_cycle(inner, STEPS),
         dist_init_required=False,
     )
     films = Films(work, "auto")
     # It clips at norm 1, as ours does.
-    return lambda: engine.train_step(made, films.next(), clipping=0)["loss"]
+    return lambda: engine.train_step(made, films.next(), clipping=0)[LOSS.key]
 
 
 def _channels_first(_: nn.Module, given: tuple[Tensor]) -> Tensor:
@@ -176,7 +177,7 @@ def plain(
         stage.network.encoder.stem.register_forward_pre_hook(_channels_first)
     if not phases:
         _stem_whole(stage)
-    groups = parameter_groups(stage, config.runtime.weight_decay, LR)
+    groups = parameter_groups(stage, config.runtime.weight_decay, SETTINGS)
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=fused)
     schedule = one_cycle(optimizer, STEPS)
     if compiled:
@@ -196,7 +197,7 @@ def plain(
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         stage.accuracy.take_in(output.logits_BC, batch.label_B)
-        loss: Tensor = output.telemetry["loss"]
+        loss: Tensor = output.telemetry[LOSS.key]
         return loss
 
     return step

@@ -52,6 +52,8 @@ KAPPA = Measure(
     unit="kappa",
     shown="first",
 )
+KAPPA_BY_PART = f"{KAPPA.key}_by_part"
+"""In report.json, kappa for each body part."""
 SENSITIVITY = Measure(
     key="sensitivity",
     title="sensitivity",

@@ -4,10 +4,29 @@ A new one is a class in `pcamx.training.stages` and an entry in `TRAINABLES`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 StageId = int | str
 """Key of a `Trainable`: the paper's stage 1, 2 or 3, or a baseline's name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """What a `Trainable` brings down, of its telemetry: a curve of the report."""
+
+    key: str
+    """In telemetry and metrics.jsonl."""
+    name: str
+    """In the terminal's line."""
+    title: str
+    """In the curve's legend."""
+
+
+LOSS = Loss(key="loss", name="L", title="L, the sum")
+"""Every trainable tells it; a run ends where it is not finite."""
+L1 = Loss(key="l1", name="L1", title="L1, full film")
+L2 = Loss(key="l2", name="L2", title="L2, attended area")
+L3 = Loss(key="l3", name="L3", title="L3, marked lesions")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +50,7 @@ class Trainable:
     """What a batch holds: ordinary films, marked ones among them, or marked ones alone."""
     optional: bool = False
     """Whether a config may leave it out."""
-    losses: tuple[str, ...] = ("loss", "l1", "l2", "l3")
+    losses: tuple[Loss, ...] = (LOSS, L1, L2, L3)
     """Of its telemetry, those that the report draws as losses."""
 
     @property
@@ -48,7 +67,7 @@ STAGE_1 = Trainable(
     classifies=True,
     decoder=False,
     batches="films",
-    losses=("l1",),
+    losses=(L1,),
 )
 STAGE_2 = Trainable(
     key=2,
@@ -77,8 +96,10 @@ SEGMENTER = Trainable(
     decoder=True,
     batches="marks",
     optional=True,
-    losses=("l3",),
+    losses=(L3,),
 )
+AGAINST_SEGMENTER: Final = "stage3_against_segmenter"
+"""In report.json, stage 3's decoder minus the segmenter's."""
 TRAINABLES: list[Trainable] = [STAGE_1, STAGE_2, STAGE_3, SEGMENTER]
 """In the order in which they are trained."""
 
@@ -89,6 +110,16 @@ def trainable(key: StageId) -> Trainable:
         if entry.key == key and type(entry.key) is type(key):
             return entry
     raise KeyError(key)
+
+
+def losses() -> list[Loss]:
+    """Return every loss of the trainables, the sum first."""
+    return list(dict.fromkeys((LOSS, *(loss for entry in TRAINABLES for loss in entry.losses))))
+
+
+def key_of(text: str) -> StageId:
+    """Return the key that ``text`` writes, as after ``--stage``; the text where there is none."""
+    return next((entry.key for entry in TRAINABLES if str(entry.key) == text), text)
 
 
 def classifiers() -> list[Trainable]:

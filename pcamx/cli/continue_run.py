@@ -12,14 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pcamx.catalogue import STAGE_3
 from pcamx.cli.command import Commands, command
 from pcamx.cli.options import FORMATS, MERGING, add_gpus, add_labels, add_set, told
 
 if TYPE_CHECKING:
     from pcamx.training.continued import Continued
-
-COMPARISON = "compare"
-"""Folder in the new run."""
 
 
 def add(commands: Commands) -> None:
@@ -45,7 +43,7 @@ def add(commands: Commands) -> None:
     add_labels(sub)
     sub.add_argument("--out", type=Path, required=True, metavar="NEW_RUN", help="a new folder")
     add_gpus(sub)
-    add_set(sub, "stages.stage3.epochs=2")
+    add_set(sub, f"stages.{STAGE_3.section}.epochs=2")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -103,7 +101,7 @@ def _print(begun: "Continued", parent: Path) -> None:
 
 def _train(begun: "Continued", gpus: int | None) -> int:
     """Train it as `pcamx train` does, by that command; the exit code."""
-    words = ["train", str(begun.run.config_file), "--stage", "3"]
+    words = ["train", str(begun.run.config_file), "--stage", str(STAGE_3.key)]
     words += [] if gpus is None else ["--gpus", str(gpus)]
     started: list[subprocess.Popen[bytes]] = []
     told_to_end = False
@@ -144,7 +142,7 @@ def _leave_stopped(begun: "Continued", parent: Path) -> None:
     out = begun.run.path
     print(
         f"pcamx: once trained: pcamx evaluate {out}, then pcamx compare {parent} {out} "
-        f"--out {out / COMPARISON}",
+        f"--out {begun.run.comparison}",
         file=sys.stderr,
     )
 
@@ -156,7 +154,8 @@ def _measure(parent: Path, out: Path) -> None:
     from pcamx.report.console import say, track
     from pcamx.run.folder import RunFolder
 
+    run = RunFolder(out)
     evaluate(out, track=track, say=say)
-    print_comparison(compare([parent, out], out / COMPARISON))
-    print(f"{RunFolder(out).page_file} is the new run's report for people")
-    print(f"{out / COMPARISON / PAGE} is the comparison with {parent}")
+    print_comparison(compare([parent, out], run.comparison))
+    print(f"{run.page_file} is the new run's report for people")
+    print(f"{run.comparison / PAGE} is the comparison with {parent}")

@@ -55,10 +55,11 @@ def _films(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.catalogue import AUROC, trainable
-    from pcamx.evaluation.evaluate import evaluate, out_folder
+    from pcamx.catalogue import AUROC, key_of, trainable
+    from pcamx.evaluation.evaluate import evaluate
     from pcamx.report.console import say, track
     from pcamx.report.tables import print_results
+    from pcamx.run.folder import RunFolder
 
     report = evaluate(
         options.run,
@@ -80,6 +81,6 @@ def run(options: argparse.Namespace) -> None:
         here = report["stages"][number]["classification"][AUROC.key]["value"]
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
-            print(f"stage {number}: {AUROC.title} {change}")
-    page = out_folder(options.run, options.store, options.split) / "report.html"
-    print(f"{page} is the report for people, report.json for programs")
+            print(f"{trainable(key_of(number)).title}: {AUROC.title} {change}")
+    out = RunFolder(options.run).measured_on(options.store, options.split)
+    print(f"{out.page_file} is the report for people, {out.report_file.name} for programs")

@@ -4,7 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
-from pcamx.catalogue import MAPS, classifiers
+from pcamx.catalogue import MAPS, classifiers, key_of
 from pcamx.cli.command import Commands, command
 from pcamx.errors import PcamxError
 from pcamx.output import printable
@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     )
     sub.add_argument(
         "--stage",
-        type=int,
+        type=key_of,
         choices=[entry.key for entry in classifiers()],
         help="the last finished one if not given",
     )

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from pcamx.catalogue import classifiers, key_of
 from pcamx.cli.command import Commands, command
 from pcamx.errors import PcamxError
 
@@ -23,7 +24,10 @@ def add(commands: Commands) -> None:
         "--out", type=Path, metavar="FOLDER", help="a new folder; RUN/export if not given"
     )
     sub.add_argument(
-        "--stage", type=int, choices=(1, 2, 3), help="the last finished one if not given"
+        "--stage",
+        type=key_of,
+        choices=[entry.key for entry in classifiers()],
+        help="the last finished one if not given",
     )
     sub.add_argument(
         "--check",
@@ -35,6 +39,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from pcamx.export import check_copy, export
+    from pcamx.run.folder import RunFolder
 
     if options.check:
         if options.out is not None or options.stage is not None:
@@ -49,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
                 "onnxruntime is not installed, so model.onnx was not run: its digest alone is right"
             )
         return
-    out = options.out or options.run / "export"
+    out = options.out or RunFolder(options.run).export
     onnx = export(options.run, out, stage=options.stage)
     differences = ", ".join(f"{name} {d:.1e}" for name, d in onnx["max_abs_diff"].items())
     print(f"{out} holds model.safetensors and config.json, model.onnx and README.md")

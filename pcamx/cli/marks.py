@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
 from pcamx.cli.options import FORMATS, MERGING, add_labels
+from pcamx.marking.tools import TOOLS
 from pcamx.output import printable
 
 if TYPE_CHECKING:
     from pcamx.marking.check import Checked
 
-TOOLS = ("label-studio", "cvat", "labelme", "coco")
 _NAMED = 10  # of each kind
 
 
@@ -148,13 +148,14 @@ def run_suggest(options: argparse.Namespace) -> None:
     from pcamx.marking.package import suggest_to
     from pcamx.marking.suggest import SHEET, suggest
     from pcamx.report.console import track
+    from pcamx.run.folder import RunFolder
 
     given = {"data": options.data, "track": track}
     if options.to:
-        out = options.out or options.run / "to_mark"
+        out = options.out or RunFolder(options.run).to_mark
         found = suggest_to(options.to, options.run, options.count, out, **given)
     else:
-        out = options.out or options.run / "to_mark.csv"
+        out = options.out or RunFolder(options.run).to_mark_file
         found = suggest(options.run, options.count, out, **given)
     for one in found[:_NAMED]:
         print(printable(f"{one.score:.2f}  {one.film.path}  {one.reason}"))

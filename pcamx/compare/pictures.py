@@ -11,8 +11,6 @@ from pcamx.catalogue import (
     DECODER,
     POINTING,
     POSITIVE_CAM,
-    STAGE_1,
-    STAGE_2,
     STAGE_3,
     TRAINABLES,
     best_map,
@@ -32,16 +30,16 @@ from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained
 
 FILMS = 8
-_SHOWN = {
-    POSITIVE_CAM.title: STAGE_1.title,
-    STAGE_2.title: STAGE_2.title,
-    STAGE_3.title: STAGE_3.title,
-    DECODER.title: f"{STAGE_3.title}, {DECODER.title}",
-}
-"""Column of a run's own figure: its name here. All but the last are positive CAM."""
 _COLUMNS = 8
 """More than so many maps leave only the last stage's of each run."""
 _BATCH, _LETTERS = 32, 22
+
+
+def _shown() -> dict[str, str]:
+    """Column of a run's own figure: its name here. All but the last are positive CAM."""
+    first, *later = (entry.title for entry in classifiers())
+    decoder = f"{STAGE_3.title}, {DECODER.title}"
+    return {POSITIVE_CAM.title: first, **{name: name for name in later}, DECODER.title: decoder}
 
 
 def choose(runs: Sequence[Measured], *, seed: int = 0) -> list[str]:
@@ -107,7 +105,8 @@ def _merged(drawn: dict[str, list[Panel]]) -> list[Panel]:
     """One panel a film, its columns named by run and stage."""
     if not drawn:
         return []
-    columns = [[c for c in _SHOWN if c in panels[0].maps] for panels in drawn.values()]
+    names = _shown()
+    columns = [[c for c in names if c in panels[0].maps] for panels in drawn.values()]
     if sum(map(len, columns)) > _COLUMNS:
         columns = [[c for c in found if c not in _before(found)] for found in columns]
     merged = []
@@ -117,7 +116,7 @@ def _merged(drawn: dict[str, list[Panel]]) -> list[Panel]:
             panel = panels[row]
             short = textwrap.fill(name, _LETTERS)
             for column in shown:
-                title = f"{short}\n{_SHOWN[column]}"
+                title = f"{short}\n{names[column]}"
                 maps[title] = panel.maps[column]
                 hits[title] = panel.hits[column]
             last = list(panel.probability)[-1]

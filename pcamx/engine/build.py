@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pcamx.config import Config
+from pcamx.config import Config, Stage
 from pcamx.engine.clip import clip
 from pcamx.engine.ranks import import_deepspeed, import_muon
 from pcamx.engine.settings import deepspeed_config, instruments
@@ -23,31 +23,29 @@ BACKBONE = ".encoder.backbone."
 def initialize(
     stage: nn.Module,
     config: Config,
-    lr: float,
+    settings: Stage,
     steps: int,
     *,
     folder: Path,
     universal: bool,
-    backbone_lr: float = 1.0,
 ) -> Any:
     """Wrap ``stage`` into a DeepSpeed engine with AdamW and a one-cycle schedule of ``steps``.
 
-    ``lr`` is its peak, ``backbone_lr`` a timm backbone's share of it.
-
+    ``settings`` are the stage's in the config: the peak, and a timm backbone's share of it.
     ``folder`` is the stage's, where DeepSpeed's instruments write. ``universal`` prepares the
     engine to load a checkpoint that another number of ranks wrote.
     Raises PcamxError where an instrument cannot write.
     """
     deepspeed = import_deepspeed()
-    settings = deepspeed_config(config, dist.get_world_size()) | instruments(config, folder)
+    asked = deepspeed_config(config, dist.get_world_size()) | instruments(config, folder)
     if config.deepspeed.wandb.enabled:
         os.environ.setdefault("WANDB_DIR", str(folder.parent))  # else in the working directory
     if universal:
-        settings["checkpoint"] = {"load_universal": True}
+        asked["checkpoint"] = {"load_universal": True}
     # torch's AdamW: DeepSpeed's own would be compiled first.
     optimizer = torch.optim.AdamW(
-        parameter_groups(stage, config.runtime.weight_decay, lr, backbone_lr),
-        lr=lr,
+        parameter_groups(stage, config.runtime.weight_decay, settings),
+        lr=settings.lr,
         fused=True,
     )
     if config.runtime.zero_stage:
@@ -56,7 +54,7 @@ def initialize(
         engine, *_ = deepspeed.initialize(
             model=stage,
             optimizer=optimizer,
-            config=settings,
+            config=asked,
             lr_scheduler=lambda inner: one_cycle(inner, steps),
             dist_init_required=False,
         )
@@ -130,18 +128,17 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
     )
 
 
-def parameter_groups(
-    stage: nn.Module, decay: float, lr: float, backbone_lr: float = 1.0
-) -> list[dict[str, Any]]:
+def parameter_groups(stage: nn.Module, decay: float, settings: Stage) -> list[dict[str, Any]]:
     """Return groups: weight decay on convolutions and the classifier, none on norms and biases.
 
-    Where ``backbone_lr`` is not 1, the backbone's have groups of their own, the last two, with
-    that share of the step size ``lr``. What is frozen is in none.
+    Where its ``backbone_lr`` is not 1, a timm backbone's have groups of their own, the last two,
+    with that share of the step size. What is frozen is in none.
     """
     named = [(name, p) for name, p in stage.named_parameters() if p.requires_grad]
-    slow = {name for name, _ in named if backbone_lr != 1 and BACKBONE in name}
+    slow = {name for name, _ in named if settings.backbone_lr != 1 and BACKBONE in name}
     groups = []
-    for names, share in (({name for name, _ in named} - slow, 1.0), (slow, backbone_lr)):
+    rest = {name for name, _ in named} - slow
+    for names, share in ((rest, 1.0), (slow, settings.backbone_lr)):
         parameters = [p for name, p in named if name in names]
         if parameters:
             groups += [
@@ -149,7 +146,7 @@ def parameter_groups(
                 {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
             ]
             for group in groups[-2:]:
-                group["lr"] = lr * share
+                group["lr"] = settings.lr * share
     return groups
 
 

@@ -15,7 +15,7 @@ import torch
 
 from pcamx import config as configs
 from pcamx import metrics, provenance
-from pcamx.catalogue import AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
+from pcamx.catalogue import AGAINST_SEGMENTER, AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
 from pcamx.data.canvas.side_markers import Box, read_markers
 from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
@@ -46,8 +46,6 @@ from pcamx.run.lock import FolderLock
 from pcamx.run.report import FORMAT, Measured, Report, read_report, write_report
 from pcamx.run.weights import Weights
 
-_ON_TEST = "on_test"
-
 
 def evaluate(
     folder: Path,
@@ -62,17 +60,17 @@ def evaluate(
     """Measure every finished stage of the run in ``folder``.
 
     Writes report.json, films.csv, report.html, figure2.png, films.html and its pictures into
-    `out_folder`. With ``other``, a
-    store, on its films instead, as it was trained: standardised and thresholds tuned by the run's
-    own store, whose AUROC stands beside, if it holds that ``split``. What the decisions rest on is
-    asked by erasing the lesions of marked films, and by ``twins``, a store of the same films with
-    one thing changed each (`pcamx.evaluation.twins`). ``faithful`` is how many abnormal films are
-    tried by deletion, insertion and patches as well, each of which costs about as much as two
-    hundred films otherwise. Returns the report. Raises PcamxError where the
-    folder holds no run or no finished stage, or cannot be written.
+    `RunFolder.measured_on`. With ``other``, a store, on its films instead, as it was trained:
+    standardised and thresholds tuned by the run's own store, whose AUROC stands beside, if it holds
+    that ``split``. What the decisions rest on is asked by erasing the lesions of marked films, and
+    by ``twins``, a store of the same films with one thing changed each
+    (`pcamx.evaluation.twins`). ``faithful`` is how many abnormal films are tried by deletion,
+    insertion and patches as well, each of which costs about as much as two hundred films otherwise.
+    Returns the report. Raises PcamxError where the folder holds no run or no finished stage, or
+    cannot be written.
     """
     run = open_run(folder, other, split, track, say)
-    out = RunFolder(out_folder(folder, other, split))
+    out = RunFolder(folder).measured_on(other, split)
     if other is not None:
         _refuse_another(out, other)
     with FolderLock(out.path):  # an empty folder goes again if anything fails
@@ -116,7 +114,7 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
         add_faithfulness(measured, faithfulness(classifiers, explainers, some), tried, seed)
     report = _report(run, measured, len(tuning))
     if compared := against_segmenter(scores, tuned, films, seed):
-        report["stage3_against_segmenter"] = compared
+        report[AGAINST_SEGMENTER] = compared
     if twins is not None:
         report["data"]["twins"] = fingerprint(twins)
     if parent := run.run.parent():
@@ -157,22 +155,6 @@ def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
     """The store of twins, standardised as the run was trained, and whose twins they are."""
     store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
     return store, read_twins(store, run.store.split(run.split), store.split("valid"))
-
-
-def out_folder(run: Path, other: Path | None, split: Split = "valid") -> Path:
-    """Return where the report goes: into the run, or a folder named after another store.
-
-    The test split's goes to on_test in there, so no other report is overwritten. Raises
-    PcamxError if a store is called test.
-    """
-    folder = run
-    if other is not None:
-        folder = run / f"on_{other.resolve().name}"
-        if folder.name == _ON_TEST:
-            raise PcamxError(
-                f"{other}: {folder} is for the test split of the run's own store; rename this store"
-            )
-    return folder / _ON_TEST if split == "test" else folder
 
 
 def _refuse_another(out: RunFolder, store: Path) -> None:

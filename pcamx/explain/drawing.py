@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcamx.catalogue import MAPS
+from pcamx.catalogue import MAPS, trainable
 from pcamx.explain.candidates import Candidate
 from pcamx.explain.messages import Job, Settings
 from pcamx.report.figures.explained_film import Outline, Picture
@@ -58,8 +58,9 @@ def _verdict(settings: Settings, job: Job, candidates: int) -> str:
 
 def _notes(settings: Settings) -> str:
     model, versions = settings.about["model"], settings.about["versions"]
+    stage = trainable(model["stage"]).title.capitalize()
     return (
-        f"Left the film, right the map on it. Stage {model['stage']} of {model['folder']}, "
+        f"Left the film, right the map on it. {stage} of {model['folder']}, "
         f"weights {model['sha256'][:12]}, pcamx {versions['pcamx']}. Not for diagnosis."
     )
 

@@ -33,9 +33,8 @@ from pcamx.explain.summary import COCO, HEAD, TABLE, write_summary
 from pcamx.explain.workers import ahead, executor
 from pcamx.output import printable, readable, replacing_folder
 from pcamx.progress import Track, silent
+from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, from_pretrained
-
-_DEFAULT = "explain"
 
 
 class Explained(NamedTuple):
@@ -82,7 +81,7 @@ def explain(
     Raises PcamxError where ``run`` holds no model, or none of that stage or map, no film can be
     read, or ``out`` cannot be written or holds something else.
     """
-    out = run / _DEFAULT if out is None else out
+    out = RunFolder(run).explained if out is None else out
     found = find_films(films)
     _check_apart(out, films)
     if dicom_seg:

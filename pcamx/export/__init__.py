@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pcamx.catalogue import StageId
 from pcamx.data.prepare.store_folder import refuse_foreign
 from pcamx.errors import PcamxError
 from pcamx.export.card import model_card
@@ -25,7 +26,7 @@ from pcamx.run.report import read_report_of
 __all__ = ["check_copy", "export"]
 
 
-def export(run: Path, out: Path, *, stage: int | None = None) -> dict[str, Any]:
+def export(run: Path, out: Path, *, stage: StageId | None = None) -> dict[str, Any]:
     """Write the last finished stage of ``run``, or ``stage``, into the new folder ``out``.
 
     All of it or nothing. Returns what onnx.json says. Raises PcamxError where the run has no such

@@ -28,7 +28,7 @@ tags:
 
 Says how likely a bone radiograph is abnormal and where that decision rests. The method is that of
 Lu & Tong, *Towards to Reasonable Decision Basis in Automatic Bone X-Ray Image Classification: A
-Weakly-Supervised Approach* (AAAI-19), stage {stage} of 3.
+Weakly-Supervised Approach* (AAAI-19), {stage}.
 
 **For research only. This is not a medical device: do not use it for diagnosis, triage or any other
 decision about a patient.**
@@ -105,7 +105,7 @@ def model_card(
     """
     outputs = ", ".join(onnx["max_abs_diff"])
     parts = [
-        _HEAD.format(stage=model.stage, canvas=model.canvas, outputs=outputs),
+        _HEAD.format(stage=trainable(model.stage).title, canvas=model.canvas, outputs=outputs),
         "\n".join(_interface(model, report)),
         "\n".join(_figures(model, report)) if report else _UNMEASURED,
         _making(model, weights, onnx),
@@ -200,7 +200,8 @@ def _making(model: Pretrained, weights: Weights, onnx: Mapping[str, Any]) -> str
     count = sum(parameter.numel() for parameter in model.network.parameters())
     return (
         "## How it was made\n\n"
-        f"Stage {weights.stage}, {weights.epochs} epochs in {numbers.duration(weights.seconds)}; "
+        f"{trainable(weights.stage).title.capitalize()}, {weights.epochs} epochs in "
+        f"{numbers.duration(weights.seconds)}; "
         f"ranks: {weights.world}, device: {weights.device}. Encoder {weights.encoder}, {count:,} "
         f"weights. Exported by pcamx {__version__}.\n\n"
         f"`model.onnx` (opset {onnx['opset']}; {_listed(onnx['versions'])}) and PyTorch differ on "

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcamx.catalogue import best_map, trainable
+from pcamx.catalogue import best_map, resolve, trainable
 from pcamx.data.canvas.decode import decode_whole
 from pcamx.data.marks.names import stem
 from pcamx.data.store import Film, Store
@@ -25,7 +25,8 @@ from pcamx.explain.maps import answer
 from pcamx.explain.messages import Job
 from pcamx.explain.read_film import Reading
 from pcamx.marking.suggest import Suggestion, opened, suggest
-from pcamx.marking.tool_files import TOOLS, ToMark
+from pcamx.marking.tool_files import ToMark
+from pcamx.marking.tools import TOOLS
 from pcamx.output import refuse_anything, replacing_folder
 from pcamx.progress import Track, silent
 from pcamx.report.viewer.pictures import eight_bits
@@ -55,7 +56,7 @@ def suggest_to(
         chosen = suggest(run, count, draft / LIST, data=data, track=track)
         model, store = opened(run, data)
         films = list(track(_to_mark(model, store, chosen), "drawing films", len(chosen)))
-        TOOLS[tool](films, draft)
+        resolve(TOOLS[tool])(films, draft)
     return chosen
 
 

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -228,11 +228,3 @@ def _readme(folder: Path, films: Sequence[ToMark], *lines: str) -> None:
     )
     numbered = [f"{number}. {line}\n" for number, line in enumerate(lines, 1)]
     (folder / "README.txt").write_text("".join([head, *numbered]), encoding="utf-8")
-
-
-TOOLS: dict[str, Callable[[Sequence[ToMark], Path], None]] = {
-    "label-studio": label_studio,
-    "cvat": cvat,
-    "labelme": labelme,
-    "coco": coco,
-}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pcamx.catalogue import measures, resolve
+from pcamx.catalogue import KAPPA_BY_PART, measures, resolve
 from pcamx.metrics.bootstrap import Figure, Floats, Statistic, Values, figure
 from pcamx.metrics.calibration import at_temperature, brier, calibration_error
 from pcamx.metrics.classification import (
@@ -115,7 +115,7 @@ class Classification:
         """Return the same as plain dicts and numbers, for JSON."""
         by_part = {part: kappa.to_dict() for part, kappa in self.kappa_by_part.items()}
         found = {key: figure.to_dict() for key, figure in self.figures.items()}
-        return {**found, "kappa_by_part": by_part}
+        return {**found, KAPPA_BY_PART: by_part}
 
 
 def classification_figures(

@@ -16,14 +16,14 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from pcamx.catalogue import ACCURACY, AUROC, MAPS, MIOU, POINTING, StageId
+from pcamx.catalogue import ACCURACY, AUROC, LOSS, MAPS, MIOU, POINTING, StageId, losses
 from pcamx.output import printable
 from pcamx.report import numbers
 from pcamx.report.pace import Pace, time_left
 
 T = TypeVar("T")
 PLAIN_EVERY = 20.0  # seconds between two lines where nothing can be redrawn
-SCALARS = {"l1": "L1", "l2": "L2", "l3": "L3", "p": "P", "lam": "lambda", "area": "mask area"}
+_SHARES = {"p": "P", "lam": "lambda", "area": "mask area"}
 
 
 @functools.cache
@@ -96,7 +96,8 @@ def _track_plainly(work: Iterable[T], what: str, total: int, console: Console) -
 
 
 def _scalars(found: Mapping[str, float]) -> str:
-    shown = [f"{label} {numbers.number(found[k])}" for k, label in SCALARS.items() if k in found]
+    names = {loss.key: loss.name for loss in losses() if loss != LOSS} | _SHARES
+    shown = [f"{name} {numbers.number(found[k])}" for k, name in names.items() if k in found]
     if found.get("flat"):
         shown.append(f"flat {found['flat']:g}")
     return "  ".join(shown)
@@ -163,7 +164,7 @@ class TrainingDisplay:
     def step(self, step: int, images: int, scalars: Mapping[str, float] | None = None) -> None:
         """Count a step of ``images`` images over all ranks; ``step`` of the epoch are done now.
 
-        ``scalars`` are those of a logged step: l1, l2, l3, p, lam, area, flat.
+        ``scalars`` are those of a logged step: losses by key, p, lam, area, flat.
         """
         self._pace.step(images)
         if scalars is not None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pcamx.catalogue import (
+    AGAINST_SEGMENTER,
     BASELINES,
     CENTRE,
+    KAPPA_BY_PART,
     MAPS,
     MEASURES,
     MIOU,
@@ -176,7 +178,7 @@ def any_measured(groups: Iterable[Group]) -> bool:
 def kappa_by_part(report: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
     """Return stage titles, and a row per body part with kappa under each title."""
     found = {
-        title: _mapping(_mapping(part, "classification"), "kappa_by_part")
+        title: _mapping(_mapping(part, "classification"), KAPPA_BY_PART)
         for _, title, part in _parts(report)
     }
     found = {title: kappas for title, kappas in found.items() if kappas}
@@ -214,18 +216,16 @@ def temperatures(report: Mapping[str, Any]) -> dict[str, float]:
 
 def against_segmenter(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return stage 3's decoder minus the segmenter's, in mIoU; empty where one is missing."""
-    return _mapping(_mapping(report, "stage3_against_segmenter"), MIOU.key)
+    return _mapping(_mapping(report, AGAINST_SEGMENTER), MIOU.key)
 
 
 def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Key, title and content of every stage and baseline."""
-    stages_of = {str(entry.key): entry.title for entry in TRAINABLES}
-    baselines_of = {baseline.key: baseline.title for baseline in BASELINES}
-    for key, stage in stages(report).items():
-        yield key, stages_of.get(key, key.replace("_", " ")), stage
-    baselines = _mapping(report, "baselines")
-    for key in baselines:
-        yield key, baselines_of.get(key, key.replace("_", " ")), _mapping(baselines, key)
+    known = {str(entry.key): entry.title for entry in TRAINABLES}
+    known |= {baseline.key: baseline.title for baseline in BASELINES}
+    for found in (stages(report), _mapping(report, "baselines")):
+        for key in found:
+            yield key, known.get(key, key.replace("_", " ")), _mapping(found, key)
 
 
 def _map_rows(maps: Mapping[str, Any], keys: Mapping[str, str], *, keep: bool) -> tuple[Row, ...]:

@@ -1,4 +1,4 @@
-"""Checkpoints to resume a stage from; RUN/<stage>/checkpoints/, see `pcamx.run.folder`."""
+"""Checkpoints to resume a stage from; RUN/<stage>/checkpoints/, see `pcamx.run.paths`."""
 
 import dataclasses
 import hashlib
@@ -17,6 +17,7 @@ from pcamx.engine import Ranks, load, lost_rank, to_universal
 from pcamx.errors import PcamxError
 from pcamx.output import folder_to_disk, refusal, refused, write_text
 from pcamx.run.folder import RunFolder
+from pcamx.run.paths import CHECKPOINTS
 from pcamx.seals import sealed, unsealed
 
 _KIND = "checkpoint"
@@ -44,7 +45,7 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks, config: st
     Raises PcamxError where the disk refuses; the earlier checkpoint is then intact.
     """
     tag = f"step{progress.done:08d}"
-    root = folder / "checkpoints"
+    root = folder / CHECKPOINTS
     try:
         if ranks.rank == 0:
             previous = _named(root)
@@ -121,7 +122,7 @@ def latest(
     it is of another stage, run or ``config`` (as for `save`; ``earlier``: what an earlier pcamx may
     have had for it).
     """
-    root = folder / "checkpoints"
+    root = folder / CHECKPOINTS
     if not (root / "latest").is_file():
         return None
     tag = "unreadable"
@@ -153,7 +154,7 @@ def for_any_ranks(folder: Path, tag: str) -> str:
 
     All ranks call it. Raises PcamxError where DeepSpeed's tool cannot.
     """
-    return to_universal(folder / "checkpoints", tag)
+    return to_universal(folder / CHECKPOINTS, tag)
 
 
 def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
@@ -161,7 +162,7 @@ def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
 
     Raises PcamxError for a checkpoint of another model.
     """
-    root = folder / "checkpoints"
+    root = folder / CHECKPOINTS
     try:
         loaded = load(engine, root, tag)
     except Exception as error:

@@ -1,17 +1,4 @@
-"""Where everything lies in a run's folder, and which store the run belongs to.
-
-RUN/config.yaml                  as resolved
-RUN/origin.json                  the store that the run is trained on, and its fingerprint; the run
-                                 that it goes on from, if any
-RUN/store/                       of such a run: its parent's films with more marks
-RUN/metrics.jsonl                one line per logged step and per validation
-RUN/stage1/checkpoints/latest    name of the newest whole checkpoint
-RUN/stage1/checkpoints/<tag>/    DeepSpeed's files, rank_<r>.pt, progress.json with all digests
-RUN/stage1/weights.pt            the finished stage: network weights, P and what made them
-RUN/segmenter/...                the same of the baseline
-RUN/report.json, films.csv, report.html, figure2.png    what `pcamx evaluate` leaves
-RUN/films.html, films/           every film that it measured, to look at
-"""
+"""A run's folder: what of it is finished, and which store it belongs to."""
 
 import json
 import os
@@ -26,6 +13,7 @@ from pcamx.config import Config
 from pcamx.data.store import HEAD, fingerprint, fingerprints, manifest_digest
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
+from pcamx.run.paths import RunPaths
 from pcamx.run.weights import Weights, load_weights
 from pcamx.seals import sealed, unsealed
 
@@ -39,63 +27,8 @@ _STRATA = "strata"
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunFolder(RunPaths):
     """A run's folder; it may be moved, renamed and read from any working directory."""
-
-    path: Path
-
-    @property
-    def config_file(self) -> Path:
-        """The run's settings, every default written out."""
-        return self.path / "config.yaml"
-
-    @property
-    def history_file(self) -> Path:
-        """What `pcamx.run.history` writes and reads."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report_file(self) -> Path:
-        """What `pcamx.run.report` writes and reads."""
-        return self.path / "report.json"
-
-    @property
-    def films_file(self) -> Path:
-        """What was measured, film by film."""
-        return self.path / "films.csv"
-
-    @property
-    def page_file(self) -> Path:
-        """The report for people."""
-        return self.path / "report.html"
-
-    @property
-    def store(self) -> Path:
-        """The store of a run that goes on from another, with more marks."""
-        return self.path / "store"
-
-    @property
-    def all_films_file(self) -> Path:
-        """The page of all films, which shows `pictures`."""
-        return self.path / "films.html"
-
-    @property
-    def pictures(self) -> Path:
-        """Folder of what is drawn of every film."""
-        return self.path / "films"
-
-    @property
-    def figure_file(self) -> Path:
-        """The paper's figure 2 of this run."""
-        return self.path / "figure2.png"
-
-    def stage(self, key: StageId) -> Path:
-        """Return the folder of what was trained under a key."""
-        return self.path / trainable(key).section
-
-    def weights(self, key: StageId) -> Path:
-        """Return the file of a finished stage's weights."""
-        return self.stage(key) / "weights.pt"
 
     def begun(self) -> list[StageId]:
         """Return what was begun, in the order of training."""
@@ -134,7 +67,7 @@ class RunFolder:
 
     def foreign(self) -> Path | None:
         """Return what a first run here would replace; None where one has begun, or nothing lies."""
-        if self._origin_file.exists() or self._old_origin_file.exists():
+        if self.origin_file.exists() or self.old_origin_file.exists():
             return None
         training = (self.config_file, self.history_file)
         measuring = (self.report_file, self.films_file, self.page_file, self.all_films_file)
@@ -156,15 +89,6 @@ class RunFolder:
                 f"{self.path}: not a run's folder, {self.config_file.name} is not there"
             )
         return configs.load(self.config_file)
-
-    @property
-    def _origin_file(self) -> Path:
-        return self.path / "origin.json"
-
-    @property
-    def _old_origin_file(self) -> Path:
-        """Of runs before origin.json: the fingerprint alone."""
-        return self.path / "store.sha256"
 
     def write_origin(
         self,
@@ -198,19 +122,19 @@ class RunFolder:
         }
         if strata is not None:
             origin[_STRATA] = strata
-        write_text(self._origin_file, json.dumps(sealed(origin), indent=1) + "\n")
+        write_text(self.origin_file, json.dumps(sealed(origin), indent=1) + "\n")
 
     def _origin(self) -> dict[str, str]:
         """What `write_origin` wrote; empty before the first step."""
-        path = self._origin_file
+        path = self.origin_file
         try:
             if path.is_file():
-                found = unsealed(json.loads(self._origin_file.read_text(encoding="utf-8")))
+                found = unsealed(json.loads(self.origin_file.read_text(encoding="utf-8")))
                 if found["format"] != FORMAT:
                     raise ValueError
                 keys = (*_ORIGIN, *(key for key in (*_PARENT, _STRATA) if key in found))
                 return {key: str(found[key]) for key in keys}
-            path = self._old_origin_file
+            path = self.old_origin_file
             if path.is_file():
                 return {"sha256": _hexadecimal(path.read_text(encoding="utf-8").strip())}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -30,7 +30,7 @@ from pcamx.model.maps import explain
 from pcamx.model.network import Network
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report_of
-from pcamx.run.thresholds import Threshold, map_keys, thresholds_of
+from pcamx.run.thresholds import Threshold, map_keys, of_every_map, thresholds_of
 from pcamx.run.weights import Weights, network_of
 from pcamx.seals import sealed, unsealed
 from pcamx.types import ABNORMAL
@@ -59,7 +59,7 @@ class Pretrained:
     """Of the training films, in grey levels of 0..255; ``std`` likewise."""
     std: float
     thresholds: Mapping[str, Threshold]
-    """By map: cam, positive_cam and, from stage 3 on, decoder."""
+    """By the key of each map that one forward of it gives."""
     versions: Mapping[str, str]
     """Of the software that measured the thresholds; empty where nothing was measured."""
     commit: str | None
@@ -111,7 +111,8 @@ def from_pretrained(
     folder, device = Path(folder), usable_device(device)
     known = [entry.key for entry in classifiers()]
     if stage is not None and (isinstance(stage, bool) or stage not in known):
-        raise PcamxError(f"stage {stage!r}: name one of {', '.join(map(str, known))}, a number")
+        numbers = ", a number" if all(isinstance(key, int) for key in known) else ""
+        raise PcamxError(f"stage {stage!r}: name one of {', '.join(map(repr, known))}{numbers}")
     if (folder / CONFIG).is_file():
         return _from_export(folder, stage, device)
     if (run := RunFolder(folder)).is_run():
@@ -129,7 +130,8 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
     number = run.last_finished() if stage is None else stage
     if number not in finished:
         there = " and ".join(trainable(n).title for n in finished)
-        raise PcamxError(f"{run.path}: stage {number} is not finished; there is {there}")
+        asked = trainable(number).title
+        raise PcamxError(f"{run.path}: {asked} is not finished; there is {there}")
     weights = run.load_weights(number)
     mean, std = _standardisation(run, config, weights)
     report = read_report_of(run, weights)
@@ -192,7 +194,8 @@ def facts_of(model: Pretrained) -> dict[str, Any]:
 def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:
     facts = _facts(folder / CONFIG)
     if stage not in (None, facts["stage"]):
-        raise PcamxError(f"{folder}: an export of stage {facts['stage']}, not of stage {stage}")
+        theirs, asked = (trainable(key).title for key in (facts["stage"], stage))
+        raise PcamxError(f"{folder}: an export of {theirs}, not of {asked}")
     path = folder / SAFETENSORS
     try:
         content = path.read_bytes()
@@ -213,7 +216,10 @@ def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> P
         canvas=facts["canvas"],
         mean=facts["mean"],
         std=facts["std"],
-        thresholds={n: Threshold(**t) for n, t in facts["thresholds"].items()},
+        # A map that the catalogue got since is in no export of before.
+        thresholds=of_every_map(
+            facts["stage"], {n: Threshold(**t) for n, t in facts["thresholds"].items()}
+        ),
         versions=facts["versions"],
         commit=facts["commit"],
     )
@@ -262,7 +268,7 @@ def _facts(path: Path) -> dict[str, Any]:
             and facts["pooling"] in get_args(Pooling)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf
-            and facts["thresholds"].keys() == set(map_keys(facts["stage"]))
+            and facts["thresholds"].keys() <= set(map_keys(facts["stage"]))
             and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
             and all(
                 t["tuned"] in (True, False) and set(t) <= set(Threshold._fields)

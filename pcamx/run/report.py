@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from pcamx import __version__
-from pcamx.catalogue import StageId
+from pcamx.catalogue import KAPPA_BY_PART, StageId
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
 from pcamx.run.folder import RunFolder
@@ -52,7 +52,7 @@ class Measured(TypedDict, total=False):
 
 
 class Report(TypedDict):
-    """The whole file; `stages` by "1", "2", "3", `baselines` by their keys."""
+    """The whole file; `stages` and `baselines` by their keys as text."""
 
     format: int
     created: str
@@ -153,7 +153,7 @@ def _wrong(report: Any) -> Iterator[str]:
             yield from (f"{where}.localization.{m}" for m, v in maps.items() if not _is_map(v))
             figures = found.get("classification", {})
             if not isinstance(figures, dict) or not all(
-                _is_figure(v) for k, v in figures.items() if k != "kappa_by_part"
+                _is_figure(v) for k, v in figures.items() if k != KAPPA_BY_PART
             ):
                 yield f"{where}.classification"
             if not (found.get("temperature") is None or _is_number(found["temperature"])):

@@ -1,5 +1,6 @@
 """From which value on a map counts as lesion, and from which peak on as a candidate."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pcamx.catalogue import StageId, maps_of, trainable
@@ -27,9 +28,13 @@ def map_keys(stage: StageId) -> list[str]:
 def thresholds_of(report: Report | None, stage: StageId) -> dict[str, Threshold]:
     """Return those of a stage's maps that ``report`` found, `UNTUNED` where nobody measured."""
     found = report["stages"][str(stage)]["localization"] if report else {}
-    untuned = {"threshold": UNTUNED, "threshold_tuned": False}
-    chosen = {name: found.get(name, untuned) for name in map_keys(stage)}
-    return {
+    measured = {
         name: Threshold(m["threshold"], m.get("threshold_tuned", False), m.get("candidate_level"))
-        for name, m in chosen.items()
+        for name, m in found.items()
     }
+    return of_every_map(stage, measured)
+
+
+def of_every_map(stage: StageId, known: Mapping[str, Threshold]) -> dict[str, Threshold]:
+    """Return those of a stage's maps, `UNTUNED` where ``known`` has none."""
+    return {key: known.get(key, Threshold(UNTUNED, False)) for key in map_keys(stage)}

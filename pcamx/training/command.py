@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from pcamx.catalogue import TRAINABLES, StageId
+from pcamx.catalogue import TRAINABLES, StageId, key_of
 from pcamx.config import Config
 from pcamx.errors import mendable
 from pcamx.output import printable
@@ -50,8 +50,7 @@ def train_command(read: Callable[[], Config], stage: str, *, resume: bool, again
 
 def _stages(asked: str, config: Config) -> list[StageId]:
     """What ``--stage`` names; "all" is what the config has settings for."""
-    keys = [entry.key for entry in TRAINABLES]
-    return config.trained() if asked == ALL else [key for key in keys if str(key) == asked]
+    return config.trained() if asked == ALL else [key_of(asked)]
 
 
 def _failed(message: str) -> int:

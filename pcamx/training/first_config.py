@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from pcamx.config import quoted
+from pcamx.catalogue import STAGE_1, STAGE_2, STAGE_3
+from pcamx.config import Data, quoted
 from pcamx.data.prepare.verify import Facts, verify
 from pcamx.data.sets.entry import Entry
 from pcamx.data.sets.listing import list_films
 from pcamx.data.store import HEAD, Film, read_store
 from pcamx.errors import PcamxError
 
+_PAPER = Data(store="-")
+"""Whose defaults are the paper's."""
 _LOOKED_AT = 16
 """Films of a data folder that are opened for their size; a store knows all sizes."""
 _STEPS = 60
@@ -166,18 +169,19 @@ def _data(films: Films, here: Machine, ranks: int) -> list[_Line]:
 def _stages(steps: int, batch: int) -> list[_Line]:
     epochs = min(30, max(4, math.ceil(_UPDATES / steps)))
     later = max(1, epochs // 3)
+    first, second, third = (entry.section for entry in (STAGE_1, STAGE_2, STAGE_3))
     return [
         ("stages:", ""),
         (
-            f"  stage1: {{epochs: {epochs}, lr: 2.0e-3}}",
+            f"  {first}: {{epochs: {epochs}, lr: 2.0e-3}}",
             f"{epochs * steps} steps of {batch} films",
         ),
         (
-            f"  stage2: {{epochs: {later}, lr: 1.0e-3, init_from: stage1}}",
+            f"  {second}: {{epochs: {later}, lr: 1.0e-3, init_from: {first}}}",
             "a third as long at half the step size: it goes on from stage 1",
         ),
         (
-            f"  stage3: {{epochs: {later}, lr: 1.0e-3, init_from: stage2}}",
+            f"  {third}: {{epochs: {later}, lr: 1.0e-3, init_from: {second}}}",
             "as stage 2; the only one that needs marks",
         ),
     ]
@@ -214,19 +218,22 @@ def _batch(films: int, ranks: int) -> int:
 
 
 def _canvas(side: int | None) -> _Line:
-    """The side of the canvas: that of the films, the paper's 320 at most."""
+    """The side of the canvas: that of the films, the paper's at most."""
+    most = _PAPER.canvas
     if side is None:
-        return "  canvas: 320", "pixels; the paper's, since no film could be opened"
-    canvas = min(320, max(32, side // 16 * 16))
-    why = "the paper's 320 at most" if side >= 320 else "no larger than they are"
+        return f"  canvas: {most}", "pixels; the paper's, since no film could be opened"
+    canvas = min(most, max(32, side // 16 * 16))
+    why = f"the paper's {most} at most" if side >= most else "no larger than they are"
     return f"  canvas: {canvas}", f"pixels, a multiple of 16; the films have {side}: {why}"
 
 
 def _marked(marked: int | None) -> _Line:
+    most = _PAPER.marked
     if marked is None:
-        return "  marked: 100", "marked films that stage 3 may use; 100 is what the paper has"
+        return f"  marked: {most}", f"marked films that stage 3 may use; {most} is the paper's"
     if not marked:
-        return "  marked: 100", "none is marked: train --stage 1 and 2, then mark some for stage 3"
+        why = "none is marked: train --stage 1 and 2, then mark some for stage 3"
+        return f"  marked: {most}", why
     return f"  marked: {marked}", "marked films that stage 3 may use: all there are"
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pcamx import config as configs
 from pcamx import engine
-from pcamx.catalogue import TRAINABLES, StageId, trainable
+from pcamx.catalogue import LOSS, TRAINABLES, StageId, trainable
 from pcamx.config import Config
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import Feed, open_feed
 from pcamx.data.feed.strata import strata_digest
-from pcamx.distributed import sum_over_ranks
+from pcamx.distributed import sum_over_ranks, telemetry_on_host
 from pcamx.engine import Ranks, Watch
 from pcamx.errors import PcamxError
 from pcamx.output import make_folder, write_text
@@ -28,7 +28,6 @@ from pcamx.run.history import History
 from pcamx.run.weights import Weights, save_weights
 from pcamx.training import preflight
 from pcamx.training.held_back import look
-from pcamx.training.losses.paper import telemetry_on_host
 from pcamx.training.pulse import noted
 from pcamx.training.stages import Stage, build_stage
 from pcamx.training.start_weights import init_from
@@ -113,11 +112,10 @@ class StageRun:
         return engine.initialize(
             stage.to(self.ranks.device),
             self.config,
-            self.settings.lr,
+            self.settings,
             self.settings.epochs * self.feed.steps_per_epoch,
             folder=self.folder,
             universal=universal,
-            backbone_lr=self.settings.backbone_lr,
         )
 
     def fit(self) -> None:
@@ -178,9 +176,9 @@ class StageRun:
         scalars = telemetry_on_host(telemetry)
         if (accuracy := self.engine.module.accuracy) is not None:
             scalars["p"] = float(accuracy.value)
-        if not scalars["loss"] < float("inf"):
+        if not scalars[LOSS.key] < float("inf"):
             raise PcamxError(
-                f"{self.title}: the loss is {scalars['loss']} at step {self.progress.done}; "
+                f"{self.title}: the loss is {scalars[LOSS.key]} at step {self.progress.done}; "
                 f"lower stages.{trainable(self.stage).section}.lr"
             )
         area = scalars.get("area")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcamx.catalogue import StageId, Trainable, resolve, trainable
+from pcamx.catalogue import L1, L2, L3, LOSS, StageId, Trainable, resolve, trainable
 from pcamx.config import Config, Objective
 from pcamx.distributed import rank_count, sum_over_ranks
 from pcamx.model.batch_norm import join_ranks
@@ -64,7 +64,7 @@ class Stage1(ClassifierStage):
     def forward(self, batch: Batch) -> StageOutput:
         logits_BC = self.network(batch.image_B1HW)
         l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
-        telemetry = {"loss": l1, "l1": l1}
+        telemetry = {LOSS.key: l1, L1.key: l1}
         return StageOutput(l1, logits_BC, _detached(telemetry))
 
 
@@ -75,7 +75,7 @@ class Stage2(ClassifierStage):
         features = self.network.encoder(batch.image_B1HW)
         logits_BC, attended = self._attend(features, batch)
         loss, telemetry = self._attended_loss(logits_BC, attended, batch)
-        telemetry |= {"loss": loss}
+        telemetry |= {LOSS.key: loss}
         return StageOutput(loss, logits_BC, _detached(telemetry))
 
     def _attend(self, features: list[Tensor], batch: Batch) -> tuple[Tensor, Attended]:
@@ -95,8 +95,8 @@ class Stage2(ClassifierStage):
         l2 = F.cross_entropy(masked_logits_BC.float(), batch.label_B)
         lam = confidence(self.accuracy.value, self.config.objective.schedule).float()
         telemetry = {
-            "l1": l1,
-            "l2": l2,
+            L1.key: l1,
+            L2.key: l2,
             "lam": lam,
             "area": attended.area_B.mean(),
             "flat": (attended.area_B >= 1).sum(),
@@ -129,7 +129,7 @@ class Stage3(Stage2):
             given = batch, image_B1HW, features[-1], logits_BC, logit_B1HW
             more, told = guidance(self.network, objective, *given)
             loss, telemetry = loss + more, telemetry | told
-        return StageOutput(loss, logits_BC, _detached(telemetry | {"loss": loss}))
+        return StageOutput(loss, logits_BC, _detached(telemetry | {LOSS.key: loss}))
 
     def _lesion_logit(self, features: list[Tensor], batch: Batch) -> Tensor:
         assert self.network.decoder is not None
@@ -163,7 +163,7 @@ class Stage3(Stage2):
             l3_normal = _lesion_loss(objective, logit_B1HW, batch, normal_B, normal)
             # A batch without normal films is all marks, not half of them.
             l3 = torch.where(normal > 0, (l3 + l3_normal) / 2, l3)
-        return l3, _means(answers, counts) | {"l3": l3}
+        return l3, _means(answers, counts) | {L3.key: l3}
 
 
 class SegmenterStage(Stage):
@@ -176,7 +176,7 @@ class SegmenterStage(Stage):
         answers, counts = _answers(logit_B1HW, batch)
         marked, *counts = sum_over_ranks(batch.marked_B.sum(), *counts)
         l3 = _lesion_loss(self.config.objective, logit_B1HW, batch, batch.marked_B, marked)
-        telemetry = _means(answers, counts) | {"loss": l3, "l3": l3}
+        telemetry = _means(answers, counts) | {LOSS.key: l3, L3.key: l3}
         return StageOutput(l3, None, _detached(telemetry))
 
 

@@ -82,7 +82,9 @@ class Trained:
         self.feed = open_feed(config, decoded, stage=stage, rank=ranks.rank, world=ranks.world)
         torch.manual_seed(0)
         made = build_stage(stage, config, self.feed.images).to(ranks.device)
-        self.engine = engine.initialize(made, config, lr, 100, folder=folder, universal=universal)
+        self.engine = engine.initialize(
+            made, config, configs.Stage(epochs=1, lr=lr), 100, folder=folder, universal=universal
+        )
         self.told: list[dict[str, float]] = []
         self.taped = Taped()
 

@@ -42,7 +42,9 @@ def _open(config: Config, ranks: engine.Ranks, folder: Path) -> tuple[Feed, Any]
     feed = open_feed(config, decoded, stage=3, rank=ranks.rank, world=ranks.world)
     torch.manual_seed(0)
     stage = build_stage(3, config, feed.images).to(ranks.device)
-    return feed, engine.initialize(stage, config, 1e-3, 100, folder=folder, universal=False)
+    return feed, engine.initialize(
+        stage, config, configs.Stage(epochs=1, lr=1e-3), 100, folder=folder, universal=False
+    )
 
 
 class _Waits(TorchDispatchMode):
@@ -292,7 +294,7 @@ def test_a_backbone_has_its_share_of_the_step_size() -> None:
         torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 3)
     )
     stage.network.encoder.lateral = torch.nn.Linear(3, 4)
-    groups = build.parameter_groups(stage, 0.01, 1e-3, 0.1)
+    groups = build.parameter_groups(stage, 0.01, configs.Stage(epochs=1, lr=1e-3, backbone_lr=0.1))
     shapes = [[tuple(p.shape) for p in group["params"]] for group in groups]
     assert shapes == [[(4, 3)], [(4,)], [(3, 2)], [(3,)]]
     assert [group["weight_decay"] for group in groups] == [0.01, 0, 0.01, 0]
@@ -304,7 +306,7 @@ def test_a_backbone_has_its_share_of_the_step_size() -> None:
         optimizer.step()
         schedule.step()
     assert peak == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
-    plain = build.parameter_groups(stage, 0.01, 1e-3)
+    plain = build.parameter_groups(stage, 0.01, configs.Stage(epochs=1, lr=1e-3))
     assert [len(group["params"]) for group in plain] == [2, 2]
 
 

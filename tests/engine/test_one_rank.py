@@ -39,7 +39,9 @@ def _train(
     feed = open_feed(config, decoded, stage=3)
     torch.manual_seed(0)
     stage = build_stage(3, config, feed.images)
-    model = engine.initialize(stage, config, 1e-3, 100, folder=folder, universal=False)
+    model = engine.initialize(
+        stage, config, configs.Stage(epochs=1, lr=1e-3), 100, folder=folder, universal=False
+    )
     reduced, all_reduce = [0], comm.all_reduce
 
     def count(*args: Any, **kwargs: Any) -> Any:
@@ -71,7 +73,9 @@ def _twice(rank: int, config: Config, port: int, folder: Path) -> None:
     for _ in range(2):
         engine.start()
         stage = build_stage(1, config, 8)
-        engine.initialize(stage, config, 1e-3, 100, folder=folder, universal=False)
+        engine.initialize(
+            stage, config, configs.Stage(epochs=1, lr=1e-3), 100, folder=folder, universal=False
+        )
         engine.stop()
     (folder / "done").touch()
 

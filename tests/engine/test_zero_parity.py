@@ -29,6 +29,7 @@ from pcamx.training.stages import build_stage
 
 STEPS = 3
 LR, DECAY = 1e-2, 0.5  # what a wrong decay does must not be lost in rounding
+SETTINGS = configs.Stage(epochs=1, lr=LR)
 CASES: list[tuple[int, int, str]] = [(z, s, "fp32") for z in (0, 1, 2, 3) for s in (1, 3)]
 CASES += [(zero, 2, "bf16") for zero in (0, 1, 2, 3)]
 
@@ -57,7 +58,7 @@ class Plain:
         self.module, self.bf16 = build_stage(stage, config, images), config.runtime.precision
         if state is not None:
             self.module.load_state_dict(state)
-        groups = build.parameter_groups(self.module, DECAY, LR)
+        groups = build.parameter_groups(self.module, DECAY, SETTINGS)
         self.optimizer = torch.optim.AdamW(groups)
         self.schedule = build.one_cycle(self.optimizer, 100)
 
@@ -112,7 +113,7 @@ def _against_plain(config: Config, ranks: engine.Ranks, stage: int, out: Path) -
     feed = _feed(config, ranks, stage)
     torch.manual_seed(0)
     module = build_stage(stage, config, feed.images)
-    model = engine.initialize(module, config, LR, 100, folder=out, universal=False)
+    model = engine.initialize(module, config, SETTINGS, 100, folder=out, universal=False)
     plain = Plain(config, stage, feed.images)
     found: dict[str, float] = {}
     for number, batch in zip(range(STEPS), feed.epoch(0), strict=False):
@@ -134,7 +135,7 @@ def _save(config: Config, ranks: engine.Ranks, out: Path) -> None:
     feed = _feed(config, ranks, 1)
     torch.manual_seed(0)
     model = engine.initialize(
-        build_stage(1, config, feed.images), config, LR, 100, folder=out, universal=False
+        build_stage(1, config, feed.images), config, SETTINGS, 100, folder=out, universal=False
     )
     for _, batch in zip(range(STEPS), feed.epoch(0), strict=False):
         engine.train_step(model, batch, clipping=0.0)
@@ -182,7 +183,12 @@ def _one(rank: int, config: Config, port: int, out: str) -> None:
         feed = _feed(changed, ranks, 1)
         tag = to_universal(place / "checkpoints", "two")
         model = engine.initialize(
-            build_stage(1, changed, feed.images), changed, LR, 100, folder=place, universal=True
+            build_stage(1, changed, feed.images),
+            changed,
+            SETTINGS,
+            100,
+            folder=place,
+            universal=True,
         )
         assert engine.load(model, place / "checkpoints", tag)
         left = torch.load(place / "two.pt", weights_only=True)

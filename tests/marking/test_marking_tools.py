@@ -13,13 +13,15 @@ import pytest
 import random_runs
 from PIL import Image, ImageDraw
 
+from pcamx.catalogue import resolve
 from pcamx.data.marks import read_marks
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.data.store import Film, Store, read_store, write_store
 from pcamx.errors import PcamxError
 from pcamx.marking import package
 from pcamx.marking.package import suggest_to
-from pcamx.marking.tool_files import TOOLS, ToMark
+from pcamx.marking.tool_files import ToMark, cvat
+from pcamx.marking.tools import TOOLS
 from pcamx.output import write_bytes
 
 
@@ -48,11 +50,11 @@ def made(tool: str, run: Path, store: Store, out: Path) -> list[ToMark]:
 
     def write(films: Any, folder: Path) -> None:
         seen.extend(films)
-        TOOLS[tool](films, folder)
+        resolve(TOOLS[tool])(films, folder)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(package.TOOLS, "seen", write)
-        suggest_to("seen", run, 4, out, data=store.folder)
+        patch.setattr(package, "resolve", lambda _: write)
+        suggest_to(tool, run, 4, out, data=store.folder)
     return seen
 
 
@@ -219,9 +221,9 @@ def test_a_name_that_xml_cannot_hold_is_refused(tmp_path: Path) -> None:
     fine = ToMark("a/b\n\u00e9.png", 4, 4, b"", [[(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]], {})
     for bad in ("a/\x01.png", "\ufffe.png", "\x1b[2J.png"):
         with pytest.raises(PcamxError, match=r"\?.*\.png: its name holds a control character"):
-            TOOLS["cvat"]([fine, fine._replace(name=bad)], tmp_path)
+            cvat([fine, fine._replace(name=bad)], tmp_path)
         assert list(tmp_path.iterdir()) == []
-    TOOLS["cvat"]([fine], tmp_path)
+    cvat([fine], tmp_path)
     root = ElementTree.parse(tmp_path / "annotations.xml").getroot()
     assert [one.get("name") for one in root.iter("image")] == [fine.name]
 
@@ -244,9 +246,3 @@ def test_the_command(
     assert cli.main() == 0
     assert f"{tmp_path / 'out'} is for labelme; " in capsys.readouterr().out
     assert len(list((tmp_path / "out/films").rglob("*.json"))) == 2
-
-
-def test_the_command_line_names_every_tool() -> None:
-    from pcamx.cli.marks import TOOLS as NAMED
-
-    assert tuple(TOOLS) == NAMED

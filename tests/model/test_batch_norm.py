@@ -66,7 +66,9 @@ def steps(config: Config, ranks: engine.Ranks, folder: str) -> list[float]:
     feed = open_feed(config, decoded, stage=3, rank=ranks.rank, world=ranks.world)
     torch.manual_seed(0)
     stage = build_stage(3, config, feed.images)
-    model = engine.initialize(stage, config, 1e-3, 100, folder=Path(folder), universal=False)
+    model = engine.initialize(
+        stage, config, configs.Stage(epochs=1, lr=1e-3), 100, folder=Path(folder), universal=False
+    )
     with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
         return [
             float(engine.train_step(model, batch, clipping=1.0)["loss"])

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
+from pcamx.catalogue import SEGMENTER, TRAINABLES, Loss
 from pcamx.errors import PcamxError
 from pcamx.metrics import temperature
 from pcamx.report import console, html, numbers, pace, page, rows, sentences, tables
@@ -401,6 +403,25 @@ def test_curves_draw_what_was_logged(metrics: list[dict[str, Any]]) -> None:
     assert losses.svg.startswith("<svg") and "http://purl" not in losses.svg
     assert curves.stage_curves(metrics, 2) == []
     assert curves.stage_curves(metrics, 3) == [losses, shares]  # the same bytes each time
+
+
+def test_a_loss_of_its_own_has_a_line_and_a_name(
+    metrics: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(SEGMENTER, key="new", losses=(Loss(key="own", name="O", title="O, its own"),))
+    monkeypatch.setattr("pcamx.catalogue.trainables.TRAINABLES", [*TRAINABLES, entry])
+    lines = [line | {"stage": "new", "own": 2.0} for line in metrics if line["kind"] == "train"]
+    losses, *_ = curves.stage_curves(lines, "new")
+    assert losses.alt.endswith("first to last: O, its own 2 to 2.")
+
+
+def test_what_does_not_classify_has_its_own_title(
+    report: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(SEGMENTER, key="new", title="a new one")
+    monkeypatch.setattr(rows, "TRAINABLES", [*TRAINABLES, entry])
+    report["baselines"]["new"] = report["baselines"]["untrained"]
+    assert "a new one" in [group.title for group in rows.localization(report)]
 
 
 def test_one_logged_step_is_seen(metrics: list[dict[str, Any]]) -> None:

@@ -1,8 +1,8 @@
 """A run and an export of pcamx 0.1.0 as it was before runs kept origin.json; they still load.
 
-tests/data/before_rooms.tar.xz was made at commit fd7edcf: stage 3 of a run on 96 drawn films of
-64 px (seed 3), its weights rounded to a few levels so that the archive is small, exported, and
-asked for one canvas; expected.json is what that commit answered.
+before_rooms.tar.xz beside this file was made at commit fd7edcf: stage 3 of a run on 96 drawn films
+of 64 px (seed 3), its weights rounded to a few levels so that the archive is small, evaluated,
+exported, and asked for one canvas; expected.json is what that commit answered.
 """
 
 import json
@@ -17,6 +17,7 @@ import torch
 from pcamx import config as configs
 from pcamx import from_pretrained
 from pcamx.catalogue import DECODER, POSITIVE_CAM
+from pcamx.compare.measured import read_run
 from pcamx.errors import PcamxError
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report
@@ -50,6 +51,12 @@ def test_its_settings_and_report_are_read(old: Path) -> None:
     run = RunFolder(old / "run")
     assert configs.load(run.config_file).runtime.impl == "auto"
     assert set(read_report(run)["stages"]) == {"3"}
+
+
+def test_its_films_csv_had_fewer_columns(old: Path) -> None:
+    with pytest.raises(PcamxError, match="columns are not those of this version; run") as caught:
+        read_run(old / "run", "run")
+    assert "\n" not in str(caught.value) and f"pcamx evaluate {old / 'run'}" in str(caught.value)
 
 
 def test_away_from_its_store_it_says_what_to_do(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

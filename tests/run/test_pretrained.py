@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import pcamx
 from pcamx import config as configs
+from pcamx.catalogue import CAM, MAPS
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, from_pretrained, save_pretrained
 from pcamx.run.report import read_report, write_report
-from pcamx.run.thresholds import Threshold
+from pcamx.run.thresholds import UNTUNED, Threshold
 from pcamx.run.weights import load_weights, save_weights
 from pcamx.seals import SEAL, sealed
 
@@ -136,6 +137,16 @@ def test_export_and_back(run: Path, exported: Path) -> None:
     assert from_pretrained(exported, stage=3).stage == 3
     shutil.rmtree(run)
     assert from_pretrained(exported).stage == 3
+
+
+def test_an_export_of_before_a_map_was_added(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = dataclasses.replace(CAM, key="new", title="new")
+    monkeypatch.setattr("pcamx.catalogue.maps.MAPS", [*MAPS, new])
+    thresholds = from_pretrained(exported, device="cpu").thresholds
+    assert thresholds[new.key] == Threshold(UNTUNED, False)
+    assert thresholds[CAM.key] == Threshold(0.35, True)
 
 
 def test_a_triton_run_loads_anywhere(tmp_path: Path, write_config: Any) -> None:
@@ -403,7 +414,7 @@ def _sign(folder: Path) -> None:
                 {"canvas": "32"},
                 {"std": 0},
                 {"mean": float("nan")},
-                {"thresholds": {"cam": {"value": 0.5, "tuned": True}}},
+                {"thresholds": {"none": {"value": 0.5, "tuned": True}}},
                 {"thresholds": []},
                 {"stage": True},
                 {"stage": 3.0},

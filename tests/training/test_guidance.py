@@ -219,7 +219,9 @@ def trained(config: Config, joined: engine.Ranks, folder: Path) -> list[float]:
     feed = open_feed(config, decoded, stage=3, rank=joined.rank, world=joined.world)
     torch.manual_seed(0)
     stage = build_stage(3, config, feed.images)
-    model = engine.initialize(stage, config, 1e-3, 100, folder=folder, universal=False)
+    model = engine.initialize(
+        stage, config, configs.Stage(epochs=1, lr=1e-3), 100, folder=folder, universal=False
+    )
     losses = []
     for _, batch in zip(range(3), feed.epoch(0), strict=False):
         told = engine.train_step(model, batch, clipping=config.runtime.gradient_clipping)

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pcamx.distributed import sum_over_ranks
-from pcamx.training.losses.paper import RunningAccuracy, confidence, lesion_loss, telemetry_on_host
+from pcamx.distributed import sum_over_ranks, telemetry_on_host
+from pcamx.training.losses.paper import RunningAccuracy, confidence, lesion_loss
 
 
 def number(value: float) -> Tensor:

@@ -1,6 +1,11 @@
 """The commands that write, as torture starts them: on a small set, many over an earlier result."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from pcamx.catalogue import STAGE_3
+from pcamx.marking.tools import TOOLS
+from pcamx.run.folder import RunFolder
 
 _DATED = ("content.csv", "films.zip")
 """What holds the times of files."""
@@ -34,8 +39,11 @@ def _cases() -> dict[str, Case]:
     explain = f"explain {{sound}}/run {{sound}}/inputs/plain.dcm {{sound}}/inputs/a.png {out}"
     runs = ("run", "run:other")
     compare = f"compare {{trial}}/run {{trial}}/other {out}"
-    reports = ("report.json", "report.html", "films.csv", "films.html", "figure2.png", "films")
-    bare = tuple(f"run/{name}" for name in reports)
+    ours = RunFolder(Path("run"))
+    measured = (ours.report_file, ours.page_file, ours.films_file, ours.all_films_file)
+    bare = tuple(map(str, (*measured, ours.figure_file, ours.pictures)))
+    new = RunFolder(Path("out"))
+    dated = (f"{new.path}/*.*", f"{new.comparison}/*", f"{new.checkpoints(STAGE_3.key)}/*/*")
     figure = "figure {sound}/run patient60005/study1_positive/image1.png --out {trial}/figure.pdf"
     sheet = "--data {sound}/store --out {trial}/sheet.png"
     check = f"marks check {{sound}}/films/marks {sheet}"
@@ -84,12 +92,12 @@ def _cases() -> dict[str, Case]:
             ("run",),
             often=1,
             one_by_one=True,
-            dated=("out/*.*", "out/compare/*", "out/stage3/checkpoints/*/*"),
+            dated=dated,
         ),
     }
     return cases | {
         f"marks suggest {tool}": Case(f"{suggest} --to {tool} {out}", ("run",), dated=_DATED)
-        for tool in ("label-studio", "cvat", "labelme", "coco")
+        for tool in TOOLS
     }
 
 

@@ -15,10 +15,15 @@ from typing import Any
 from bench.lib.torture.command_cases import CASES, Case
 from bench.lib.torture.command_run import KILL, LONG, TEMPORARY, Ended, run, running
 from bench.lib.torture.runs import bits
+from pcamx.catalogue import STAGE_1
 from pcamx.compare.measured import read_run
 from pcamx.data.store import CACHE
 from pcamx.errors import PcamxError
+from pcamx.run.folder import RunFolder
+from pcamx.run.lock import NAME
 
+_RUN = RunFolder(Path())
+_WEIGHTS = _RUN.weights(STAGE_1.key).name
 _OUT, _NEW = "out", "new"
 """Folders: of the results, and of those where a command asks for another."""
 _SIGNALS = (KILL, KILL, KILL, "SIGTERM", "SIGINT")
@@ -59,13 +64,13 @@ def _digests(trial: Path, case: Case, place: str = _OUT) -> Digests:
         content = path.read_bytes().replace(f"{trial}/{place}".encode(), f"{trial}/{_OUT}".encode())
         content = content.replace(b" --replace", b"")  # of the words that some files hold
         digest = hashlib.sha256(content).hexdigest()
-        found[str(name)] = bits(path) if path.name == "weights.pt" else digest
+        found[str(name)] = bits(path) if path.name == _WEIGHTS else digest
     return found
 
 
 def _hidden(trial: Path) -> set[str]:
     """Hidden and temporary files, but for the locks of runs."""
-    found = [path for path in trial.rglob(".*") if path.name != ".lock"]
+    found = [path for path in trial.rglob(".*") if path.name != NAME]
     return {str(path.relative_to(trial)) for path in (*found, *(trial / TEMPORARY).iterdir())}
 
 
@@ -191,7 +196,7 @@ def _known(name: str, sound: Undisturbed) -> set[str | None]:
 
 def _mixed(trial: Path, now: Digests, sound: Undisturbed) -> Iterator[str]:
     """The reports in whose folder old and new lie side by side, but that are read all the same."""
-    for report in trial.rglob("report.json"):
+    for report in trial.rglob(_RUN.report_file.name):
         inside = {n: d for n, d in now.items() if (trial / n).is_relative_to(report.parent)}
         whole = (
             {n: d for n, d in side.items() if (trial / n).is_relative_to(report.parent)}

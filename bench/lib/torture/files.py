@@ -17,6 +17,7 @@ import torch
 from bench.lib.torture.inputs import FUZZ, Use, draw_inputs
 from bench.lib.torture.runs import materials
 from pcamx import from_pretrained
+from pcamx.catalogue import STAGE_1
 from pcamx.config import Data
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.files.file_content import UnfitError
@@ -63,11 +64,13 @@ def make(folder: Path) -> Damage:
 
 def _checkpoint(folder: Path) -> Any:
     run = RunFolder(folder / "run")
-    return checkpoints.latest(run.stage(1), binding_digest(run.read_config(), 1))
+    return checkpoints.latest(
+        run.stage(STAGE_1.key), binding_digest(run.read_config(), STAGE_1.key)
+    )
 
 
 def _weights(folder: Path) -> Any:
-    weights = RunFolder(folder / "run").load_weights(1)
+    weights = RunFolder(folder / "run").load_weights(STAGE_1.key)
     return {name: value.tolist() for name, value in weights.state.items()}, weights.accuracy
 
 
@@ -92,11 +95,12 @@ def _canvases(folder: Path) -> Any:
     return canvas[row].tolist()
 
 
+_RUN = RunFolder(Path("run"))
 # What is made of the folder with the changed file: equal where it means the same.
 FLIPS: Mapping[str, Use] = {
-    "run/stage1/weights.pt": _weights,
-    "run/origin.json": lambda folder: RunFolder(folder / "run").id(),
-    "run/stage1/checkpoints/*/*": _checkpoint,
+    str(_RUN.weights(STAGE_1.key)): _weights,
+    str(_RUN.origin_file): lambda folder: RunFolder(folder / "run").id(),
+    f"{_RUN.checkpoints(STAGE_1.key)}/*/*": _checkpoint,
     "export/config.json": _export,
     "export/model.safetensors": _export,
     "store/store.json": _store,

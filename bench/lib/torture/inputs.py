@@ -89,6 +89,7 @@ def _markers(path: Path) -> Any:
     return read_markers(store, store.films, 32)
 
 
+_RUN = RunFolder(Path("run"))
 FUZZ: Mapping[str, Use] = {
     "inputs/*.png": read_film,
     "inputs/*.jpg": read_film,
@@ -101,13 +102,13 @@ FUZZ: Mapping[str, Use] = {
     "inputs/films.csv": read_table,
     "inputs/graz/dataset.csv": lambda path: read_graz(path.parent),
     "inputs/atlas/dataset.csv": lambda path: read_fracatlas(path.parent),
-    "inputs/report.json": lambda path: read_report(RunFolder(path.parent)),
+    f"inputs/{_RUN.report_file.name}": lambda path: read_report(RunFolder(path.parent)),
     "films/MURA-v1.1/*_*.csv": lambda path: read_mura(path.parent),
     "films/MURA-v1.1/markers.csv": _markers,
-    "run/metrics.jsonl": lambda path: read_history(RunFolder(path.parent)),
-    "run/films.csv": read_films,
-    "run/origin.json": lambda path: RunFolder(path.parent).id(),
-    "run/config.yaml": configs.load,
+    str(_RUN.history_file): lambda path: read_history(RunFolder(path.parent)),
+    str(_RUN.films_file): read_films,
+    str(_RUN.origin_file): lambda path: RunFolder(path.parent).id(),
+    str(_RUN.config_file): configs.load,
     "store/manifest.csv": lambda path: read_store(path.parent),
     "store/content.csv": lambda path: read_store(path.parent),
     "store/store.json": lambda path: read_store(path.parent),

@@ -17,10 +17,13 @@ from pathlib import Path
 
 from bench.lib import forked
 from bench.lib.command import free_port
+from pcamx.catalogue import STAGE_1, STAGE_2, STAGE_3
 from pcamx.data.phantom import draw_phantoms
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.errors import PcamxError
 from pcamx.evaluation.evaluate import evaluate
+from pcamx.run.folder import RunFolder
+from pcamx.run.lock import NAME
 from pcamx.run.weights import load_weights
 
 TRAIN = forked.PROJECT / "launch/train.py"
@@ -31,9 +34,9 @@ _CONFIG = """\
 run: {{folder: {run}}}
 data: {{store: {store}, canvas: 32, threads: 1, marked: 6}}
 stages:
-  stage1: {{epochs: 3, lr: 1.0e-3}}
-  stage2: {{epochs: 1, lr: 1.0e-3, init_from: stage1}}
-  stage3: {{epochs: 1, lr: 1.0e-3, init_from: stage2}}
+  {first}: {{epochs: 3, lr: 1.0e-3}}
+  {second}: {{epochs: 1, lr: 1.0e-3, init_from: {first}}}
+  {third}: {{epochs: 1, lr: 1.0e-3, init_from: {second}}}
 runtime: {{batch_size: 8, zero_stage: 1, log_every: 1, save_every: 2, timeout: {timeout}}}
 objective: {{marked_per_batch: 2}}
 """
@@ -95,10 +98,13 @@ def train(
     then it is a new Python, else a fork that has imported everything.
     """
     config = folder / "run.yaml"
-    config.write_text(_CONFIG.format(run=run, store=store, timeout=TIMEOUT))
+    first, second, third = (entry.section for entry in (STAGE_1, STAGE_2, STAGE_3))
+    told = {"first": first, "second": second, "third": third, "timeout": TIMEOUT}
+    config.write_text(_CONFIG.format(run=run, store=store, **told))
     env = {**os.environ, "WORLD_SIZE": str(WORLD), "MASTER_ADDR": address, "OMP_NUM_THREADS": "1"}
     env["MASTER_PORT"] = str(free_port())
-    words = [str(TRAIN), "--stage", "1", "--config", str(config), *["--resume"] * resume]
+    words = [str(TRAIN), "--stage", str(STAGE_1.key), "--config", str(config)]
+    words += ["--resume"] * resume
     log = folder / "log"
     log.write_bytes(b"")
     begun = time.monotonic()
@@ -145,7 +151,11 @@ def _wait(ranks: Sequence[Rank], begun: float) -> None:
 
 
 def _weights(run: Path) -> Path:
-    return run / "stage1/weights.pt"
+    return RunFolder(run).weights(STAGE_1.key)
+
+
+def _begun(run: Path) -> bool:
+    return RunFolder(run).stage(STAGE_1.key).is_dir()
 
 
 def bits(weights: Path) -> str:
@@ -172,13 +182,12 @@ def finish(folder: Path, place: Place, what: str) -> dict[str, str]:
     trial, run, _ = place
     sound = folder / "sound/run"
     if not _weights(run).is_file():
-        begun = (run / "stage1").is_dir()
-        ended = train(*place, resume=begun)
+        ended = train(*place, resume=_begun(run))
         if any(ended.codes) or ended.fault:
             return {"came": "fault", "what": f"{what}; cannot go on", "said": ended.said}
     if bits(_weights(run)) != bits(_weights(sound)):
         return {"came": "fault", "what": f"{what}; other bits", "said": ""}
-    left = [p.name for p in run.rglob(".*") if p.name != ".lock"]
+    left = [p.name for p in run.rglob(".*") if p.name != NAME]
     if left:
         return {"came": "fault", "what": f"{what}; left {left}", "said": ""}
     return {"came": "same bits", "what": what, "said": ""}
@@ -198,7 +207,7 @@ def kill(folder: Path, seed: str) -> dict[str, str]:
                 with suppress(ProcessLookupError):
                     os.kill(ranks[victim], signal.SIGKILL)
 
-        ended = train(*place, resume=(place[1] / "stage1").is_dir(), act=act)
+        ended = train(*place, resume=_begun(place[1]), act=act)
         what.append(f"ranks {victims} after {wait:.1f} s")
         hurt = hurt or any(ended.codes)
         if ended.fault:
@@ -214,7 +223,7 @@ def kill(folder: Path, seed: str) -> dict[str, str]:
 def until_it_trains(place: Place) -> None:
     """Return once the first step is logged."""
     end = time.monotonic() + _LONG
-    while not (place[1] / "metrics.jsonl").is_file() and time.monotonic() < end:
+    while not RunFolder(place[1]).history_file.is_file() and time.monotonic() < end:
         time.sleep(0.05)
 
 

@@ -1,6 +1,7 @@
 """Draws how a run went: losses, lambda and the attention over its steps, as SVG."""
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,20 +11,34 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcamx.catalogue import ACCURACY, AUROC, StageId, trainable
+from pcamx.catalogue import ACCURACY, AUROC, LOSS, StageId, losses, trainable
 
+_Style = tuple[str, str, Any]
+"""What the legend says, the colour, and the dash or the dot."""
 # Okabe and Ito's palette; each line has its own dash as well, for print and colour-blind eyes.
-_STYLES: dict[str, tuple[str, str, Any]] = {
-    "loss": ("L, the sum", "#000000", "-"),
-    "l1": ("L1, full film", "#0072B2", "-"),
-    "l2": ("L2, attended area", "#D55E00", (0, (5, 1.5))),
-    "l3": ("L3, marked lesions", "#009E73", (0, (1.5, 1.2))),
-    "p": ("P, training accuracy", "#0072B2", "-"),
-    "lam": ("λ, weight of L2", "#D55E00", (0, (5, 1.5))),
-    "area": ("mask area", "#009E73", (0, (1.5, 1.2))),
+_LINES: list[tuple[str, Any]] = [
+    ("#000000", "-"),
+    ("#0072B2", "-"),
+    ("#D55E00", (0, (5, 1.5))),
+    ("#009E73", (0, (1.5, 1.2))),
+    ("#CC79A7", (0, (5, 1.5, 1.5, 1.5))),
+    ("#E69F00", (0, (8, 2))),
+]
+_SHARES: dict[str, _Style] = {
+    "p": ("P, training accuracy", *_LINES[1]),
+    "lam": ("λ, weight of L2", *_LINES[2]),
+    "area": ("mask area", *_LINES[3]),
+}
+_VALIDATION: dict[str, _Style] = {
     AUROC.key: (f"validation {AUROC.title}", "#CC79A7", "o"),
     ACCURACY.key: (f"validation {ACCURACY.title}", "#000000", "D"),
 }
+
+
+def _losses(stage: StageId) -> dict[str, _Style]:
+    """The losses of ``stage``; one has the same line in every stage's drawing."""
+    lines = dict(zip(losses(), itertools.cycle(_LINES)))
+    return {loss.key: (loss.title, *lines[loss]) for loss in trainable(stage).losses}
 
 
 _WIDTH, _HEIGHT = 5.6, 3.1
@@ -50,10 +65,9 @@ def stage_curves(metrics: Sequence[Mapping[str, Any]], stage: StageId) -> list[C
     """
     train = _last_by_step(metrics, stage, "train")
     valid = _last_by_step(metrics, stage, "valid")
-    losses = trainable(stage).losses
     return [
-        *_curve("losses", stage, train, losses, [], ()),
-        *_curve("shares", stage, train, ("p", "lam", "area"), valid, (AUROC.key, ACCURACY.key)),
+        *_curve("losses", stage, train, _losses(stage), [], {}),
+        *_curve("shares", stage, train, _SHARES, valid, _VALIDATION),
     ]
 
 
@@ -73,21 +87,21 @@ def _curve(
     what: str,
     stage: StageId,
     train: list[Mapping[str, Any]],
-    lines: tuple[str, ...],
+    lines: Mapping[str, _Style],
     valid: list[Mapping[str, Any]],
-    dots: tuple[str, ...],
+    dots: Mapping[str, _Style],
 ) -> list[Curve]:
     said = []
-    style: Any = _RC | {"svg.hashsalt": f"s{stage}-{what}"}
-    with matplotlib.rc_context(style):
+    settings: Any = _RC | {"svg.hashsalt": f"s{stage}-{what}"}
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(_WIDTH, _HEIGHT))
         figure.patch.set_alpha(0.0)
         axis = figure.subplots()
-        for source, keys in ((train, lines), (valid, dots)):
-            for key in keys:
+        for source, styles in ((train, lines), (valid, dots)):
+            for key, style in styles.items():
                 if points := [(e["step"], e[key]) for e in source if _number(e.get(key))]:
-                    _plot(axis, key, points)
-                    said.append(f"{_STYLES[key][0]} {points[0][1]:.3g} to {points[-1][1]:.3g}")
+                    _plot(axis, style, points, thin=key == LOSS.key)
+                    said.append(f"{style[0]} {points[0][1]:.3g} to {points[-1][1]:.3g}")
         if not said:
             return []
         _dress(axis, what, stage)
@@ -101,15 +115,15 @@ def _curve(
         return [Curve(_svg(figure, f"s{stage}-{what}"), alt)]
 
 
-def _plot(axis: Axes, key: str, points: list[tuple[float, float]]) -> None:
-    label, colour, style = _STYLES[key]
+def _plot(axis: Axes, style: _Style, points: list[tuple[float, float]], *, thin: bool) -> None:
+    label, colour, line = style
     steps, values = zip(*points, strict=True)
-    if isinstance(style, str) and style in "oD":
-        axis.plot(steps, values, style, label=label, color=colour, ms=4.5, mec="white", mew=0.6)
+    if line in ("o", "D"):
+        axis.plot(steps, values, line, label=label, color=colour, ms=4.5, mec="white", mew=0.6)
     else:
-        width = 0.8 if key == "loss" else 1.4
+        width = 0.8 if thin else 1.4
         dot = "o" if len(points) == 1 else None  # of which a line would show nothing
-        axis.plot(steps, values, label=label, color=colour, ls=style, lw=width, marker=dot, ms=4.5)
+        axis.plot(steps, values, label=label, color=colour, ls=line, lw=width, marker=dot, ms=4.5)
 
 
 def _dress(axis: Axes, what: str, stage: StageId) -> None:

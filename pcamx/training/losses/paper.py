@@ -31,18 +31,6 @@ def confidence(
     return torch.expm1(q) / (math.e - 1)
 
 
-def telemetry_on_host(telemetry: dict[str, Tensor]) -> dict[str, float]:
-    """Return a step's telemetry on the host: means over the ranks, and the sum of flat maps.
-
-    Waits for the device, once; every rank must call it.
-    """
-    totals = torch.stack(sum_over_ranks(*telemetry.values())).tolist()
-    return {
-        name: total / (1 if name == "flat" else rank_count())
-        for name, total in zip(telemetry, totals, strict=True)
-    }
-
-
 class RunningAccuracy(nn.Module):
     """P: accuracy of the full-image branch on training images, over about the last epoch.
 

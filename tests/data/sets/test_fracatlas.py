@@ -26,6 +26,7 @@ from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation import evaluate
 from pcamx.marking.check import check
+from pcamx.run.folder import RunFolder
 
 test_blocks.__test__ = False  # type: ignore[attr-defined]
 
@@ -254,10 +255,11 @@ def test_only_evaluate_on_test_decodes_test_films(copy: Path, tmp_path: Path, pc
 
 def test_where_reports_go(tmp_path: Path) -> None:
     run, other = Path("run"), tmp_path / "other"
-    folders = {evaluate.out_folder(run, o, s) for o in (None, other) for s in ("valid", "test")}
+    where = RunFolder(run).measured_on
+    folders = {where(o, s).path for o in (None, other) for s in ("valid", "test")}
     assert folders == {run, run / "on_test", run / "on_other", run / "on_other/on_test"}
     with pytest.raises(PcamxError, match="rename this store"):
-        evaluate.out_folder(run, tmp_path / "test")
+        where(tmp_path / "test")
 
 
 def test_the_wheel_holds_the_test_blocks(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def _open(
     feed = open_feed(config, decoded, stage=stage, rank=ranks.rank, world=ranks.world)
     torch.manual_seed(0)
     made = build_stage(stage, config, feed.images).to(ranks.device)
-    return feed, engine.initialize(made, config, 1e-3, 100, folder=folder, universal=universal)
+    return feed, engine.initialize(
+        made, config, configs.Stage(epochs=1, lr=1e-3), 100, folder=folder, universal=universal
+    )
 
 
 def addresses(model: Any) -> dict[str, int]:
