@@ -10,6 +10,7 @@ from pcamx.engine.build import (
     finish,
     initialize,
     report,
+    show,
     train_step,
     whole_state,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "lost_rank",
     "report",
+    "show",
     "start",
     "stepper",
     "stop",
