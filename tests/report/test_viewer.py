@@ -18,6 +18,7 @@ from pcamx.report.viewer.page import AllFilms, MapOf, NetworkOf, render
 from pcamx.report.viewer.pictures import (
     eight_bits,
     join_maps,
+    reduced,
     ring,
     write_film,
     write_maps,
@@ -130,6 +131,8 @@ def test_pictures(tmp_path: Path) -> None:
         "small.jpg": (90, 60),
         "small.small.jpg": (90, 60),
     }
+    assert reduced(1500, 3000) == "1500 x 3000 pixels, shown with 1024 along the longer side"
+    assert reduced(1024, 60) == ""
     write_maps(tmp_path / "one", [np.full((2, 3), n, np.uint8) for n in (1, 2)])
     with Image.open(tmp_path / "one.png") as strip:
         assert np.asarray(strip).tolist() == [[1, 1, 1], [1, 1, 1], [2, 2, 2], [2, 2, 2]]

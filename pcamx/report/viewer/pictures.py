@@ -35,6 +35,13 @@ def write_film(stem: Path, grey_HW: NDArray[np.uint8]) -> None:
         image.save(stem.with_name(stem.name + ending), format="JPEG", quality=92)
 
 
+def reduced(width: int, height: int, long_side: int = LONG_SIDE) -> str:
+    """Say that a film of ``width`` x ``height`` is shown with less, "" where it is not."""
+    if max(width, height) <= long_side:
+        return ""
+    return f"{width} x {height} pixels, shown with {long_side} along the longer side"
+
+
 def write_maps(stem: Path, maps_hw: Sequence[NDArray[np.uint8]]) -> None:
     """Write the maps, all of one size, below each other. Raises OSError where the disk refuses."""
     stem.parent.mkdir(parents=True, exist_ok=True)
