@@ -102,6 +102,7 @@ def read(page: Path) -> AllFilms:
         ]
         start, called_from = tuple(tree.pop("start")), tree.pop("calledFrom")
         del tree["scale"]
+        tree = {"subject": ""} | tree  # pages of an earlier pcamx have none there
         return AllFilms(**tree, networks=networks, start=start, called_from=called_from)
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = getattr(error, "strerror", None) or "not a page of this version"
