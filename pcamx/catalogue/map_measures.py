@@ -96,7 +96,7 @@ FALSE_ACTIVATION = Measure(
 FALSE_CANDIDATES = Measure(
     key="false_candidates",
     title="false candidates",
-    meaning="Share of the normal films whose map, not normalised, reaches the level that 2 % of "
+    meaning="Share of the normal films whose map, not normalised, reaches the level that 5 % of "
     "the normal training films reach: pcamx explain then shows a lesion candidate.",
     of="map",
     function=f"{_METRICS}:peak",

@@ -13,7 +13,7 @@ def add(commands: Commands) -> None:
         "compare",
         run,
         "compare evaluated runs with the first of them, film by film; write compare.html, "
-        "compare.json and figure2.png",
+        "compare.json, figure2.png, and films.html with every film",
         "pcamx compare runs/demo runs/paper --out demo_paper",
     )
     sub.add_argument("run", type=Path, nargs="+", metavar="RUN", help="run.folder of the config")
@@ -27,8 +27,11 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.compare import FIGURE, PAGE, compare
+    from pcamx.compare import ALL_FILMS, FIGURE, PAGE, compare
     from pcamx.report.comparison_rows import print_comparison
 
     print_comparison(compare(options.run, options.out))
-    print(f"{options.out / PAGE} is the comparison for people, {FIGURE} its films for print")
+    print(
+        f"{options.out / PAGE} is the comparison for people, {ALL_FILMS} every film, "
+        f"{FIGURE} some for print"
+    )

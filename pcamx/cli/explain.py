@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
         "--level",
         type=_level,
         metavar="VALUE",
-        help="least peak of a candidate, in the map's own unit; the one that 2 %% of the normal "
+        help="least peak of a candidate, in the map's own unit; the one that 5 %% of the normal "
         "training films reach if not given",
     )
     sub.add_argument(

@@ -18,6 +18,7 @@ from pcamx import config as configs
 from pcamx import provenance
 from pcamx.catalogue import AUROC, MAPS, TRAINABLES, measures
 from pcamx.compare import pictures
+from pcamx.compare.all_films import read_pages, write_all_films
 from pcamx.compare.differences import (
     auroc_difference,
     basis_difference,
@@ -27,6 +28,7 @@ from pcamx.compare.differences import (
 )
 from pcamx.compare.measured import Measured, read_runs
 from pcamx.errors import PcamxError
+from pcamx.evaluation.all_films import only_pictures
 from pcamx.metrics import Difference, holm
 from pcamx.output import replacing_folder
 from pcamx.report import comparison_page
@@ -35,6 +37,7 @@ from pcamx.report.figures.film_figure import ordered, save
 from pcamx.run.folder import RunFolder
 
 PAGE, FACTS, FIGURE = "compare.html", "compare.json", "figure2.png"
+ALL_FILMS, PICTURES = "films.html", "films"
 FORMAT = 1
 _DPI = 300
 
@@ -42,24 +45,30 @@ _DPI = 300
 def compare(folders: Sequence[Path], out: Path) -> Comparison:
     """Compare evaluated runs with the first; ``out`` gets compare.html, .json and figure2.png.
 
-    The folder is replaced as a whole. Raises PcamxError where a run is none, not evaluated, of
-    another version or given twice, and where ``out`` holds anything else.
+    films.html, with a folder of pictures, shows every film under the maps of the runs that were
+    measured on the first one's films. ``out`` is replaced as a whole. Raises PcamxError where a run
+    is none, not evaluated, of another version or given twice, and where ``out`` holds anything
+    else.
     """
     check_place(out)
     runs = read_runs(folders)
     gaps, remarks = _gaps(runs)
     alike = [runs[0], *(run for run in runs[1:] if run.name in gaps)]
     panels, undrawn = pictures.draw(alike, pictures.choose(alike))
+    pages, unread = read_pages(alike)
     found = Comparison(
         reports={run.name: run.report for run in runs},
         gaps=gaps,
-        remarks=[*remarks, *undrawn],
+        remarks=[*remarks, *undrawn, *unread],
         settings={run.name: _settings(runs[0], run) for run in runs[1:]},
     )
     with replacing_folder(out, check_place) as draft:
         facts = json.dumps(_facts(runs, found), indent=1, allow_nan=False)
         (draft / FACTS).write_text(facts + "\n", encoding="utf-8")
-        (draft / PAGE).write_text(comparison_page.render(found, panels), encoding="utf-8")
+        page = comparison_page.render(found, panels, ALL_FILMS if pages else "")
+        (draft / PAGE).write_text(page, encoding="utf-8")
+        if pages:
+            write_all_films(pages, draft / ALL_FILMS, PAGE)
         if panels:
             save(ordered(panels), draft / FIGURE, dpi=_DPI)
     return found
@@ -70,8 +79,9 @@ def check_place(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise PcamxError(f"{out} is a file; --out takes a folder")
     names = {item.name for item in out.iterdir()} if out.exists() else set()
-    if names and (FACTS not in names or names - {PAGE, FACTS, FIGURE}):
+    if names and (FACTS not in names or names - {PAGE, FACTS, FIGURE, ALL_FILMS, PICTURES}):
         raise PcamxError(f"{out} holds something other than a comparison; choose another --out")
+    only_pictures(out / PICTURES)
 
 
 def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]], list[str]]:

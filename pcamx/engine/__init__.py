@@ -11,6 +11,7 @@ from pcamx.engine.build import (
     finish,
     initialize,
     report,
+    show,
     train_step,
     whole_state,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "load",
     "lost_rank",
     "report",
+    "show",
     "start",
     "stepper",
     "stop",

@@ -1,11 +1,14 @@
 """The engine around a stage, and what is asked of it while it trains."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -177,6 +180,16 @@ def report(engine: Any, kind: str, values: dict[str, float]) -> None:
     if engine.monitor.enabled:
         seen = engine.global_samples
         engine.monitor.write_events([(f"{kind}/{k}", v, seen) for k, v in values.items()])
+
+
+def show(engine: Any, kind: str, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Hand ``pictures`` [H, W, 3] to DeepSpeed's TensorBoard monitor, where rank 0 has one."""
+    if pictures and (monitor := engine.monitor.tb_monitor) is not None:
+        for name, picture_HW3 in pictures.items():
+            monitor.summary_writer.add_image(
+                f"{kind}/{name}", picture_HW3, engine.global_samples, dataformats="HWC"
+            )
+        monitor.flush()
 
 
 def finish(config: Config) -> None:

@@ -31,7 +31,14 @@ from pcamx.metrics import SIZES
 from pcamx.output import plain_cell
 from pcamx.report.figures.film_figure import outlines
 from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf
-from pcamx.report.viewer.pictures import Ring, eight_bits, ring, write_film, write_maps
+from pcamx.report.viewer.pictures import (
+    Ring,
+    eight_bits,
+    reduced,
+    ring,
+    write_film,
+    write_maps,
+)
 from pcamx.types import ABNORMAL, Batch
 
 _CELL = 4  # canvas pixels of one pixel of a map as kept: the decoder answers at stride 4
@@ -150,6 +157,8 @@ def all_films(
         **{name: [getattr(film, name) for film in films] for name in FILM[1:-1]},
         "split": [film.split for film in films],
     }
+    if any(sizes := [reduced(film.width, film.height) for film in films]):
+        facts["size"] = sizes
     if any(markers):
         facts["marker"] = ["with" if boxes else "without" for boxes in markers]
     facts |= _temptations(twins, len(films))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pcamx.catalogue import MAPS, trainable
 from pcamx.explain.messages import CALLED, Row, Settings
+from pcamx.explain.read_film import LONG_SIDE
 from pcamx.explain.results import PICTURES
 from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf, render
-from pcamx.report.viewer.pictures import ring
+from pcamx.report.viewer.pictures import reduced, ring
 
 PAGE = "index.html"
 
@@ -26,15 +27,18 @@ def _films(rows: Sequence[Row], settings: Settings) -> AllFilms:
     }
     model = settings.about["model"]
     network = trainable(model["stage"]).title
+    facts = {
+        "called": [row.called for row in seen],
+        "candidate": ["none" if not row.candidates else "one or more" for row in seen],
+    }
+    if any(sizes := [reduced(row.width, row.height, LONG_SIDE) for row in seen]):
+        facts["size"] = sizes
     return AllFilms(
         subject=f"{network} of {model['folder']}; not for diagnosis",
         folder=PICTURES,
         paths=[row.film for row in seen],
         stems=[row.film for row in seen],
-        facts={
-            "called": [row.called for row in seen],
-            "candidate": ["none" if not row.candidates else "one or more" for row in seen],
-        },
+        facts=facts,
         networks=[
             NetworkOf(network, [row.probability for row in seen], [MapOf(title, 0, columns)])
         ],

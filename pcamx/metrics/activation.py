@@ -15,7 +15,7 @@ SENSITIVITY = 0.8
 """Share of the marked training lesions on which the map reaches the threshold."""
 
 
-CANDIDATES = 0.02
+CANDIDATES = 0.05
 """Share of the normal training films that may have a lesion candidate."""
 
 
@@ -42,7 +42,7 @@ def activation_threshold(lesion_peak_M: Tensor) -> float:
 
 
 def candidate_level(peak_N: Tensor) -> float:
-    """Return the level that 2 % of normal films reach: the 0.98 quantile of `peak`.
+    """Return the level that 5 % of normal films reach: the 0.95 quantile of `peak`.
 
     Over normal training films, between two of them linearly. A lesion candidate peaks there or
     above, so that a normal film mostly has none, whatever that costs in lesions. Raises ValueError

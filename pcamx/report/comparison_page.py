@@ -8,8 +8,11 @@ from pcamx.report.figures import film_figure, gallery
 from pcamx.report.figures.film_figure import Panel
 
 
-def render(found: Comparison, panels: Sequence[Panel]) -> str:
-    """Return the page as text; ``panels`` as `film_figure.draw` takes them."""
+def render(found: Comparison, panels: Sequence[Panel], all_films: str = "") -> str:
+    """Return the page as text; ``panels`` as `film_figure.draw` takes them.
+
+    ``all_films`` is the address of the page that shows every film.
+    """
     bases = comparison_rows.basis(found)
     values = {
         "runs": list(found.reports),
@@ -23,6 +26,7 @@ def render(found: Comparison, panels: Sequence[Panel]) -> str:
         "groups": comparison_rows.localization(found),
         "classification": rows.titles("decision", "first"),
         "classes": comparison_rows.classification(found),
+        "all_films": all_films,
         "films": [gallery.film(panel) for panel in film_figure.ordered(panels)],
         "legend": gallery.legend(),
         "over": found.over,

@@ -16,7 +16,7 @@ class Threshold(NamedTuple):
     value: float
     tuned: bool
     level: float | None = None
-    """What a lesion candidate's peak reaches, in the map's own unit, as 2 % of the normal training
+    """What a lesion candidate's peak reaches, in the map's own unit, as 5 % of the normal training
     films do; None where nobody has measured that."""
 
 

@@ -46,8 +46,8 @@ def begin(
     """Make the run folder ``out``: config.yaml, origin.json and a store with the marks of both.
 
     Stage 3 of it starts from the last finished stage of ``parent`` and learns from the films that
-    the parent's stage 3 may learn from, and from those of ``marks`` (`add_marks` says which marks
-    win). ``labels``: the classes of marks that are lesions. ``changes``: keys of the parent's
+    the parent's may learn from or watched, and from those of ``marks`` (`add_marks` says which
+    marks win). ``labels``: the classes of marks that are lesions. ``changes``: keys of the parent's
     config that this run has otherwise. The parent and its store stay as they are; their films and
     decoded canvases are shared.
 
@@ -63,7 +63,9 @@ def begin(
     before.check_store(store.folder)
     run = RunFolder(out)
     train = store.split("train")
-    chosen = choose_marked(train, theirs.data.marked, seed=theirs.run.seed)
+    # What it watched is learned from now: nothing watches it any more.
+    known = theirs.data.marked + theirs.data.watched
+    chosen = choose_marked(train, known, seed=theirs.run.seed)
     with replacing_folder(out, _refuse) as draft:
         new = RunFolder(draft)
         new.store.mkdir()

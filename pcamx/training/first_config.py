@@ -21,6 +21,8 @@ _LOOKED_AT = 16
 """Films of a data folder that are opened for their size; a store knows all sizes."""
 _STEPS = 60
 """Steps that an epoch should have at least; `configs/mura.yaml` has 143."""
+_WATCHED = 20
+"""Marked films that are kept apart, at most: as many as docs/marking.md advises."""
 _UPDATES = 1200
 """Steps of stage 1; `configs/mura.yaml` has 4300, the ablation on drawn films 666."""
 
@@ -161,7 +163,7 @@ def _data(films: Films, here: Machine, ranks: int) -> list[_Line]:
         (f"  store: {quoted(films.store)}", "what pcamx prepare wrote, or is to write"),
         _canvas(films.side),
         (f"  balanced: {'on' if balanced else 'off'}", f"{share:.0%} are abnormal; {rule}"),
-        _marked(films.marked),
+        *_marked(films.marked),
         (f"  threads: {max(1, here.cores // ranks)}", each),
     ]
 
@@ -188,7 +190,7 @@ def _stages(steps: int, batch: int) -> list[_Line]:
 
 
 def _runtime(films: Films, here: Machine, ranks: int, batch: int, steps: int) -> list[_Line]:
-    marked = 16 if films.marked is None else films.marked
+    marked = 16 if films.marked is None else films.marked - _watched(films.marked)
     zero, why = (1, "shares the optimizer among GPUs") if ranks > 1 else (0, "nothing to share")
     fast = f"{here.bf16} computes bf16 fast" if here.bf16 else "nothing here computes bf16 fast"
     return [
@@ -227,14 +229,23 @@ def _canvas(side: int | None) -> _Line:
     return f"  canvas: {canvas}", f"pixels, a multiple of 16; the films have {side}: {why}"
 
 
-def _marked(marked: int | None) -> _Line:
-    most = _PAPER.marked
-    if marked is None:
-        return f"  marked: {most}", f"marked films that stage 3 may use; {most} is the paper's"
+def _marked(marked: int | None) -> list[_Line]:
     if not marked:
+        most = _PAPER.marked
         why = "none is marked: train --stage 1 and 2, then mark some for stage 3"
-        return f"  marked: {most}", why
-    return f"  marked: {marked}", "marked films that stage 3 may use: all there are"
+        paper = f"marked films that stage 3 may use; {most} is the paper's"
+        return [(f"  marked: {most}", paper if marked is None else why)]
+    if not (watched := _watched(marked)):
+        return [(f"  marked: {marked}", "marked films that stage 3 may use: all there are")]
+    return [
+        (f"  marked: {marked - watched}", f"marked films that stage 3 may use, of {marked}"),
+        (f"  watched: {watched}", "the others show after each epoch whether maps find lesions"),
+    ]
+
+
+def _watched(marked: int) -> int:
+    """How many of the marked films nothing learns from: a tenth."""
+    return min(_WATCHED, marked // 10)
 
 
 def _machine_words(here: Machine) -> str:

@@ -200,11 +200,14 @@ class StageRun:
             network = self.engine.module.network
             validation = validate(network, self.config, self.store, self.valid, self.ranks)
             self._write_line("valid", validation)
-        seen = {}
+        seen: dict[str, float] = {}
         if self.config.data.watched:
             network = self.engine.module.network
-            seen = look(network, self.stage, self.config, self.store, self.train, self.ranks)
+            seen, pictures = look(
+                network, self.stage, self.config, self.store, self.train, self.ranks
+            )
             self._write_line("watched", seen)
+            engine.show(self.engine, "watched", pictures)
         self.display.epoch_end(progress.epoch, validation, seen)
         progress.epoch += 1
         progress.step = 0

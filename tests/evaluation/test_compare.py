@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from measured_runs import write_run
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pcamx import config as configs
 from pcamx.catalogue import measures
@@ -22,6 +23,7 @@ from pcamx.evaluation.film_table import FilmTable, read_films
 from pcamx.metrics import Difference
 from pcamx.report import comparison_rows
 from pcamx.report.comparison_rows import Gap
+from pcamx.report.viewer.page import read
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report, write_report
 
@@ -206,13 +208,71 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     page = (tmp_path / "out/compare.html").read_text()
     assert page.count("<figure") == len(re.findall(r"data:image/png", page)) - 1 > 0
-    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing from outside
+    assert set(re.findall(r"(?:src|href)=\"(?!data:|#)([^\"]*)", page)) == {"films.html"}
     for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):
         spans = set(re.findall(r'colspan="(\d+)"', table))
         assert spans == {str(table.count('scope="col"'))}  # a group's title has the whole width
     comparison_rows.print_comparison(found)
     text = capsys.readouterr().out
     assert "Differences to run" in text and "stage 3, decoder" in text
+
+
+@pytest.fixture
+def three_runs(evaluated_run: Path, tmp_path: Path) -> list[Path]:
+    """An evaluated run, one whose maps are its negatives, one with a picture less."""
+    runs = [tmp_path / name for name in ("one", "negative", "torn")]
+    for run in runs:
+        shutil.copytree(evaluated_run, run)
+    for file in (runs[1] / "films").glob("[0-9]*.png"):
+        with Image.open(file) as strip:
+            negative = ImageOps.invert(strip)
+        negative.save(file)
+    next((runs[2] / "films").glob("[0-9]*.png")).unlink()
+    return runs
+
+
+def test_every_film_under_the_maps_of_every_run(three_runs: list[Path], tmp_path: Path) -> None:
+    one, negative, torn = three_runs
+    found = compare(three_runs, tmp_path / "out")
+    (said,) = found.remarks
+    assert re.search(r"All films without torn: .*\.png is missing; run pcamx evaluate .*torn", said)
+    page, own = read(tmp_path / "out/films.html"), read(one / "films.html")
+    assert (page.paths, page.facts, page.marks) == (own.paths, own.facts, own.marks)
+    names = [network.title for network in page.networks]
+    trained = ["stage 1", "stage 2", "stage 3", "same-marks segmenter"]
+    assert names == [f"{run}: {title}" for run in ("one", "negative") for title in trained]
+    shown = page.networks[page.start[0]]
+    assert (shown.title, shown.maps[page.start[1]].title) == ("one: stage 3", "decoder")
+    tiles = [each.tile for network in page.networks for each in network.maps]
+    assert tiles == list(range(len(tiles)))
+    decoder = [each for each in page.networks[2].maps if each.title == "decoder"]
+    assert decoder[0].columns == next(
+        each.columns
+        for network in own.networks
+        for each in network.maps
+        if (network.title, each.title) == ("stage 3", "decoder")
+    )
+    for stem in page.stems:
+        with Image.open(tmp_path / f"out/films/{stem}.png") as strip:
+            upper, lower = np.split(np.asarray(strip), 2)
+        with Image.open(one / f"films/{stem}.png") as strip:
+            assert np.array_equal(upper, np.asarray(strip)) and np.array_equal(lower, 255 - upper)
+        assert (tmp_path / f"out/films/{stem}.jpg").read_bytes() == (
+            one / f"films/{stem}.jpg"
+        ).read_bytes()
+    compare(three_runs[:2], tmp_path / "out")  # its own folder is replaced
+    (tmp_path / "out/films/mine.txt").touch()
+    with pytest.raises(PcamxError, match=r"mine\.txt is no picture"):
+        compare(three_runs[:2], tmp_path / "out")
+
+
+def test_a_page_of_all_films_of_another_version(three_runs: list[Path], tmp_path: Path) -> None:
+    file = three_runs[1] / "films.html"
+    file.write_text(re.sub(r'"subject":"[^"]*",', "", file.read_text()))  # an earlier one
+    assert compare(three_runs[:2], tmp_path / "out").remarks == []
+    file.write_text(file.read_text().replace('"calledFrom"', '"calledSince"'))
+    (said,) = compare(three_runs[:2], tmp_path / "out").remarks
+    assert "films.html: not a page of this version; run pcamx evaluate" in said
 
 
 def test_more_tests_than_draws_can_tell_apart_are_said(

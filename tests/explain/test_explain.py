@@ -228,7 +228,7 @@ def test_the_level_is_the_reports_and_lives_in_an_export(
         out = tmp_path / f"of_{model.name}"
         done = explain(model, [films], out=out)  # a probability never reaches 2
         assert done.level == 2.0 and not any(row.candidates for row in done.rows)
-        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 2 % of the normal")
+        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 5 % of the normal")
         done = explain(model, [films], out=out, replace=True, map_key="positive_cam")
         assert done.level == -50.0 and all(row.candidates for row in done.rows)
         assert facts(out, "a/one.png")["map"]["of"] == "positive_cam"
@@ -290,11 +290,17 @@ def test_files_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
 def test_the_page_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
     """index.html says of each film what its json does, and lays the map over the film's part."""
     (films / "empty.png").write_bytes(b"")
+    wide_HW = np.tile(np.linspace(0, 255, 1200, dtype=np.uint8), (900, 1))
+    Image.fromarray(wide_HW).save(films / "b/wide.png")
     explain(run, [films], out=tmp_path / "out")
     text = (tmp_path / "out/index.html").read_text()
     (content,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     page = json.loads(content)
-    assert page["paths"] == ["a/one.png", "b/film", "b/one.png", "b/turned.jpg"]  # what was read
+    # What was read, and not what is empty.
+    names = ("a/one.png", "b/film", "b/one.png", "b/turned.jpg", "b/wide.png")
+    assert page["paths"] == list(names)
+    wide = "1200 x 900 pixels, shown with 1000 along the longer side"
+    assert page["facts"]["size"] == [*[""] * 4, wide]
     (network,) = page["networks"]
     (decoder,) = network["maps"]
     for i, name in enumerate(page["paths"]):
@@ -303,7 +309,8 @@ def test_the_page_of_a_folder(run: Path, films: Path, tmp_path: Path) -> None:
         assert decoder["columns"]["candidates"][i] == len(found["candidates"])
         rings = page["candidates"][i]
         first = np.reshape(rings[0], (-1, 2)) * (found["width"], found["height"]) / page["scale"]
-        assert first == pytest.approx(np.array(found["candidates"][0]["contour"]), abs=0.02)
+        step = max(found["width"], found["height"]) / page["scale"]
+        assert first == pytest.approx(np.array(found["candidates"][0]["contour"]), abs=step + 0.005)
         raw = np.load(tmp_path / "out/films" / f"{name}.npy").astype(np.float64)
         scaled = (raw - raw.min()) / (raw.max() - raw.min())
         place = found["map"]["film_on_map"]

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(
+    PROGRAM is None, reason="no chromium or chromium-browser on the path"
+)
 
 
 class Page:
@@ -22,6 +28,7 @@ class Page:
         self._buffer = b""
         self._number = itertools.count(1)
         self.errors: list[str] = []
+        self._loads = 0
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
@@ -44,6 +51,7 @@ class Page:
 
     def _next(self) -> Any:
         while b"\0" not in self._buffer:
+            assert select.select([self._read], [], [], 60)[0], "the browser says nothing more"
             part = self._read.read(1 << 20)
             assert part, "the browser is gone"
             self._buffer += part
@@ -51,6 +59,8 @@ class Page:
         message = json.loads(text)
         if message.get("method") == "Runtime.exceptionThrown":
             self.errors.append(str(message["params"]["exceptionDetails"]))
+        elif message.get("method") == "Page.loadEventFired":
+            self._loads += 1
         elif message.get("method") == "Log.entryAdded":
             entry = message["params"]["entry"]
             if entry["level"] == "error":
@@ -85,10 +95,11 @@ class Page:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Where the middle of an element is."""
+        """Where the middle of an element is, once the page is scrolled to it."""
         x, y = self.run(
-            f"(() => {{ const b = document.querySelector({json.dumps(selector)})"
-            ".getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'nearest'}); const b = e.getBoundingClientRect();"
+            " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         return x, y
 
@@ -97,6 +108,13 @@ class Page:
         x, y = self.middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.mouse(kind, x, y, button="left", clickCount=1)
+
+    def follow(self, selector: str) -> None:
+        """Click on a link and wait until another page has loaded."""
+        loads = self._loads
+        self.click(selector)
+        while self._loads == loads:
+            self._next()
 
     def drag(self, selector: str, by: tuple[float, float], modifiers: int = 0) -> None:
         """Drag from the middle of an element."""

@@ -139,7 +139,7 @@ def test_films_whose_names_a_spreadsheet_would_run(tmp_path: Path, store: Store)
     found = all_films(
         tmp_path / "films.csv", FilmPictures(tmp_path, store, films, []), [None] * 4, [], "a run"
     )
-    assert found.networks[0].probability == [0.0, 0.25, 0.5, 0.75]
+    assert found.networks[0].probability == [0.0, 0.25, 0.5, 0.75] and "size" not in found.facts
     assert None not in found.facts["lesion"]
 
 
@@ -165,3 +165,14 @@ def test_any_column_of_films_csv_and_every_temptation(tmp_path: Path, store: Sto
     assert (
         found.facts["plate"] == ["with", "", "without"] and found.facts["letter R"][1] == "without"
     )
+
+
+def test_films_that_are_shown_with_fewer_pixels_say_so(tmp_path: Path, store: Store) -> None:
+    films = [*store.split("valid")[:1], replace(store.split("valid")[1], width=900, height=2000)]
+    lines = ["path,patient,study,part,label,lesion_share,network,probability,map"]
+    lines += [f"{film.path},p,s,,{film.label},,stage 1,0.5,positive_cam" for film in films]
+    (tmp_path / "films.csv").write_text("\n".join(lines) + "\n")
+    pictures = FilmPictures(tmp_path, store, films, [])
+    found = all_films(tmp_path / "films.csv", pictures, [None] * 2, [], "a run")
+    said = "900 x 2000 pixels, shown with 1024 along the longer side"
+    assert found.facts["size"] == ["", said]

@@ -10,18 +10,23 @@ import chromium
 import matplotlib
 import numpy as np
 import pytest
+from chromium import needs_chromium
 from PIL import Image
 
 from pcamx.report.figures.film_figure import COLORMAP, OPACITY
 from pcamx.report.viewer.page import AllFilms, MapOf, NetworkOf, render
-from pcamx.report.viewer.pictures import eight_bits, ring, write_film, write_maps
+from pcamx.report.viewer.pictures import (
+    eight_bits,
+    join_maps,
+    reduced,
+    ring,
+    write_film,
+    write_maps,
+)
 
 FILMS = 2000
 HOSTILE = 'hand/</script><script>document.title="caught"</script>&\'.png'
 PARTS = ("HAND", "WRIST", "")
-needs_chromium = pytest.mark.skipif(
-    chromium.PROGRAM is None, reason="no chromium or chromium-browser on the path"
-)
 
 
 def films() -> AllFilms:
@@ -126,6 +131,8 @@ def test_pictures(tmp_path: Path) -> None:
         "small.jpg": (90, 60),
         "small.small.jpg": (90, 60),
     }
+    assert reduced(1500, 3000) == "1500 x 3000 pixels, shown with 1024 along the longer side"
+    assert reduced(1024, 60) == ""
     write_maps(tmp_path / "one", [np.full((2, 3), n, np.uint8) for n in (1, 2)])
     with Image.open(tmp_path / "one.png") as strip:
         assert np.asarray(strip).tolist() == [[1, 1, 1], [1, 1, 1], [2, 2, 2], [2, 2, 2]]
@@ -335,3 +342,12 @@ def test_light_and_dark(page: chromium.Page) -> None:
     dark = ground()
     page.appear("light")
     assert light == "rgb(255, 255, 255)" and dark == "rgb(21, 24, 27)"
+
+
+def test_maps_of_several_strips_in_the_size_of_the_first(tmp_path: Path) -> None:
+    for name, side, levels in (("one", 8, (0, 50)), ("other", 4, (100, 150, 255))):
+        write_maps(tmp_path / name, [np.full((side, side), level, np.uint8) for level in levels])
+    join_maps(tmp_path / "both", [(tmp_path / "one.png", 2), (tmp_path / "other.png", 3)])
+    with Image.open(tmp_path / "both.png") as strip:
+        tiles = np.asarray(strip).reshape(5, 8 * 8)
+    assert tiles.tolist() == [[level] * 64 for level in (0, 50, 100, 150, 255)]

@@ -114,6 +114,22 @@ def test_newer_marks_win_film_by_film(parent: Path, store: Store, tmp_path: Path
     }
 
 
+def test_what_the_parent_watched_is_learned_from(
+    tmp_path: Path, write_config: Any, store: Store
+) -> None:
+    run = random_runs.random_run(tmp_path / "one", write_config(tmp_path, {"data.watched": 2}))
+    random_runs.write_report(run)
+    train = store.split("train")
+    drawn = choose_marked(train, 100, seed=RunFolder(run).read_config().run.seed)
+    assert len(drawn) > 8
+    found = begin(run, tmp_path / "two", [mark(tmp_path / "marks", train[drawn[8]])])
+    new = read_store(tmp_path / "two/store")
+    marked = {film.path for film in new.split("train") if film.mark}
+    assert marked == {train[i].path for i in drawn[:9]} and found.marks.films == 9
+    data = RunFolder(tmp_path / "two").read_config().data
+    assert (data.marked, data.watched) == (9, 0)
+
+
 def test_it_names_its_parent_for_good(parent: Path, store: Store, tmp_path: Path) -> None:
     RunFolder(parent).write_origin(store.folder)
     run = begin(parent, tmp_path / "two", [mark(tmp_path / "m", chosen(store, parent)[1][0])]).run

@@ -40,6 +40,17 @@ def test_by_hand_for_two_sets(tmp_path: Path) -> None:
     assert (large.runtime.precision, large.runtime.zero_stage) == ("bf16", 1)
 
 
+@pytest.mark.parametrize(
+    ("marked", "learned", "watched"), [(9, 9, 0), (55, 50, 5), (1000, 980, 20)]
+)
+def test_a_tenth_of_the_marks_is_watched(
+    tmp_path: Path, marked: int, learned: int, watched: int
+) -> None:
+    config = config_of(tmp_path, Films("s", 1920, 1200, marked, 300))
+    assert (config.data.marked, config.data.watched) == (learned, watched)
+    assert config.objective.marked_per_batch == min(8, learned)
+
+
 @pytest.mark.parametrize("train", [4, 5, 17, 32, 500, 10**6])
 @pytest.mark.parametrize("gpus", [0, 1, 2])
 @pytest.mark.parametrize("marked", [None, 0, 1, 1000])

@@ -1,16 +1,20 @@
 """Writes the page of all films: what is known of them as JSON in the file, pictures beside it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 
+from pcamx.errors import PcamxError
 from pcamx.report import html
 from pcamx.report.figures.film_figure import COLORMAP, OPACITY
 from pcamx.report.viewer.pictures import FILM, MAPS, SCALE, THUMB, Ring
 
+_DATA = re.compile(r'<script type="application/json" id="data">([^<]*)')
 _SAMPLES = 33  # of the colour map, between which a browser draws straight lines
 
 Column = list[float | None]
@@ -84,8 +88,30 @@ def render(found: AllFilms, title: str, back: str = "") -> str:
     return html.render("viewer.html", values)
 
 
+def read(page: Path) -> AllFilms:
+    """Read what `render` was given for ``page``; measured numbers have the page's four digits.
+
+    Raises PcamxError that names the file where it cannot be read.
+    """
+    try:
+        (text,) = _DATA.findall(page.read_text(encoding="utf-8"))
+        tree = json.loads(text)
+        networks = [
+            NetworkOf(one["title"], one["probability"], [MapOf(**each) for each in one["maps"]])
+            for one in tree.pop("networks")
+        ]
+        start, called_from = tuple(tree.pop("start")), tree.pop("calledFrom")
+        del tree["scale"]
+        tree = {"subject": ""} | tree  # pages of an earlier pcamx have none there
+        return AllFilms(**tree, networks=networks, start=start, called_from=called_from)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "strerror", None) or "not a page of this version"
+        raise PcamxError(f"{page}: {why}; run pcamx evaluate {page.parent} again") from None
+
+
 def _json(found: AllFilms) -> str:
     tree: dict[str, Any] = {
+        "subject": found.subject,
         "folder": found.folder,
         "endings": found.endings,
         "scale": SCALE,

@@ -35,10 +35,34 @@ def write_film(stem: Path, grey_HW: NDArray[np.uint8]) -> None:
         image.save(stem.with_name(stem.name + ending), format="JPEG", quality=92)
 
 
+def reduced(width: int, height: int, long_side: int = LONG_SIDE) -> str:
+    """Say that a film of ``width`` x ``height`` is shown with less, "" where it is not."""
+    if max(width, height) <= long_side:
+        return ""
+    return f"{width} x {height} pixels, shown with {long_side} along the longer side"
+
+
 def write_maps(stem: Path, maps_hw: Sequence[NDArray[np.uint8]]) -> None:
     """Write the maps, all of one size, below each other. Raises OSError where the disk refuses."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(maps_hw)).save(stem.with_name(stem.name + MAPS), format="PNG")
+
+
+def join_maps(stem: Path, strips: Sequence[tuple[Path, int]]) -> None:
+    """Write the maps of several strips, each a file of so many, below each other.
+
+    All in the size of the first one's. Raises OSError where the disk refuses.
+    """
+    size: tuple[int, int] | None = None
+    maps_hw = []
+    for path, count in strips:
+        with Image.open(path) as strip:
+            height = strip.height // count
+            size = size or (strip.width, height)
+            for top in range(0, count * height, height):
+                one = strip.crop((0, top, strip.width, top + height))
+                maps_hw.append(np.asarray(one.resize(size, Image.Resampling.BILINEAR)))
+    write_maps(stem, maps_hw)
 
 
 def eight_bits(grey_HW: NDArray[Any], white: int) -> NDArray[np.uint8]:
