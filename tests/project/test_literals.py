@@ -68,7 +68,7 @@ ALLOWED = {
     # Of other folders than a run's, and an HTML template.
     "pcamx/explain/summary.py": {"films.csv"},
     "pcamx/cli/explain.py": {"films.csv"},
-    "pcamx/compare/__init__.py": {"figure2.png"},
+    "pcamx/compare/__init__.py": {"figure2.png", "films.html"},
     "pcamx/report/page.py": {"report.html"},
     "bench/lib/torture/inputs.py": {"inputs/films.csv"},
     "bench/mura.py": {"config.yaml"},
