@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
+
+if TYPE_CHECKING:
+    from pcamx.evaluation.measured_run import Split
 
 
 def add(commands: Commands) -> None:
@@ -55,21 +59,26 @@ def _films(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
+    measure(options.run, options.store, options.split, options.twins, options.faithful)
+
+
+def measure(
+    folder: Path,
+    other: Path | None = None,
+    split: "Split" = "valid",
+    twins: Path | None = None,
+    faithful: int = 0,
+) -> None:
+    """Measure as `pcamx.evaluation.evaluate.evaluate` does, and say what was found and where."""
     from pcamx.catalogue import AUROC, trainable
     from pcamx.evaluation.evaluate import evaluate, out_folder
     from pcamx.report.console import say, track
     from pcamx.report.tables import print_results
 
     report = evaluate(
-        options.run,
-        other=options.store,
-        split=options.split,
-        twins=options.twins,
-        faithful=options.faithful,
-        track=track,
-        say=say,
+        folder, other=other, split=split, twins=twins, faithful=faithful, track=track, say=say
     )
-    print(f"measured on the {options.split} split of {report['data']['store']}")
+    print(f"measured on the {split} split of {report['data']['store']}")
     print_results(report)
     for stage in report["unfinished"]:
         print(
@@ -81,5 +90,5 @@ def run(options: argparse.Namespace) -> None:
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
             print(f"stage {number}: {AUROC.title} {change}")
-    page = out_folder(options.run, options.store, options.split) / "report.html"
+    page = out_folder(folder, other, split) / "report.html"
     print(f"{page} is the report for people, report.json for programs")

@@ -184,7 +184,7 @@ def _stages(steps: int, batch: int) -> list[_Line]:
 
 
 def _runtime(films: Films, here: Machine, ranks: int, batch: int, steps: int) -> list[_Line]:
-    marked = 16 if films.marked is None else films.marked
+    marked = films.marked or 16  # of films that are not marked yet, nothing is known
     zero, why = (1, "shares the optimizer among GPUs") if ranks > 1 else (0, "nothing to share")
     fast = f"{here.bf16} computes bf16 fast" if here.bf16 else "nothing here computes bf16 fast"
     return [
@@ -226,7 +226,7 @@ def _marked(marked: int | None) -> _Line:
     if marked is None:
         return "  marked: 100", "marked films that stage 3 may use; 100 is what the paper has"
     if not marked:
-        return "  marked: 100", "none is marked: train --stage 1 and 2, then mark some for stage 3"
+        return "  marked: 100", "none is marked yet; --stage all leaves stage 3 out until some are"
     return f"  marked: {marked}", "marked films that stage 3 may use: all there are"
 
 
