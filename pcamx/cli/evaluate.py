@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcamx.cli.command import Commands, command
+
+if TYPE_CHECKING:
+    from pcamx.evaluation.measured_run import Split
 
 
 def add(commands: Commands) -> None:
@@ -55,6 +59,17 @@ def _films(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
+    measure(options.run, options.store, options.split, options.twins, options.faithful)
+
+
+def measure(
+    folder: Path,
+    other: Path | None = None,
+    split: "Split" = "valid",
+    twins: Path | None = None,
+    faithful: int = 0,
+) -> None:
+    """Measure as `pcamx.evaluation.evaluate.evaluate` does, and say what was found and where."""
     from pcamx.catalogue import AUROC, key_of, trainable
     from pcamx.evaluation.evaluate import evaluate
     from pcamx.report.console import say, track
@@ -62,15 +77,9 @@ def run(options: argparse.Namespace) -> None:
     from pcamx.run.folder import RunFolder
 
     report = evaluate(
-        options.run,
-        other=options.store,
-        split=options.split,
-        twins=options.twins,
-        faithful=options.faithful,
-        track=track,
-        say=say,
+        folder, other=other, split=split, twins=twins, faithful=faithful, track=track, say=say
     )
-    print(f"measured on the {options.split} split of {report['data']['store']}")
+    print(f"measured on the {split} split of {report['data']['store']}")
     print_results(report)
     for stage in report["unfinished"]:
         print(
@@ -82,5 +91,5 @@ def run(options: argparse.Namespace) -> None:
         if before is not None and here is not None:
             change = f"{here:.4f} here, {before:.4f} on {own['store']}: {here - before:+.4f}"
             print(f"{trainable(key_of(number)).title}: {AUROC.title} {change}")
-    out = RunFolder(options.run).measured_on(options.store, options.split)
+    out = RunFolder(folder).measured_on(other, split)
     print(f"{out.page_file} is the report for people, {out.report_file.name} for programs")

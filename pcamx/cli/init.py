@@ -87,8 +87,7 @@ def _fit(options: argparse.Namespace, name: str, out: Path) -> None:
         print("  " + shlex.join(["pcamx", "prepare", *map(str, what)]))
     if films.root is not None and films.side is None:
         print(f"no film of it was found in {_short(films.root)}: write their folder there instead")
-    stage = "all" if films.marked else "1"  # stage 3 needs marks
-    print("  " + shlex.join(["pcamx", "train", str(out), "--stage", stage]))
+    print("  " + shlex.join(["pcamx", "train", str(out), "--stage", "all"]))
 
 
 def _short(folder: Path) -> Path:

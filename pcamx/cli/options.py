@@ -6,8 +6,8 @@ import csv
 from pcamx import config as configs
 
 FORMATS = (
-    "lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, VGG VIA, or a folder of "
-    "mask images"
+    "lesion marks: COCO, Pascal VOC, YOLO, LabelMe, Label Studio, CVAT, VGG VIA, also zipped, or a "
+    "folder of mask images"
 )
 MERGING = (
     "of several, also of several formats, all count: what any of them marks on a film is lesion"

@@ -11,9 +11,10 @@ from typing import NoReturn
 
 from pcamx import config as configs
 from pcamx.cli.command import Commands, command
+from pcamx.cli.evaluate import measure
 from pcamx.cli.options import add_gpus, add_set, told
 from pcamx.errors import PcamxError
-from pcamx.training.command import STAGES, command_again, launched, leave, train_command
+from pcamx.training.command import ALL, STAGES, command_again, launched, leave, train_command
 
 
 def add(commands: Commands) -> None:
@@ -22,11 +23,17 @@ def add(commands: Commands) -> None:
         commands,
         "train",
         run,
-        "train the stages of a config; pcamx init writes one",
+        "train the stages of a config, which pcamx init writes; with --stage all, measure them too",
         "pcamx train films.yaml --stage all --set runtime.batch_size=64",
     )
     sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
-    sub.add_argument("--stage", required=True, choices=STAGES)
+    sub.add_argument(
+        "--stage",
+        required=True,
+        choices=STAGES,
+        help="all: one after the other, those that learn from marks where films are marked; then "
+        "the first process measures the run as pcamx evaluate does",
+    )
     add_gpus(sub)
     sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     add_set(sub, "runtime.batch_size=64")
@@ -41,6 +48,16 @@ def run(options: argparse.Namespace) -> None:
     code = train_command(read, options.stage, resume=options.resume, again=_again(options))
     if code:
         leave(code)
+    if options.stage == ALL:
+        _measure(Path(read().run.folder))
+
+
+def _measure(folder: Path) -> None:
+    from pcamx import engine
+
+    if engine.is_first():
+        print(f"{folder} is trained; what follows is pcamx evaluate {folder}", flush=True)
+        measure(folder)
 
 
 def _config(path: Path, words: list[str]) -> configs.Config:

@@ -21,6 +21,9 @@ from pcamx.output import printable
 LABEL = "lesion"
 COLOUR = "#56b4e9"
 FILMS = "films"
+_UPLOAD = 200 * 10**6
+"""Bytes; Label Studio refuses an import of 250 MiB, and its export holds the films again, of which
+`pcamx.data.marks` reads 256 MiB."""
 _GO_ON = "pcamx continue RUN --marks {} --out NEW_RUN"
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What is no character in XML 1.0 (2.2), not even escaped."""
@@ -42,32 +45,48 @@ class ToMark(NamedTuple):
 
 
 def label_studio(films: Sequence[ToMark], folder: Path) -> None:
-    """Write tasks.json, which holds the films, and label_config.xml (labelstud.io)."""
-    tasks = [
-        {
-            "data": film.about
-            | {
-                "image": f"data:image/png;base64,{base64.b64encode(film.png).decode()}",
-                "film": film.name,
-            },
-            "predictions": [
-                {
-                    "model_version": "pcamx",
-                    "result": [_region(n, one, film) for n, one in enumerate(film.outlines, 1)],
-                }
-            ],
-        }
-        for film in films
-    ]
-    _json(folder / "tasks.json", tasks)
+    """Write tasks.json, which holds the films, and label_config.xml (labelstud.io).
+
+    Where that would be too large to be imported and read back, tasks1.json and so on.
+    """
+    parts = _parts(films)
+    names = [f"tasks{n if len(parts) > 1 else ''}.json" for n in range(1, len(parts) + 1)]
+    for name, part in zip(names, parts, strict=True):
+        _json(folder / name, [_task(film) for film in part])
     _xml(folder / "label_config.xml", _label_config(), declared=False)  # which is refused there
+    new, import_, export = "New project", "tasks.json", "EXPORT.json"
+    if len(parts) > 1:
+        new, import_ = f"{len(parts)} new projects", f"one of {names[0]} to {names[-1]} into each"
+        export = " ".join(f"EXPORT{n}.json" for n in range(1, len(parts) + 1))
     _readme(
         folder,
         films,
-        "New project in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
-        "Import tasks.json. The candidates appear as predictions: correct, delete or draw; Submit.",
-        f"Export as JSON, and {_GO_ON.format('EXPORT.json')} (or pcamx marks check).",
+        f"{new} in Label Studio; Labeling Setup, Custom template, Code: label_config.xml.",
+        f"Import {import_}. The candidates appear as predictions: correct, delete or draw; Submit.",
+        f"Export as JSON, and {_GO_ON.format(export)} (or pcamx marks check).",
     )
+
+
+def _parts(films: Sequence[ToMark]) -> list[list[ToMark]]:
+    """The films in their order, at most _UPLOAD of them together."""
+    parts: list[list[ToMark]] = [[]]
+    size = 0
+    for film in films:
+        size += len(film.png) * 4 // 3  # as base64
+        if parts[-1] and size > _UPLOAD:
+            parts.append([])
+            size = len(film.png) * 4 // 3
+        parts[-1].append(film)
+    return parts
+
+
+def _task(film: ToMark) -> dict[str, Any]:
+    png = base64.b64encode(film.png).decode()
+    regions = [_region(number, one, film) for number, one in enumerate(film.outlines, 1)]
+    return {
+        "data": film.about | {"image": f"data:image/png;base64,{png}", "film": film.name},
+        "predictions": [{"model_version": "pcamx", "result": regions}],
+    }
 
 
 def _label_config() -> ElementTree.Element:
@@ -129,7 +148,7 @@ def cvat(films: Sequence[ToMark], folder: Path) -> None:
         films,
         "New task in CVAT: paste labels.json into Raw labels, upload films.zip as its files.",
         "Actions, Upload annotations, CVAT 1.1: annotations.xml. Correct, delete or draw; save.",
-        f"Export as CVAT for images 1.1, and {_GO_ON.format('annotations.xml')}.",
+        f"Export as CVAT for images 1.1, and {_GO_ON.format('EXPORT.zip')}, packed as it is.",
     )
 
 

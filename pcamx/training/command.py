@@ -36,7 +36,7 @@ def train_command(read: Callable[[], Config], stage: str, *, resume: bool, again
         from pcamx.training.trainer import train
 
         try:
-            train(config, _stages(stage, config), resume=resume)
+            train(config, _named(stage), resume=resume)
         except Interrupted as stopped:
             return _stopped(f"{stopped}; continue with: {again}")
     except KeyboardInterrupt:
@@ -48,9 +48,9 @@ def train_command(read: Callable[[], Config], stage: str, *, resume: bool, again
     return 0
 
 
-def _stages(asked: str, config: Config) -> list[StageId]:
-    """What ``--stage`` names; "all" is what the config has settings for."""
-    return config.trained() if asked == ALL else [key_of(asked)]
+def _named(asked: str) -> list[StageId] | None:
+    """What ``--stage`` names; None of "all"."""
+    return None if asked == ALL else [key_of(asked)]
 
 
 def _failed(message: str) -> int:

@@ -190,7 +190,8 @@ def _stages(steps: int, batch: int) -> list[_Line]:
 
 
 def _runtime(films: Films, here: Machine, ranks: int, batch: int, steps: int) -> list[_Line]:
-    marked = 16 if films.marked is None else films.marked - _watched(films.marked)
+    # Of films that are not marked yet, nothing is known.
+    marked = films.marked - _watched(films.marked) if films.marked else 16
     zero, why = (1, "shares the optimizer among GPUs") if ranks > 1 else (0, "nothing to share")
     fast = f"{here.bf16} computes bf16 fast" if here.bf16 else "nothing here computes bf16 fast"
     return [
@@ -232,7 +233,7 @@ def _canvas(side: int | None) -> _Line:
 def _marked(marked: int | None) -> list[_Line]:
     if not marked:
         most = _PAPER.marked
-        why = "none is marked: train --stage 1 and 2, then mark some for stage 3"
+        why = "none is marked yet; --stage all leaves stage 3 out until some are"
         paper = f"marked films that stage 3 may use; {most} is the paper's"
         return [(f"  marked: {most}", paper if marked is None else why)]
     if not (watched := _watched(marked)):

@@ -21,12 +21,16 @@ from pcamx.training.stage_run import StageRun
 from pcamx.training.stopping import Interrupted, StopSignal
 
 
-def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
+def train(config: Config, stages: list[StageId] | None, *, resume: bool) -> None:
     """Train ``stages`` one after the other in this process's share of the ranks.
 
+    None is all that the config has settings for, but for those that learn from marks where no
+    training film has one.
     Raises PcamxError for what a user can mend and Interrupted after Ctrl-C.
     """
     store = read_films(_store_of(config), config.model)
+    if stages is None:
+        stages = _possible(config, store)
     preflight.check(config, store, stages, world=engine.world_size(), resume=resume)
     run = RunFolder(Path(config.run.folder))
     try:
@@ -36,6 +40,19 @@ def train(config: Config, stages: list[StageId], *, resume: bool) -> None:
         if set(stages).isdisjoint(run.begun()):
             raise  # there is nothing to go on with
         raise Interrupted("stopped") from None
+
+
+def _possible(config: Config, store: Store) -> list[StageId]:
+    stages = config.trained()
+    if any(film.mark for film in store.split("train")):
+        return stages
+    left_out = [trainable(stage).title for stage in stages if trainable(stage).learns_marks]
+    if engine.is_first():
+        print(
+            f"no training film of {store.folder} is marked, so {' and '.join(left_out)} must wait: "
+            "pcamx marks suggest chooses films to mark, pcamx continue goes on with the marks"
+        )
+    return [stage for stage in stages if not trainable(stage).learns_marks]
 
 
 def _store_of(config: Config) -> Path:

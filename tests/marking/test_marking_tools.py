@@ -68,13 +68,15 @@ def of_label_studio(folder: Path) -> Path:
 
 
 def of_cvat(folder: Path) -> Path:
-    """As CVAT dumps a task: meta of its own."""
+    """As CVAT dumps a task: a zip, with meta of its own."""
     tree = ElementTree.parse(folder / "annotations.xml")
     meta = tree.getroot().find("meta")
     assert meta is not None
     meta.clear()
     ElementTree.SubElement(meta, "task")
-    return written(folder / "export.xml", ElementTree.tostring(tree.getroot(), encoding="unicode"))
+    with zipfile.ZipFile(folder / "export.zip", "w") as file:
+        file.writestr("annotations.xml", ElementTree.tostring(tree.getroot()))
+    return folder / "export.zip"
 
 
 def of_labelme(folder: Path) -> Path:
@@ -151,6 +153,21 @@ def test_films_for_the_tools(run: Path, store: Store, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "cvat/films.zip") as file:
         assert file.namelist() == [film.name for film in films]
         assert file.read(films[0].name) == films[0].png
+
+
+def test_films_too_large_for_one_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred films of 5 MB are 667 MB as base64, of which Label Studio takes 250 MiB at once."""
+    monkeypatch.setattr("pcamx.marking.tool_files._UPLOAD", 2000)
+    films = [ToMark(f"{n}.png", 9, 9, bytes(600), [], {}) for n in range(5)]
+    films.insert(2, ToMark("large.png", 9, 9, bytes(3000), [], {}))  # alone, there is no other way
+    TOOLS["label-studio"](films, tmp_path)
+    parts = sorted(tmp_path.glob("tasks*.json"))
+    names = [[task["data"]["film"] for task in json.loads(part.read_text())] for part in parts]
+    assert names == [["0.png", "1.png"], ["large.png"], ["2.png", "3.png"], ["4.png"]]
+    readme = (tmp_path / "README.txt").read_text()
+    assert "1. 4 new projects in Label Studio" in readme
+    assert "2. Import one of tasks1.json to tasks4.json into each" in readme
+    assert "--marks EXPORT1.json EXPORT2.json EXPORT3.json EXPORT4.json --out" in readme
 
 
 def test_refusals(run: Path, store: Store, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_table_and_then_no_overwriting(
     assert config.data.canvas == 96
     said = capsys.readouterr().out
     assert "pcamx prepare . --table hands.csv --out stores/hands --normal whole" in said
-    assert "pcamx train hands.yaml --stage 1" in said
+    assert "pcamx train hands.yaml --stage all" in said
     (films / "hands.yaml").write_text("mine")
     assert init(monkeypatch, *words) == 2
     assert capsys.readouterr().err == (

@@ -1,6 +1,7 @@
 """launch/slurm.sh with a Slurm of a dozen lines, a pod's command, and what the Dockerfile takes.
 
-Neither Slurm nor a container was at hand: the commands run as they are, ranks are real processes.
+The commands run as they are, ranks are real processes. How Slurm itself and an image did stands in
+bench/results/cpu_2026-11_tools.md.
 """
 
 import json

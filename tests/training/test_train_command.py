@@ -1,13 +1,17 @@
 """`pcamx train`: the same training as launch/train.py, from an installed package."""
 
 import json
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import processes
 import pytest
+import stores
 
+from pcamx import cli
 from pcamx.cli import train
 from pcamx.config import load
 from pcamx.errors import PcamxError
@@ -43,6 +47,53 @@ def test_two_processes_under_deepspeed(tmp_path: Path, write_config: Any) -> Non
     from pcamx.run.weights import load_weights
 
     assert load_weights(tmp_path / "run/stage1/weights.pt").world == 2
+
+
+def test_all_of_a_store_without_marks_and_its_report(
+    tmp_path: Path, write_config: Any, store_folder: Path
+) -> None:
+    """What learns from marks waits, and the last of three commands has written the report."""
+    shutil.copytree(store_folder, tmp_path / "store")
+    stores.change(tmp_path / "store", lambda row: row | {"mark": ""})
+    write_config(tmp_path, {"data.store": "store", "stages.segmenter": {"epochs": 1}})
+    words = ["-m", "pcamx", "train", "run.yaml", "--stage", "all"]
+    words += ["--set", "stages.stage1.epochs=1", "stages.stage2.epochs=1"]
+    said = processes.python(*words, cwd=tmp_path).ok().text
+    assert "no training film of store is marked, so stage 3 and segmenter must wait" in said
+    assert (tmp_path / "run/report.html").is_file()
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert (list(report["stages"]), report["unfinished"]) == (["1", "2"], [])
+    assert not {"stage3", "segmenter"} & {path.name for path in (tmp_path / "run").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("stage", "rank", "code", "expected"),
+    [
+        ("all", "0", 0, [Path("run")]),
+        ("all", "1", 0, []),
+        ("2", "0", 0, []),
+        ("all", "0", 130, []),
+    ],
+)
+def test_the_first_process_measures_what_is_trained(
+    tmp_path: Path,
+    write_config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    rank: str,
+    code: int,
+    expected: list[Path],
+) -> None:
+    measured: list[Path] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(train, "train_command", lambda *_, **__: code)
+    monkeypatch.setattr(train, "leave", sys.exit)
+    monkeypatch.setattr(train, "measure", measured.append)
+    words = ["pcamx", "train", str(write_config(tmp_path)), "--stage", stage]
+    monkeypatch.setattr(sys, "argv", words)
+    with suppress(SystemExit):
+        cli.main()
+    assert measured == expected
 
 
 LAUNCHER = """

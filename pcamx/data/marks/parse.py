@@ -19,36 +19,47 @@ _CLAIM = 1e15  # pixels; whole numbers stay whole
 _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
-def text(file: Path, errors: str = "strict") -> str:
-    """Read a file's UTF-8 text; ``errors`` as `open` has it. Raises PcamxError, with the file."""
+def content(file: Path) -> bytes:
+    """Read a file. Raises PcamxError, with the file."""
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise PcamxError(f"{file}: larger than {MAX_BYTES >> 20} MiB; split the export")
-        return file.read_text(encoding="utf-8-sig", errors=errors)
-    except UnicodeDecodeError:
-        raise PcamxError(f"{file}: not UTF-8 text; export the marks again") from None
+            raise too_large(file)
+        return file.read_bytes()
     except OSError as error:
         raise PcamxError(f"{file}: {error.strerror}; check the path") from None
 
 
-def json_tree(file: Path) -> Any:
-    """Read a JSON file's content. Raises PcamxError, with the file."""
+def too_large(file: Path) -> PcamxError:
+    """Return the error of a file that is larger than MAX_BYTES."""
+    return PcamxError(f"{file}: larger than {MAX_BYTES >> 20} MiB; split the export")
+
+
+def text(data: bytes, file: Path, errors: str = "strict") -> str:
+    """Return the UTF-8 text of ``file``; ``errors`` as `open` has it. Raises PcamxError with it."""
     try:
-        return json.loads(text(file))
+        return data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError:
+        raise PcamxError(f"{file}: not UTF-8 text; export the marks again") from None
+
+
+def json_tree(data: bytes, file: Path) -> Any:
+    """Return what the JSON of ``file`` holds. Raises PcamxError, with the file."""
+    try:
+        return json.loads(text(data, file))
     except (ValueError, RecursionError) as error:
         raise PcamxError(f"{file}: not valid JSON ({error}); export the marks again") from None
 
 
-def xml_tree(file: Path) -> ElementTree.Element:
-    """Read an XML file's root. Raises PcamxError, with the file, also where it declares entities.
+def xml_tree(data: bytes, file: Path) -> ElementTree.Element:
+    """Return the root of ``file``'s XML. Raises PcamxError, with the file, where it has entities.
 
     Without a document type there is no entity: none that grows, none that opens another file.
     """
-    content = text(file)
-    if _DTD.search(content):
+    words = text(data, file)
+    if _DTD.search(words):
         raise PcamxError(f"{file}: declares a document type, which no mark file needs; remove it")
     try:
-        return ElementTree.fromstring(content)  # noqa: S314
+        return ElementTree.fromstring(words)  # noqa: S314
     except (ElementTree.ParseError, ValueError) as error:
         raise PcamxError(f"{file}: not valid XML ({error}); export the marks again") from None
 

@@ -302,7 +302,7 @@ def test_files_that_are_no_marks(tmp_path: Path) -> None:
         ("config.json", "marks of an unknown kind; known: COCO .json, Pascal VOC .xml, YOLO .txt"),
         ("empty.json", "marks of an unknown kind"),
         ("b.csv", "marks of an unknown kind"),
-        ("export.zip", "unpack it first"),
+        ("export.zip", "holds no marks of a known kind; unpack it if it holds mask images"),
         ("empty", "holds no marks of a known kind"),
         ("films", "holds no marks of a known kind"),
         ("none.json", "no such file or folder"),

@@ -1,11 +1,11 @@
-"""What kind of marks a file or folder holds, known by its content."""
+"""What kind of marks a file, folder or zip holds, known by its content."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pcamx.data.marks import parse
+from pcamx.data.marks import archive, parse
 from pcamx.data.marks.annotated import Annotated, Remark
 from pcamx.data.marks.formats import (
     coco,
@@ -37,15 +37,15 @@ _KINDS = (
     _Kind("CVAT", ".xml", cvat.fits, cvat.read),
     _Kind("YOLO", ".txt", yolo.fits, yolo.read),
 )
-_LOAD: dict[str, Callable[[Path], Any]] = {
+_LOAD: dict[str, Callable[[bytes, Path], Any]] = {
     ".json": parse.json_tree,
     ".xml": parse.xml_tree,
     # A README in any encoding is no reason to stop; its lines are none of YOLO's.
-    ".txt": lambda file: yolo.lines(parse.text(file, errors="replace")),
+    ".txt": lambda data, file: yolo.lines(parse.text(data, file, errors="replace")),
 }
 KNOWN = (
     "COCO .json, Pascal VOC .xml, YOLO .txt, LabelMe .json, Label Studio .json (not JSON-MIN), "
-    "VGG VIA .json, CVAT for images 1.1 .xml, or a folder of them or of mask images"
+    "VGG VIA .json, CVAT for images 1.1 .xml, a folder or zip of them, or a folder of mask images"
 )
 MASKS = "mask images"
 ONE_EACH = ("Pascal VOC", "LabelMe")
@@ -62,13 +62,18 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
     """
     if not source.exists():
         raise PcamxError(f"{source}: no such file or folder; marks are {KNOWN}")
-    folder = source if source.is_dir() else source.parent
-    files = _files(folder) if source.is_dir() else [source]
+    packed: dict[Path, bytes] = {}
+    folder, files = source.parent, [source]
+    if source.is_dir():
+        folder, files = source, _files(source)
+    elif source.suffix.lower() == archive.SUFFIX:
+        packed = archive.unpacked(source, _LOAD)
+        folder, files = source, sorted(packed)
     found: list[tuple[Path, Any, _Kind]] = []
     others: list[Path] = []
     for file in files:
         if file.suffix.lower() in _LOAD:
-            tree, kind = _recognise(file)
+            tree, kind = _recognise(file, packed.pop(file, None))
             if kind:
                 found.append((file, tree, kind))
             elif tree and file.name.lower() not in _COMPANIONS and not _is_readme(file):
@@ -83,21 +88,21 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
         return found[0][2].name, chain(_unknown(others), _read(folder, found))
     if source.is_dir() and any(file.suffix.lower() in mask_images.SUFFIXES for file in files):
         return MASKS, chain(_unknown(others), mask_images.read(folder, files))
-    what = "holds no marks of a known kind" if source.is_dir() else "marks of an unknown kind"
-    hint = "unpack it first; " if source.suffix.lower() == ".zip" else ""
+    what = "holds no marks of a known kind" if folder == source else "marks of an unknown kind"
+    hint = "" if folder != source or source.is_dir() else "unpack it if it holds mask images; "
     raise PcamxError(f"{source}: {what}; {hint}known: {KNOWN}")
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below, but for hidden ones, which macOS leaves beside each."""
+    """All files below, but for hidden ones."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return [f for f in files if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+    return [file for file in files if not archive.is_hidden(file.relative_to(folder))]
 
 
-def _recognise(file: Path) -> tuple[Any, _Kind | None]:
+def _recognise(file: Path, data: bytes | None) -> tuple[Any, _Kind | None]:
     """The file's content and kind. Raises PcamxError for the predictions of a model."""
     suffix = file.suffix.lower()
-    tree = _LOAD[suffix](file)
+    tree = _LOAD[suffix](parse.content(file) if data is None else data, file)
     if why := predictions.refusal(tree):
         raise PcamxError(f"{file}: {why}")
     kinds = (kind for kind in _KINDS if kind.suffix == suffix and kind.fits(tree))
