@@ -45,6 +45,8 @@ ALL: dict[str, Any] = {"stages.segmenter": {"epochs": 1}}
 REASONS = {"objective.reasons_weight": 0.5}
 CASES = [(stage, zero, {}) for stage in (1, 2, 3, "segmenter") for zero in (0, 1)]
 CASES += [(3, 1, REASONS)]
+TWO: list[tuple[StageId, int]] = [(1, 0), (3, 1)]
+"""Stages and ZeRO on two ranks, where an update takes several times as long."""
 
 Step = Callable[[Batch], dict[str, Tensor]]
 
@@ -351,15 +353,16 @@ def _two(rank: int, config: Config, port: int, out: str) -> None:
     ranks = engine.start()
     build.one_cycle = _halving
     found = {}
-    for zero in (0, 1):
+    for stage, zero in TWO:
         changed = configs.changed(config, {"runtime.zero_stage": zero})
         eager, ours = (
-            Trained(changed, 3, ranks, Path(out), captured=captured) for captured in (False, True)
+            Trained(changed, stage, ranks, Path(out), captured=captured)
+            for captured in (False, True)
         )
         for run in (eager, ours):
             run.train(islice(run.batches(), STEPS))
         alike = ours.told == eager.told and ours.counters() == eager.counters()
-        found[str(zero)] = [alike, _unlike(ours, eager), ours.taped.played]
+        found[f"{stage} {zero}"] = [alike, _unlike(ours, eager), ours.taped.played]
     (Path(out) / f"rank{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     engine.stop()
@@ -370,7 +373,7 @@ def test_two_ranks_give_eagers_bits(tmp_path: Path, write_config: Any) -> None:
     processes.on_ranks(_two, config, processes.free_port(), str(tmp_path))
     for rank in range(2):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text())
-        assert found == {zero: [True, [], STEPS - WARM] for zero in ("0", "1")}
+        assert found == {f"{stage} {zero}": [True, [], STEPS - WARM] for stage, zero in TWO}
 
 
 def _gpu(rank: int, config: Config, port: int, out: str) -> None:

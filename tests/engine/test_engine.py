@@ -27,7 +27,7 @@ from pcamx.engine.clip import clip
 from pcamx.errors import PcamxError
 from pcamx.training.stages import build_stage
 
-STEPS = 5
+STEPS = 3
 STAGES = (0, 1, 2, 3)
 CASES = [(zero, precision) for precision in ("fp32", "bf16") for zero in STAGES]
 
@@ -106,7 +106,7 @@ def _norm(model: Any) -> float:
 
 
 def _train(config: Config, ranks: engine.Ranks, folder: Path) -> dict[str, Any]:
-    """Five steps of stage 3; what this rank then holds."""
+    """A few steps of stage 3; what this rank then holds."""
     feed, model = _open(config, ranks, folder)
     clipping = config.runtime.gradient_clipping
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.module.parameters())

@@ -27,7 +27,7 @@ from pcamx.engine import build
 from pcamx.engine.checkpoint_files import to_universal
 from pcamx.training.stages import build_stage
 
-STEPS = 3
+STEPS = 2
 LR, DECAY = 1e-2, 0.5  # what a wrong decay does must not be lost in rounding
 SETTINGS = configs.Stage(epochs=1, lr=LR)
 CASES: list[tuple[int, int, str]] = [(z, s, "fp32") for z in (0, 1, 2, 3) for s in (1, 3)]

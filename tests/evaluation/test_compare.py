@@ -218,8 +218,10 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
 
 
 @pytest.fixture
-def three_runs(evaluated_run: Path, tmp_path: Path) -> list[Path]:
+def three_runs(evaluated_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """An evaluated run, one whose maps are its negatives, one with a picture less."""
+    monkeypatch.setattr("pcamx.compare.differences.REPLICATES", 20)
+    monkeypatch.setattr("pcamx.compare._DPI", 40)
     runs = [tmp_path / name for name in ("one", "negative", "torn")]
     for run in runs:
         shutil.copytree(evaluated_run, run)

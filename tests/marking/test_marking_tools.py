@@ -160,7 +160,7 @@ def test_films_too_large_for_one_import(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("pcamx.marking.tool_files._UPLOAD", 2000)
     films = [ToMark(f"{n}.png", 9, 9, bytes(600), [], {}) for n in range(5)]
     films.insert(2, ToMark("large.png", 9, 9, bytes(3000), [], {}))  # alone, there is no other way
-    TOOLS["label-studio"](films, tmp_path)
+    resolve(TOOLS["label-studio"])(films, tmp_path)
     parts = sorted(tmp_path.glob("tasks*.json"))
     names = [[task["data"]["film"] for task in json.loads(part.read_text())] for part in parts]
     assert names == [["0.png", "1.png"], ["large.png"], ["2.png", "3.png"], ["4.png"]]
