@@ -74,7 +74,7 @@ def test_one_that_gets_on_is_waited_for(other: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(write_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config that waits for six seconds, or three."""
+    """A config that waits for six seconds, or two."""
     path: Path = write_config(
         tmp_path_factory.mktemp("hasty"), {"runtime.timeout": 6, "runtime.save_every": 1}
     )
@@ -92,7 +92,7 @@ def test_a_stopped_rank_ends_all(rank: int, hasty: Path, tmp_path: Path) -> None
     ended = processes.train(2, config, 1, stop=f"{rank} 0 2 SIGSTOP")
     (line,) = errors(ended)
     assert (
-        f"no answer for 3 s (half of runtime.timeout) from rank {rank} on {os.uname().nodename}"
+        f"no answer for 2.2 s (by runtime.timeout) from rank {rank} on {os.uname().nodename}"
         in line
     )
     assert "last: stage 1, " in line
