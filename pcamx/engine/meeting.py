@@ -35,7 +35,7 @@ class _Sign(NamedTuple):
 
 
 class Meeting:
-    """Ends this process with one line where the ranks have not met ``timeout`` seconds after.
+    """Ends this process with one line where the ranks have not met after ``timeout`` seconds.
 
     A context manager around joining the process group and its first collectives. The seconds are
     of this process's life: of a stop by Ctrl-Z it notices nothing.
