@@ -56,6 +56,18 @@ def test_who_was_never_heard_is_not_judged() -> None:
     assert fault(pulses(r2={"heard": None}), 0, 1e6, 2e6) == ("", set())
 
 
+@pytest.mark.parametrize("timeout", [120.0, 3600.0])
+def test_all_have_ended_by_half_of_the_time_out(timeout: float) -> None:
+    """Even where the last pulse came late, is judged late, and the others wait to be ended."""
+    late = 2 * watch._period(timeout) + watch.PATIENCE
+    assert watch.silence_of(timeout) + late <= timeout / 2 - watch.PATIENCE  # the launcher's
+
+
+def test_however_short_the_time_out_a_few_pulses_may_be_lost() -> None:
+    for timeout in (1.0, 6.0, 60.0, 120.0, 1e6):
+        assert watch.silence_of(timeout) > 10 * watch._period(timeout)
+
+
 def test_nothing_gets_on() -> None:
     """Who has noted the least is waited for."""
     late = {"notes": 4, "idle": 31.0}
