@@ -15,8 +15,9 @@ from pcamx.training.command import STAGES, after_rank_0, command_again, leave, t
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        after_rank_0()
-        super().error(message)
+        if after_rank_0():
+            super().error(message)
+        leave(2)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -48,7 +48,17 @@ LONG = ("test_continue", "test_slurm", "test_prepare", "test_stages", "test_phan
 LONG += ("test_guidance", "test_batch_norm")
 """Files that take as long, though none of their tests does, or only some."""
 FIRST = [*SLOW, *LONG]
-STARTS = {"command", "deepspeed", "python", "ranks", "train", "on_ranks", "run", "Popen"}
+STARTS = {
+    "command",
+    "deepspeed",
+    "python",
+    "ranks",
+    "side_by_side",
+    "train",
+    "on_ranks",
+    "run",
+    "Popen",
+}
 """What of `processes` and `subprocess` starts a process; `prepare` starts its own."""
 PREPARE = "pcamx.data.prepare.store_builder"
 EQ_4 = {"map_weight": 0.0, "erase_weight": 0.0}

@@ -227,8 +227,9 @@ class Runtime:
     """Steps between two checkpoints; each epoch's end is one as well."""
     timeout: float = 120.0
     """Seconds without progress in the midst of steps (10 times the slowest step, if that is more)
-    after which all ranks end; half as long without a sign of life from one of them. Decoding,
-    compiling, validation and checkpoints may go half an hour without progress."""
+    after which all ranks end; half of it after one of them has given its last sign of life all
+    have. Decoding, compiling, validation and checkpoints may go half an hour without progress. At
+    the start the ranks have to meet within it, half a minute at least."""
 
     def __post_init__(self) -> None:
         in_range("runtime.batch_size", self.batch_size, 1, 10**7)

@@ -17,11 +17,13 @@ from pcamx.engine.build import (
 )
 from pcamx.engine.captured_step import stepper
 from pcamx.engine.checkpoint_files import load, to_universal
-from pcamx.engine.ranks import Ranks, is_first, lost_rank, start, stop, world_size
+from pcamx.engine.meeting import Meeting
+from pcamx.engine.ranks import Ranks, is_first, lost_rank, prepare, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
 from pcamx.engine.watch import Watch
 
 __all__ = [
+    "Meeting",
     "Ranks",
     "Watch",
     "average_buffers",
@@ -32,6 +34,7 @@ __all__ = [
     "is_first",
     "load",
     "lost_rank",
+    "prepare",
     "report",
     "show",
     "start",

@@ -6,6 +6,7 @@ import stat
 import tempfile
 import warnings
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,16 +26,24 @@ class Ranks(NamedTuple):
     device: torch.device
 
 
-def start() -> Ranks:
-    """Join the process group of `deepspeed`, `torchrun` or, alone, of plain `python`."""
-    gpu = torch.cuda.is_available()
-    if not gpu:
+def prepare() -> Any:
+    """Import DeepSpeed and set what it reads as it starts: all that takes long before `start`."""
+    if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         keep_freed_memory()
     # Without these DeepSpeed looks for MPI.
     for name, value in _ALONE.items():
         os.environ.setdefault(name, value)
-    deepspeed = import_deepspeed()
+    return import_deepspeed()
+
+
+def start(timeout: float = 600.0) -> Ranks:
+    """Join the process group of `deepspeed`, `torchrun` or, alone, of plain `python`.
+
+    Raises PcamxError where the ranks cannot meet; after ``timeout`` seconds in any case but a few,
+    for which there is `Meeting`.
+    """
+    deepspeed, gpu = prepare(), torch.cuda.is_available()
     local = int(os.environ["LOCAL_RANK"])
     if gpu and local >= torch.cuda.device_count():
         raise PcamxError(
@@ -48,7 +57,11 @@ def start() -> Ranks:
         if int(os.environ["WORLD_SIZE"]) > 1:
             os.environ.setdefault("TRITON_CACHE_DIR", str(_kernel_cache(local)))
     try:
-        deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", verbose=False)
+        deepspeed.init_distributed(
+            dist_backend="nccl" if gpu else "gloo",
+            verbose=False,
+            timeout=timedelta(seconds=timeout),
+        )
     except (dist.DistError, ValueError, OSError) as error:
         raise PcamxError(_no_meeting(error)) from None
     return Ranks(dist.get_rank(), dist.get_world_size(), device)

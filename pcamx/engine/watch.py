@@ -7,6 +7,7 @@ datagram: what it was last doing, and for how long. It reads theirs, and the lau
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch.distributed as dist
 
@@ -27,7 +28,7 @@ LONG = 1800.0
 """Seconds without progress that are borne outside plain steps: a compiler, a slow disk."""
 _SLOWER = 10
 """How many times longer than the slowest so far a step may take."""
-_PATIENCE = 5.0
+PATIENCE = 5.0
 """Seconds that one rank has to speak for all, after which a launcher has ended the others."""
 _LARGEST = 2000  # bytes of a datagram
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -49,19 +50,19 @@ class Pulse:
     """When it last answered, by our own clock; None before the first time."""
 
 
-def fault(pulses: dict[int, Pulse], own: int, now: float, timeout: float) -> tuple[str, set[int]]:
-    """Say why training cannot go on, "" if it can, and the ranks silent for ``timeout`` seconds.
+def fault(pulses: dict[int, Pulse], own: int, now: float, silence: float) -> tuple[str, set[int]]:
+    """Say why training cannot go on, "" if it can, and the ranks silent for ``silence`` seconds.
 
     A rank that was never heard is not judged: datagrams may be blocked where training works.
     """
     silent = {
         rank
         for rank, pulse in pulses.items()
-        if rank != own and pulse.heard is not None and now - pulse.heard > timeout
+        if rank != own and pulse.heard is not None and now - pulse.heard > silence
     }
     if silent:
         names = "; ".join(f"{_name(rank, pulses)}, last: {pulses[rank].doing}" for rank in silent)
-        why = f"no answer for {timeout:g} s (half of runtime.timeout) from {names}"
+        why = f"no answer for {silence:g} s (by runtime.timeout) from {names}"
         return f"{why} (stopped, or its network cut)", silent
     known = {rank: p for rank, p in pulses.items() if rank == own or p.heard is not None}
     if all(pulse.idle > pulse.patience for pulse in known.values()):
@@ -81,12 +82,12 @@ class Watch:
     """Ends this process when a rank does not answer, nothing gets on, or the launcher is gone.
 
     A context manager; every rank makes one at the same point, inside a process group. ``timeout``
-    is in seconds of this process's life: of a stop by Ctrl-Z it notices nothing. Who does not
-    answer at all is given half of it.
+    is in seconds of this process's life: of a stop by Ctrl-Z it notices nothing. Half of it after
+    a rank has stopped answering all have ended (`silence_of`).
     """
 
     def __init__(self, timeout: float) -> None:
-        self.timeout, self.period = timeout, min(timeout / 20, 5.0)
+        self.timeout, self.period = timeout, _period(timeout)
         self.rank, world = dist.get_rank(), dist.get_world_size()
         self._socket = socket.socket(_family(), socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -139,7 +140,7 @@ class Watch:
             self.pulses[self.rank].idle += lived
             self._send()
             self._receive()
-            why, silent = fault(self.pulses, self.rank, self._lived, self.timeout / 2)
+            why, silent = fault(self.pulses, self.rank, self._lived, silence_of(self.timeout))
             if why:
                 self._end(why, silent)
             if self._launchers and self._launchers != _launchers():
@@ -178,16 +179,33 @@ class Watch:
     def _end(self, why: str, silent: set[int]) -> None:
         """Say it once, end whom only a kill ends, and leave: the main thread waits for ever."""
         if self.rank != min(self.pulses.keys() - silent):
-            time.sleep(_PATIENCE)
+            time.sleep(PATIENCE)
         sys.stderr.write(f"pcamx: error: {why}; mend that, then continue with --resume\n")
         sys.stderr.flush()
         for rank in silent:
-            process = self.pulses[rank].process
-            # A launcher's SIGTERM does not reach a stopped process; a sibling's SIGKILL does.
-            if self.pulses[rank].host == socket.gethostname() and _parent(process) == os.getppid():
-                with suppress(OSError):
-                    os.kill(process, signal.SIGKILL)
+            end_stopped(self.pulses[rank].host, self.pulses[rank].process)
         os._exit(2)
+
+
+def end_stopped(host: str, process: int) -> None:
+    """Kill a rank of this one's launcher, whose SIGTERM does not reach a stopped process."""
+    if host == socket.gethostname() and _parent(process) == os.getppid():
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _period(timeout: float) -> float:
+    """Return the seconds between two pulses."""
+    return min(timeout / 40, 5.0)
+
+
+def silence_of(timeout: float) -> float:
+    """Return how long a rank may be silent, so that all have ended half of ``timeout`` later.
+
+    A pulse that it sent just before is read a period later, and judged by another; then one rank
+    speaks for all, and a launcher needs about as long once more.
+    """
+    return timeout / 2 - 2 * _period(timeout) - min(2 * PATIENCE, timeout / 12)
 
 
 def _family() -> socket.AddressFamily:
@@ -223,8 +241,14 @@ def _launchers() -> list[int]:
         return []
     parent = os.getppid()
     above = _parent(parent)
-    words: list[Any] = []
+    words: list[str] = []
     with suppress(OSError):
-        words = Path(f"/proc/{above}/cmdline").read_bytes().split(b"\0")
-    # `deepspeed` starts a launcher of its own on each host.
-    return [parent, above] if any(w.endswith(b"/deepspeed") for w in words) else [parent]
+        words = os.fsdecode(Path(f"/proc/{above}/cmdline").read_bytes()).split("\0")
+    # Both start a launcher of their own on each host.
+    return [parent, above] if any(map(_STARTS_LAUNCHER.search, words)) else [parent]
+
+
+_STARTS_LAUNCHER = re.compile(
+    r"/(deepspeed|ds)$|^(pcamx\.engine\.launcher|deepspeed\.launcher\.runner)$"
+)
+"""How a word of a command begins or ends that is `deepspeed`, or the launcher of `pcamx train`."""

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from pcamx.catalogue import TRAINABLES, StageId, key_of
 from pcamx.config import Config
@@ -54,8 +55,8 @@ def _named(asked: str) -> list[StageId] | None:
 
 
 def _failed(message: str) -> int:
-    after_rank_0()
-    print(f"pcamx: error: {message}", file=sys.stderr)
+    if after_rank_0():
+        print(f"pcamx: error: {message}", file=sys.stderr)
     return 2
 
 
@@ -74,13 +75,18 @@ def launched() -> bool:
     return "RANK" in os.environ
 
 
-def after_rank_0() -> None:
-    """Let one rank speak for all: rank 0 at once, after which the launcher ends the others.
+def after_rank_0() -> bool:
+    """Tell whether this rank says why it ends: rank 0 at once, which speaks for all.
 
-    Whom nobody has ended by then has failed alone, and speaks for itself.
+    The launcher then ends the others. Whom nobody has ended by then has failed alone, and speaks
+    for itself.
     """
-    if _rank():
-        time.sleep(_PATIENCE)
+    try:
+        if _rank():
+            time.sleep(_PATIENCE)
+    except KeyboardInterrupt:  # the launcher's SIGTERM, too
+        return False
+    return True
 
 
 def command_again(words: Sequence[str]) -> str:
@@ -97,7 +103,7 @@ def command_again(words: Sequence[str]) -> str:
     return f"{launcher} {world} {command}" if here == world else f"your launcher and {command}"
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """Exit with ``code``.
 
     After an error gloo's and DALI's threads still run, and taking them down as usual sometimes ends

@@ -15,7 +15,8 @@ from pcamx.run.lock import FolderLock
 def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
     """Join the process group; inside, rank 0 holds the lock of ``folder``.
 
-    The watch ends the process when a rank does not answer for ``timeout`` seconds.
+    The process ends when the ranks do not meet within ``timeout`` seconds, and later, by the watch,
+    when one does not answer.
 
     Raises PcamxError, on every rank, where another process works there: a rank that only rank 0
     could tell would wait for it, on another host for as long as the launcher lets it. Also where a
@@ -28,14 +29,17 @@ def joined(folder: Path, timeout: float) -> Iterator[tuple[Ranks, Watch]]:
                 held.enter_context(FolderLock(folder))
             except PcamxError as error:
                 failure = str(error)
+        engine.prepare()
         try:
-            try:
-                ranks = engine.start()
-            except PcamxError as error:
-                # Two runs of one launcher command want one port as well; the folder is the reason.
-                raise PcamxError(failure or str(error)) from None
-            HostRanks().raise_together(failure)
-            watch = Watch(timeout)
+            with engine.Meeting(timeout) as meeting:
+                try:
+                    # PyTorch, which knows less of who is missing, speaks after the meeting.
+                    ranks = engine.start(meeting.timeout + 60)
+                except PcamxError as error:
+                    # Two runs of one launcher command want one port; the folder is the reason.
+                    raise PcamxError(failure or str(error)) from None
+                HostRanks().raise_together(failure)
+                watch = Watch(timeout)
         except RuntimeError as error:
             if not engine.lost_rank(error):
                 raise

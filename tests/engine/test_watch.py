@@ -56,6 +56,18 @@ def test_who_was_never_heard_is_not_judged() -> None:
     assert fault(pulses(r2={"heard": None}), 0, 1e6, 2e6) == ("", set())
 
 
+@pytest.mark.parametrize("timeout", [120.0, 3600.0])
+def test_all_have_ended_by_half_of_the_time_out(timeout: float) -> None:
+    """Even where the last pulse came late, is judged late, and the others wait to be ended."""
+    late = 2 * watch._period(timeout) + watch.PATIENCE
+    assert watch.silence_of(timeout) + late <= timeout / 2 - watch.PATIENCE  # the launcher's
+
+
+def test_however_short_the_time_out_a_few_pulses_may_be_lost() -> None:
+    for timeout in (1.0, 6.0, 60.0, 120.0, 1e6):
+        assert watch.silence_of(timeout) > 10 * watch._period(timeout)
+
+
 def test_nothing_gets_on() -> None:
     """Who has noted the least is waited for."""
     late = {"notes": 4, "idle": 31.0}
@@ -74,7 +86,7 @@ def test_one_that_gets_on_is_waited_for(other: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(write_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config that waits for six seconds, or three."""
+    """A config that waits for six seconds, or two."""
     path: Path = write_config(
         tmp_path_factory.mktemp("hasty"), {"runtime.timeout": 6, "runtime.save_every": 1}
     )
@@ -92,7 +104,7 @@ def test_a_stopped_rank_ends_all(rank: int, hasty: Path, tmp_path: Path) -> None
     ended = processes.train(2, config, 1, stop=f"{rank} 0 2 SIGSTOP")
     (line,) = errors(ended)
     assert (
-        f"no answer for 3 s (half of runtime.timeout) from rank {rank} on {os.uname().nodename}"
+        f"no answer for 2.2 s (by runtime.timeout) from rank {rank} on {os.uname().nodename}"
         in line
     )
     assert "last: stage 1, " in line

@@ -78,7 +78,9 @@ def deepspeed(world: int, script: Path, stage: object, config: Path, **env: str)
     )
 
 
-def _forked(words: Sequence[object], cwd: Path, environments: Sequence[dict[str, str]]) -> Ended:
+def side_by_side(
+    words: Sequence[object], cwd: Path, environments: Sequence[dict[str, str]]
+) -> Ended:
     """``python *words`` in each of ``environments`` side by side."""
     with tempfile.NamedTemporaryFile("r") as log:
         given, place = list(map(str, words)), Path(log.name)
@@ -89,7 +91,7 @@ def _forked(words: Sequence[object], cwd: Path, environments: Sequence[dict[str,
 
 def python(*words: object, cwd: Path, **env: str) -> Ended:
     """``python *words`` to its end, with a script, ``-m`` or ``-c``."""
-    return _forked(words, cwd, [environment(**env)])
+    return side_by_side(words, cwd, [environment(**env)])
 
 
 def ranks(world: int, *words: object, cwd: Path, stop: str = "", **env: str) -> Ended:
@@ -97,7 +99,7 @@ def ranks(world: int, *words: object, cwd: Path, stop: str = "", **env: str) -> 
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared["PCAMX_TEST_STOP"] = stop
     each = [environment(RANK=str(r), LOCAL_RANK=str(r)) | shared | env for r in range(world)]
-    return _forked([DRIVE if stop else TRAIN, *words], cwd, each)
+    return side_by_side([DRIVE if stop else TRAIN, *words], cwd, each)
 
 
 def on_ranks(work: Callable[..., None], *given: object, world: int = 2) -> None:

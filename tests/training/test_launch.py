@@ -118,6 +118,28 @@ def test_a_stop_between_two_stages_says_how_to_go_on(
     assert capsys.readouterr().err == "pcamx: stopped; continue with: so\n"
 
 
+def test_a_mistake_under_deepspeed_is_one_line(tmp_path: Path, write_config: Any) -> None:
+    """The launcher ends the rank that waits while rank 0 speaks for both."""
+    config = write_config(tmp_path, {"runtime.batchsize": 8})
+    ended = processes.deepspeed(2, processes.TRAIN, 1, config)
+    said = [line for line in ended.text.splitlines() if line.startswith("pcamx:")]
+    assert ended.code == 2 and "Traceback" not in ended.text, ended.text
+    assert len(said) == 1 and "batchsize" in said[0]
+
+
+@pytest.mark.parametrize("words", [("--stage", "1", "--config", "no.yaml"), ("--stage", "9")])
+def test_a_rank_that_waits_is_ended_without_a_word(words: tuple[str, ...], tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys, time\n"
+        "def stop(_): raise KeyboardInterrupt\n"
+        "time.sleep = stop\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    ended = processes.python("-c", code, processes.TRAIN, *words, cwd=tmp_path, RANK="1")
+    assert (ended.code, ended.text) == (2, "")
+
+
 def test_a_missing_package_is_one_line(capsys: Any) -> None:
     def read() -> Any:
         raise ModuleNotFoundError("No module named 'deepspeed'", name="deepspeed")

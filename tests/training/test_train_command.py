@@ -1,7 +1,10 @@
 """`pcamx train`: the same training as launch/train.py, from an installed package."""
 
+import argparse
 import json
+import os
 import shutil
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +17,7 @@ import stores
 from pcamx import cli
 from pcamx.cli import train
 from pcamx.config import load
+from pcamx.engine import watch
 from pcamx.errors import PcamxError
 
 
@@ -94,6 +98,41 @@ def test_the_first_process_measures_what_is_trained(
     with suppress(SystemExit):
         cli.main()
     assert measured == expected
+
+
+def test_a_rank_that_waits_is_ended_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the launcher's SIGTERM, while rank 0 says the mistake for all."""
+
+    def terminate(_: float) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("pcamx.training.command.time.sleep", terminate)
+    monkeypatch.setattr(train, "leave", sys.exit)
+    monkeypatch.setattr(sys, "argv", ["pcamx", "train", str(tmp_path / "no"), "--stage", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_watch_knows_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is killed, whom it started has another parent, and the ranks are to end."""
+    words: list[str] = []
+    monkeypatch.setattr("os.execv", lambda _, given: words.extend(given))
+    options = argparse.Namespace(config="a.yaml", stage="1", set=[], resume=False)
+    train._launch(2, options)
+    monkeypatch.setenv("CROSS_SIZE", "1")
+    monkeypatch.setattr(watch, "_parent", lambda _: 7)
+    commands = [words, ["python", "/opt/bin/deepspeed", "a.py"], ["bash", "-c", "deepspeed a.py"]]
+    commands.append(["python", "-m", "deepspeed.launcher.runner", "a.py"])
+    found = []
+    for command in commands:
+        text = "\0".join(command).encode()
+        monkeypatch.setattr(Path, "read_bytes", lambda _, text=text: text)
+        found.append(watch._launchers() == [os.getppid(), 7])
+    assert found == [True, True, False, True]
 
 
 LAUNCHER = """
