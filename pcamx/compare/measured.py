@@ -25,9 +25,12 @@ class Measured:
 def read_run(folder: Path, name: str) -> Measured:
     """Read an evaluated run, or what an evaluation on another store left (RUN/on_STORE).
 
-    Raises PcamxError that names the folder where it is no run, not evaluated or of another version.
+    Raises PcamxError that names the folder where it is no run, not evaluated or of another version,
+    and where its weights are not its own or its config is not theirs.
     """
     run = RunFolder(folder)
+    for key in run.finished():  # whose settings are compared as well
+        run.load_weights(key)
     report, films = read_report(run), read_films(run.films_file)
     # Absent in reports of an earlier pcamx.
     if report.get("films_sha256") not in (None, sha256_of(run.films_file)):
