@@ -9,7 +9,7 @@ from typing import Any
 
 from pcamx import config as configs
 from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
-from pcamx.config import Config
+from pcamx.config import Config, ConfigError
 from pcamx.data.store import HEAD, fingerprint, fingerprints, manifest_digest
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
@@ -183,7 +183,12 @@ class RunFolder(RunPaths):
             raise PcamxError(f"{path}: weights of another run; restore this run's own")
         if weights.config is None:
             return
-        if changed := changed_since(self.read_config(), weights.config, key):
+        config = self.read_config()
+        try:
+            changed = changed_since(config, weights.config, key)
+        except ConfigError as error:
+            raise PcamxError(f"{path}: settings of another version of pcamx ({error})") from None
+        if changed:
             raise PcamxError(
                 f"{self.config_file}: changed since {trainable(key).title} was trained "
                 f"({'; '.join(changed[:3])}); put back what {path} was trained with"

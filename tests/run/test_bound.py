@@ -109,6 +109,13 @@ def test_settings_of_an_earlier_version_are_read(run: RunFolder) -> None:
     assert run.load_weights(3).stage == 3
 
 
+def test_settings_of_a_later_version_are_said_to_be(run: RunFolder) -> None:
+    weights = load_weights(run.weights(3))
+    save_weights(run.weights(3), dataclasses.replace(weights, config={"optics": {"lens": 5}}))
+    with pytest.raises(PcamxError, match=r"weights\.pt: settings of another version .*key optics"):
+        run.load_weights(3)
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_without_its_origin_nobody_knows_whose_weights_they_are(
     run: RunFolder, reader: str
