@@ -30,10 +30,16 @@ def _run(folder: Path, config: Path) -> RunFolder:
     return run
 
 
+@pytest.fixture(name="made", scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    return _run(folder / "run", write_config(folder)).path
+
+
 @pytest.fixture(name="run")
-def _one(tmp_path: Path, write_config: Any, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+def _one(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.chdir(tmp_path)
-    return _run(tmp_path / "run", write_config(tmp_path))
+    return RunFolder(Path(shutil.copytree(made, tmp_path / "run")))
 
 
 def _change(run: RunFolder, changes: dict[str, Any]) -> None:
