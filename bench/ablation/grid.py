@@ -12,8 +12,8 @@ from typing import Any
 from pcamx import config as configs
 from pcamx.catalogue import TRAINABLES, StageId, Trainable, classifiers, trainable
 from pcamx.config import Config, ConfigError
+from pcamx.run.bound import binding_differences
 from pcamx.run.folder import RunFolder
-from pcamx.training import preflight
 from pcamx.training.start_weights import start_weights
 
 BASE = "base"
@@ -230,7 +230,7 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
         run = RunFolder(job.folder)
         if not run.is_run():
             continue
-        found = preflight.binding_differences(job.config, absolute(run.read_config()))
+        found = binding_differences(job.config, absolute(run.read_config()))
         # A finished run may have been moved there.
         lines = [line for line in found if not line.startswith("run.folder")]
         if lines:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pcamx.cli.command import Commands, command
 from pcamx.cli.options import FORMATS, MERGING, add_labels, add_words
+from pcamx.errors import MismatchError, PcamxError
+from pcamx.output import printable
 
 
 def add(commands: Commands) -> None:
@@ -19,10 +21,11 @@ def add(commands: Commands) -> None:
     sub.add_argument(
         "root",
         type=Path,
+        nargs="?",
         metavar="ROOT",
         help="a folder of MURA-v1.1, FracAtlas or GRAZPEDWRI-DX, or any other",
     )
-    sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder to write")
+    sub.add_argument("--out", type=Path, metavar="STORE", help="folder to write")
     sub.add_argument(
         "--table",
         type=Path,
@@ -46,9 +49,22 @@ def add(commands: Commands) -> None:
         "its own",
     )
     add_labels(sub)
+    sub.add_argument(
+        "--verify",
+        action="store_true",
+        help="write nothing: read every film and mask of a store (pcamx prepare STORE --verify), "
+        "name those whose content has changed since, and exit with 1 if there are any",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.verify:
+        _verify(options)
+        return
+    if options.root is None or options.out is None:
+        raise PcamxError(
+            "name the folder of the films and the store to write: pcamx prepare ROOT --out STORE"
+        )
     from pcamx.data.prepare.store_builder import prepare
     from pcamx.data.sets.table import label_words
     from pcamx.report.console import track
@@ -91,3 +107,22 @@ def run(options: argparse.Namespace) -> None:
         print(note)
     if found.parity is not None:
         print(f"{options.out / 'transcode_report.md'}: {found.parity.summary()}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from pcamx.data.prepare.verify_store import changed_films
+    from pcamx.report.console import track
+
+    store = options.out or options.root
+    others = ("table", "normal", "abnormal", "transcode", "marks", "labels")
+    if store is None or any(getattr(options, name) for name in others):
+        raise PcamxError("--verify takes a store and nothing else: pcamx prepare STORE --verify")
+    changed, films = changed_films(store, track)
+    for line in changed:
+        print(printable(line))
+    if changed:
+        raise MismatchError(
+            f"{store}: {len(changed)} files have changed since pcamx prepare; put them back, or "
+            "run it again"
+        )
+    print(f"{store}: {films} films are as pcamx prepare checked them")

@@ -41,7 +41,8 @@ def read_run(folder: Path, name: str) -> Measured:
 def read_runs(folders: Sequence[Path]) -> list[Measured]:
     """Read several runs, named by as many of the last parts of their paths as tell them apart.
 
-    Raises PcamxError as `read_run`, and where there are fewer than two or one is given twice.
+    Raises PcamxError as `read_run`, where there are fewer than two or one is given twice, and where
+    a run's weights are not its own or its config is not theirs: settings are compared as well.
     """
     if len(folders) < 2:
         raise PcamxError("compare takes two runs or more")
@@ -49,7 +50,11 @@ def read_runs(folders: Sequence[Path]) -> list[Measured]:
     for number, place in enumerate(places):
         if place in places[:number]:
             raise PcamxError(f"{folders[number]}: given twice; name different runs")
-    return [read_run(f, n) for f, n in zip(folders, names(places), strict=True)]
+    found = [read_run(f, n) for f, n in zip(folders, names(places), strict=True)]
+    for run in map(RunFolder, folders):
+        for key in run.finished():
+            run.load_weights(key)
+    return found
 
 
 def names(places: Sequence[Path]) -> list[str]:

@@ -6,7 +6,7 @@ shows. Every room that works on a run takes a `Config`.
 """
 
 from pcamx.config.checks import ConfigError
-from pcamx.config.file import as_tree, changed, differences, dump, load
+from pcamx.config.file import as_tree, changed, differences, dump, from_tree, load
 from pcamx.config.instruments import DeepSpeed, FlopsProfiler, Monitor
 from pcamx.config.sections import (
     TIMM,
@@ -45,6 +45,7 @@ __all__ = [
     "changed",
     "differences",
     "dump",
+    "from_tree",
     "load",
     "quoted",
     "read_yaml",

@@ -3,6 +3,7 @@
 A key that is unknown, missing, given twice or of the wrong type is an error that names the key.
 """
 
+import copy
 import dataclasses
 import difflib
 import os
@@ -125,10 +126,19 @@ def load(path: str | Path) -> Config:
         tree = read_yaml(path, "a config is a YAML file such as configs/demo.yaml")
         if not isinstance(tree, dict):
             raise ConfigError("no config, which has keys such as data.store; pcamx init writes one")
-        config: Config = _build(_at_home(_move(tree)), Config, "")
+        config = from_tree(tree)
     except ConfigError as error:
         known = str(error).startswith(f"{path}: ")
         raise error if known else ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def from_tree(tree: Mapping[str, Any]) -> Config:
+    """Return the config of nested plain dicts, as a file or `as_tree` has it.
+
+    Raises ConfigError that names the key.
+    """
+    config: Config = _build(_at_home(_move(copy.deepcopy(tree))), Config, "")
     return config
 
 

@@ -78,17 +78,19 @@ def without_times(text: bytes) -> bytes:
     return "\n".join("\0".join([*row[:at], *row[at + 1 :]]) for row in rows).encode()
 
 
-def check_film(path: Path, known: Content | None) -> None:
+def check_film(path: Path, known: Content | None, *, digest: bool = False) -> None:
     """Raise PcamxError that names the file unless it is the one that `pcamx prepare` checked.
 
-    ``known`` is None in a store of an earlier pcamx; then it need only be a file.
+    ``known`` is None in a store of an earlier pcamx; then it need only be a file. With ``digest``
+    its content is read even where size and time are as they were.
     """
     again = "run pcamx prepare again"
     try:
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):
             raise PcamxError(f"{path}: not a file any more; {again}")
-        if known is None or (info.st_size, info.st_mtime_ns) == known[:2]:
+        same = known is not None and (info.st_size, info.st_mtime_ns) == known[:2]
+        if known is None or (same and not digest):
             return
         changed = info.st_size != known.bytes or sha256_of(path) != known.sha256
     except OSError as error:

@@ -16,7 +16,7 @@ from pcamx.engine.build import (
     whole_state,
 )
 from pcamx.engine.captured_step import stepper
-from pcamx.engine.checkpoint_files import load, to_universal
+from pcamx.engine.checkpoint_files import load, load_failure, to_universal
 from pcamx.engine.meeting import Meeting
 from pcamx.engine.ranks import Ranks, is_first, lost_rank, prepare, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
@@ -33,6 +33,7 @@ __all__ = [
     "initialize",
     "is_first",
     "load",
+    "load_failure",
     "lost_rank",
     "prepare",
     "report",

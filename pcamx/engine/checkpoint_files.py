@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,13 @@ def _place_steps(optimizer: torch.optim.Optimizer) -> None:
             state["step"] = state["step"].to(parameter.device, copy=True)
 
 
+def load_failure(error: Exception) -> str:
+    """Say in one line why a file of a checkpoint could not be loaded."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "a file of it holds more than tensors and plain values, nothing of it was run"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def to_universal(checkpoints: Path, tag: str) -> str:
     """Turn a checkpoint of another number of ranks into one that any number loads.
 
@@ -90,9 +98,9 @@ def to_universal(checkpoints: Path, tag: str) -> str:
             (checkpoints / f"{universal}.tmp").rename(checkpoints / universal)
         except Exception as error:
             # Whatever a tool of that size may raise.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PcamxError(
-                f"{checkpoints / tag}: cannot be converted for another number of ranks ({reason})"
+                f"{checkpoints / tag}: cannot be converted for another number of ranks "
+                f"({load_failure(error)})"
             ) from None
         (checkpoints / "latest_universal").unlink(missing_ok=True)
     dist.barrier()

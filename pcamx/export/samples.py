@@ -110,7 +110,10 @@ def _read_films(samples: Path) -> NDArray[np.float32]:
 def _read_expected(samples: Path) -> Answers:
     try:
         with np.load(samples / _EXPECTED, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            found = {name: file[name] for name in file.files}
+        if not all(isinstance(one, np.ndarray) for one in found.values()):
+            raise ValueError("no arrays")
+        return found
     except (ValueError, BadZipFile) as error:
         raise MismatchError(f"{samples / _EXPECTED}: damaged ({error}); copy it again") from None
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pcamx.engine import Ranks, load, lost_rank, to_universal
+from pcamx.engine import Ranks, load, load_failure, lost_rank, to_universal
 from pcamx.errors import PcamxError
 from pcamx.output import folder_to_disk, refusal, refused, write_text
 from pcamx.run.folder import RunFolder
@@ -160,20 +161,24 @@ def for_any_ranks(folder: Path, tag: str) -> str:
 def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
     """Load checkpoint ``tag`` into a fresh engine; all ranks call it.
 
-    Raises PcamxError for a checkpoint of another model.
+    Raises PcamxError for a checkpoint of another model, and for a file that could run code.
     """
     root = folder / CHECKPOINTS
     try:
         loaded = load(engine, root, tag)
+        if loaded:
+            _restore_rank(engine, root / tag.removesuffix("_universal"), ranks)
     except Exception as error:
         # DeepSpeed and torch raise pickle, zip, key, shape and assertion errors alike.
         if isinstance(error, RuntimeError) and lost_rank(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PcamxError(f"{root / tag}: does not fit this model ({reason})") from None
+        if isinstance(error, pickle.UnpicklingError):
+            raise PcamxError(
+                f"{root / tag}: {load_failure(error)}; restore it, or remove {root}"
+            ) from None
+        raise PcamxError(f"{root / tag}: does not fit this model ({load_failure(error)})") from None
     if not loaded:
         raise PcamxError(f"{root / tag}: DeepSpeed found no checkpoint there")
-    _restore_rank(engine, root / tag.removesuffix("_universal"), ranks)
     if tag.endswith("_universal"):
         dist.barrier()
         if ranks.rank == 0:

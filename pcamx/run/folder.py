@@ -9,10 +9,11 @@ from typing import Any
 
 from pcamx import config as configs
 from pcamx.catalogue import TRAINABLES, StageId, classifiers, trainable
-from pcamx.config import Config
+from pcamx.config import Config, ConfigError
 from pcamx.data.store import HEAD, fingerprint, fingerprints, manifest_digest
 from pcamx.errors import PcamxError
 from pcamx.output import write_text
+from pcamx.run.bound import changed_since
 from pcamx.run.paths import RunPaths
 from pcamx.run.weights import Weights, load_weights
 from pcamx.seals import sealed, unsealed
@@ -139,8 +140,8 @@ class RunFolder(RunPaths):
                 return {"sha256": _hexadecimal(path.read_text(encoding="utf-8").strip())}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise PcamxError(
-                f"{path}: damaged or of another version; remove it if the run's store "
-                "is still the one it was trained on"
+                f"{path}: damaged or of another version; restore it, or where the run has no "
+                "weights yet, remove it"
             ) from None
         return {}
 
@@ -158,13 +159,40 @@ class RunFolder(RunPaths):
     def load_weights(self, key: StageId) -> Weights:
         """Read a finished stage's weights.
 
-        Raises PcamxError where they are missing, damaged, or of another stage or run.
+        Raises PcamxError where they are missing, damaged, or of another stage, run or config.
+        """
+        weights = load_weights(self.weights(key), key)
+        self.check_weights(weights, key)
+        return weights
+
+    def check_weights(self, weights: Weights, key: StageId) -> None:
+        """Raise PcamxError unless weights read from here are of stage ``key``, this run and its
+        config.yaml; older files do not tell all of it.
         """
         path = self.weights(key)
-        weights = load_weights(path, key)
-        if weights.run is not None and weights.run != (self.id() or weights.run):
+        if weights.stage != key:
+            raise PcamxError(
+                f"{path}: weights of {weights.stage!r}, not of {key!r}; restore its own"
+            )
+        if weights.run is not None and (own := self.id()) != weights.run:
+            if own is None:
+                raise PcamxError(
+                    f"{self.origin_file}: not there, so nothing says whether {path} is of this "
+                    "run; restore it"
+                )
             raise PcamxError(f"{path}: weights of another run; restore this run's own")
-        return weights
+        if weights.config is None:
+            return
+        config = self.read_config()
+        try:
+            changed = changed_since(config, weights.config, key)
+        except ConfigError as error:
+            raise PcamxError(f"{path}: settings of another version of pcamx ({error})") from None
+        if changed:
+            raise PcamxError(
+                f"{self.config_file}: changed since {trainable(key).title} was trained "
+                f"({'; '.join(changed[:3])}); put back what {path} was trained with"
+            )
 
     def check_store(self, store: Path) -> None:
         """Refuse a store that has changed since the run began: its splits, its scale, its marks."""

@@ -39,6 +39,8 @@ class Weights:
     pooling: Pooling = "mean"
     run: str | None = None
     """The id of the run, as in its origin.json; None in older files."""
+    config: dict[str, Any] | None = None
+    """The settings that it was trained with, as `pcamx.config.as_tree` has them; None likewise."""
 
 
 def save_weights(path: Path, weights: Weights) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from pcamx import config as configs
 from pcamx import engine
 from pcamx.catalogue import TRAINABLES, StageId, trainable
 from pcamx.config import Config
@@ -19,23 +18,11 @@ from pcamx.data.feed.strata import strata_digest
 from pcamx.data.store import Store
 from pcamx.errors import PcamxError
 from pcamx.run import checkpoints
+from pcamx.run.bound import FREE, binding_differences
 from pcamx.run.checkpoints import Progress
 from pcamx.run.folder import RunFolder
-from pcamx.run.weights import load_start
 from pcamx.training.held_back import held_back
-from pcamx.training.start_weights import start_weights
-
-_FREE = (
-    "data.threads",
-    "data.feed",
-    "data.cache",
-    "data.watched",
-    "runtime.log_every",
-    "runtime.save_every",
-    "runtime.timeout",
-    "deepspeed.",
-)
-"""Keys that change no figure, and so may change within a run."""
+from pcamx.training.start_weights import read_start, start_weights
 
 
 def check(config: Config, store: Store, stages: list[StageId], *, world: int, resume: bool) -> None:
@@ -63,12 +50,7 @@ def check(config: Config, store: Store, stages: list[StageId], *, world: int, re
         path = start_weights(config, stage)
         trained_first = [run.stage(earlier) for earlier in stages[:i]]
         if path is not None and path.parent not in trained_first:
-            load_start(path, config, stage)
-
-
-def binding_differences(config: Config, other: Config) -> list[str]:
-    """Return dotted keys, with both values, in which configs differ and may not within one run."""
-    return [line for line in configs.differences(config, other) if not line.startswith(_FREE)]
+            read_start(path, config, stage)
 
 
 def last_checkpoint(config: Config, stage: StageId) -> tuple[str, Progress, int] | None:
@@ -88,7 +70,7 @@ def binding_digest(config: Config, stage: StageId, *, store: str | None = None) 
     """
     # Other stages' settings, and a baseline's, may be added; a run may be moved.
     chosen = _chosen(config) | {"stages": _chosen(config.stage(stage)), "run": config.run.seed}
-    for name in _FREE:
+    for name in FREE:
         section, _, key = name.partition(".")
         if key:
             chosen.get(section, {}).pop(key, None)

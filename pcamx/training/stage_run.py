@@ -236,6 +236,7 @@ class StageRun:
                 mean=self.store.mean,
                 std=self.store.std,
                 run=self.run.id(),
+                config=configs.as_tree(self.config),
                 state={k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)},
             )
             save_weights(self.run.weights(self.stage), weights)

@@ -8,7 +8,7 @@ from pcamx.errors import PcamxError
 from pcamx.model.timm_encoder import TimmEncoder
 from pcamx.run.backbone import load_backbone
 from pcamx.run.folder import RunFolder
-from pcamx.run.weights import fill, load_start
+from pcamx.run.weights import Weights, fill, load_start
 from pcamx.training.stages import Stage
 
 
@@ -17,8 +17,26 @@ def start_weights(config: Config, stage: StageId) -> Path | None:
     start = config.stage(stage).init_from
     if start == "scratch":
         return None
-    own = [entry.key for entry in TRAINABLES if entry.section == start]
-    return RunFolder(Path(config.run.folder)).weights(own[0]) if own else Path(start)
+    own = _own(config, stage)
+    return Path(start) if own is None else RunFolder(Path(config.run.folder)).weights(own)
+
+
+def _own(config: Config, stage: StageId) -> StageId | None:
+    """The stage of the same run that ``stage`` starts from, if it does."""
+    start = config.stage(stage).init_from
+    return next((entry.key for entry in TRAINABLES if entry.section == start), None)
+
+
+def read_start(path: Path, config: Config, stage: StageId) -> Weights:
+    """Read the weights at ``path`` that ``stage`` starts from.
+
+    Raises PcamxError where they are missing, of another encoder or pooling, or in an earlier
+    stage's place and not that stage's of this run.
+    """
+    weights = load_start(path, config, stage)
+    if (own := _own(config, stage)) is not None:
+        RunFolder(Path(config.run.folder)).check_weights(weights, own)
+    return weights
 
 
 def init_from(stage: Stage, config: Config, key: StageId) -> None:
@@ -32,7 +50,7 @@ def init_from(stage: Stage, config: Config, key: StageId) -> None:
             assert isinstance(stage.network.encoder, TimmEncoder)
             load_backbone(stage.network.encoder, config.model.weights, config.model.encoder)
         return
-    weights = load_start(path, config, key)
+    weights = read_start(path, config, key)
     missing = fill(stage.network, weights, path, encoder=config.model.encoder)
     if any(not name.startswith("decoder.") for name in missing):
         raise PcamxError(f"{path}: lacks {missing[0]}; start from another weights.pt")

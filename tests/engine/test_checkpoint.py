@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import processes
 import pytest
 import torch
+from payloads import Trap
 from run_files import assert_same_bits, losses_of, steps_of
 
 from pcamx import config as configs
@@ -147,7 +148,7 @@ def test_resume_runs_no_code_of_a_checkpoint(stopped: Path, case: Case) -> None:
     root = stopped.parent / f"run/stage{case.stage}/checkpoints" / TAG
     mark = stopped.parent / "executed"
     (target,) = root.glob("*_0_*optim*")
-    torch.save(_Trap(mark), target)
+    torch.save(Trap(mark), target)
     # Whoever plants code writes the digest to match.
     facts = json.loads((root / "progress.json").read_text())
     facts["files"][target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
@@ -338,20 +339,10 @@ def test_what_a_killed_writer_left_goes_with_the_next_try(tmp_path: Path) -> Non
     assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{here}.{os.getppid()}.tmp"}
 
 
-class _Trap:
-    """Unpickling it would make a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.mark,)
-
-
 def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "executed"
-    torch.save(_Trap(mark), tmp_path / "a.pt")
-    (tmp_path / "b.pt").write_bytes(pickle.dumps(_Trap(mark), protocol=2))
+    torch.save(Trap(mark), tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Trap(mark), protocol=2))
     for name in ("a.pt", "b.pt"):
         with pytest.raises(PcamxError, match=f"{name}: not a stage's weights"):
             load_weights(tmp_path / name)

@@ -16,6 +16,7 @@ import torch
 from pcamx import config as configs
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.run.bound import FREE
 from pcamx.run.weights import load_weights
 from pcamx.training import preflight
 
@@ -128,7 +129,7 @@ def test_they_may_change_within_a_run(run: Path) -> None:
     config = configs.load(run.parents[1] / "without/run.yaml")
     changed = configs.differences(configs.load(run / "config.yaml"), config)
     assert any(line.startswith("deepspeed.") for line in changed)
-    assert all(line.startswith(preflight._FREE) for line in changed)
+    assert all(line.startswith(FREE) for line in changed)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`pcamx compare`: differences by hand, bad input, and two runs with real networks."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ from pcamx.report.comparison_rows import Gap
 from pcamx.report.viewer.page import read
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report, write_report
+from pcamx.run.weights import load_weights, save_weights
 
 
 def test_differences_by_hand(tmp_path: Path) -> None:
@@ -199,6 +201,11 @@ def test_two_real_runs(evaluated_run: Path, tmp_path: Path, capsys: Any) -> None
     config = configs.load(other / "config.yaml")
     changed = configs.changed(config, {"attention.omega": 5.0})
     (other / "config.yaml").write_text(configs.dump(changed))
+    with pytest.raises(PcamxError, match=r"config\.yaml: changed since stage 1 was trained \(att"):
+        compare([evaluated_run, other], tmp_path / "out")
+    for path in other.glob("*/weights.pt"):
+        weights = load_weights(path)
+        save_weights(path, dataclasses.replace(weights, config=configs.as_tree(changed)))
     found = compare([evaluated_run, other], tmp_path / "out")
     assert found.remarks == []
     gaps = [gap for by_key in found.gaps["other"].values() for gap in by_key.values()]

@@ -359,7 +359,7 @@ def _use_store(run: Path, folder: Path) -> None:
     text = (run / "config.yaml").read_text()
     old = configs.load(run / "config.yaml").data.store
     (run / "config.yaml").write_text(text.replace(old, str(folder)))
-    (run / "origin.json").unlink()
+    RunFolder(run).write_origin(folder)
 
 
 def test_store_prepared_anew_is_refused(run: Path, tmp_path: Path) -> None:
@@ -367,7 +367,6 @@ def test_store_prepared_anew_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, copy)
     shutil.copytree(configs.load(copy / "config.yaml").data.store, folder)
     _use_store(copy, folder)
-    RunFolder(copy).write_origin(folder)
     before = (copy / "report.json").read_bytes()
     stores.change(folder, stores.no_validation_marks)
     with pytest.raises(PcamxError, match="store was prepared anew since .*run began"):

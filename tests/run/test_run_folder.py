@@ -92,7 +92,7 @@ def test_store_gone(place: Path) -> None:
 @pytest.mark.parametrize("content", ["{", '{"format": 2}', "[]", '{"format": 1}'])
 def test_damaged_origin(place: Path, content: str) -> None:
     Path("runs/one/origin.json").write_text(content)
-    with pytest.raises(PcamxError, match=r"origin\.json: damaged or of another version; remove"):
+    with pytest.raises(PcamxError, match=r"origin\.json: damaged or of another version; restore"):
         store_of(Path("runs/one"))
 
 

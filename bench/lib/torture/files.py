@@ -99,6 +99,7 @@ _RUN = RunFolder(Path("run"))
 # What is made of the folder with the changed file: equal where it means the same.
 FLIPS: Mapping[str, Use] = {
     str(_RUN.weights(STAGE_1.key)): _weights,
+    str(_RUN.config_file): _weights,
     str(_RUN.origin_file): lambda folder: RunFolder(folder / "run").id(),
     f"{_RUN.checkpoints(STAGE_1.key)}/*/*": _checkpoint,
     "export/config.json": _export,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pcamx import cli
 from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.contents import digest_of
+from pcamx.data.contents import check_film, digest_of
 from pcamx.data.feed.batches import _masks
 from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.prepare.verify_store import changed_films
 from pcamx.data.store import Store, fingerprint, fingerprints, read_store
 from pcamx.errors import PcamxError
 from pcamx.run.folder import RunFolder
@@ -252,3 +255,47 @@ def test_a_mask_replaced_by_a_pipe_is_said(folder: Path) -> None:
     os.mkfifo(folder / film.mark)
     with pytest.raises(PcamxError, match=r"not a readable mask \(not a file\)"):
         store.check_mark(film)
+
+
+def test_verify_reads_what_size_and_time_do_not_tell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verify(*words: object) -> tuple[int, list[str], str]:
+        monkeypatch.setattr(sys, "argv", ["pcamx", "prepare", *map(str, words), "--verify"])
+        code = cli.main()
+        said = capsys.readouterr()
+        return code, said.out.splitlines(), said.err
+
+    store = read_store(folder)
+    code, lines, _ = verify(folder)
+    assert (code, lines) == (0, [f"{folder}: 46 films are as pcamx prepare checked them"])
+    one, other = (store.root / store.split(name)[1].path for name in ("train", "valid"))
+    for path in (one, other):
+        times = path.stat()
+        same_size_on_disk(path)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for film in store.films:  # nobody reads gigabytes before each training
+        check_film(store.root / film.path, store.contents[film.path])
+    film = next(film for film in store.films if film.mark)
+    (folder / film.mark).write_bytes(b"")
+    code, lines, error = verify("--out", folder)
+    assert code == 1 and len(lines) == 3
+    for path in (one, other, folder / film.mark):
+        assert any(line.startswith(f"{path}: has changed since pcamx prepare") for line in lines)
+    said = "3 files have changed since pcamx prepare; put them back, or run it again"
+    assert error.endswith(f"\npcamx: error: {folder}: {said}\n")
+    for words in ((), (folder, "--transcode", "jpeg")):
+        code, lines, error = verify(*words)
+        assert (code, lines) == (2, [])
+        assert "--verify takes a store and nothing else: pcamx prepare STORE --verify" in error
+
+
+def test_verify_says_where_nothing_is_known(folder: Path) -> None:
+    head = json.loads((folder / "store.json").read_text())
+    del head["fingerprint"]
+    (folder / "store.json").write_text(json.dumps(head))
+    (folder / "content.csv").unlink()
+    with pytest.raises(
+        PcamxError, match=r"content\.csv: has no digests of the films, .*earlier pca"
+    ):
+        changed_films(folder)
