@@ -89,7 +89,7 @@ def test_what_a_struck_command_may_not_leave(tmp_path: Path) -> None:
     def found(content: str, said: str = "", code: int = 130, number: str = "SIGTERM") -> str:
         digests(content)
         ended = commands.Ended(code, said, 0, 1.0)
-        return commands._in_between(tmp_path, case, sound, ended, number)
+        return commands.in_between(tmp_path, case, sound, ended, number)
 
     nothing = "films: 2 to do\npcamx: stopped; nothing was written\n"
     assert found("old", nothing) == found("new", "pcamx: stopped; out was written\n") == ""

@@ -1,5 +1,5 @@
-"""Drawn DICOM films of every kind against the levels they were drawn with, grey by grey: as they are
-read, as `prepare` stores them, and as `explain` and `predict` hand them to the network.
+"""Drawn DICOM films of every kind against the levels they were drawn with, grey by grey: as they
+are read, as `prepare` stores them, and as `explain` and `predict` hand them to the network.
 """
 
 import csv
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import dicom_matrix
-import dicoms
 import numpy as np
 import pytest
 import random_runs
