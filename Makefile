@@ -45,7 +45,7 @@ test: install
 quick: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE) -m "not gpu and not slow"
 
-# An hour of kills, stops, full disks, flipped bits and fuzzed files; goes on where it was stopped.
+# An hour of kills, stops, full and read-only disks, flipped bits and fuzzed files; goes on where it was stopped.
 torture: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.torture
 

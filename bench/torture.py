@@ -1,5 +1,5 @@
 """`python -m bench.torture`: files damaged, inputs fuzzed, trainings killed, stopped, starved
-and cut in two, other commands killed and stopped.
+and cut in two, other commands killed, stopped and starved.
 
 Trial n of a seed does the same each time. FOLDER/trials_SEED.jsonl has a line a trial; those in it
 are not repeated, so it may be stopped and gone on with. A fault is a traceback, a signal, a hang,
@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.lib import command
-from bench.lib.torture import commands
+from bench.lib.torture import commands, disks
 from bench.lib.torture.files import Damage, in_a_worker, make
 from bench.lib.torture.hosts import cut
 from bench.lib.torture.runs import disk, kill, stop
 from pcamx.errors import PcamxError
 
-RUNS = {"kill": kill, "stop": stop, "disk": disk, "cut": cut, "command": commands.command}
+RUNS = {
+    **{"kill": kill, "stop": stop, "disk": disk, "cut": cut, "command": commands.command},
+    **{"full": disks.full, "read-only": disks.read_only},
+}
 KINDS = ("flip", "fuzz", *RUNS)
 _RARE = 50
 """Every so many trials is one of a training, which takes as long as all the others together."""

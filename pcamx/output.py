@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,12 +44,13 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_files(folder: Path, first: str = "") -> Iterator[Path]:
+def replacing_files(folder: Path, first: str = "", seen: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty folder inside ``folder``, whose files and folders then replace those outside.
 
     All are written before the first is moved, so a full disk leaves the earlier ones; Ctrl-C and
     SIGTERM wait for the last. A kill may leave old beside new: ``first`` goes first, so that
-    readers who compare it with another of them see that. Raises PcamxError where the disk refuses.
+    readers who compare it with another of them see that; people do not compare, so what is to be
+    ``seen`` is removed before and comes last. Raises PcamxError where the disk refuses.
     """
     draft = _beside(folder / "files", "draft")
     _clear_up(folder / "files")
@@ -57,7 +58,11 @@ def replacing_files(folder: Path, first: str = "") -> Iterator[Path]:
         draft.mkdir(parents=True, exist_ok=True)
         yield draft
         with uninterrupted():
-            for path in sorted(draft.iterdir(), key=lambda path: (path.name != first, path.name)):
+            for name in seen:
+                with suppress(OSError):
+                    (folder / name).unlink()
+            places = {first: 0, **{name: 2 + place for place, name in enumerate(seen)}}
+            for path in sorted(draft.iterdir(), key=lambda p: (places.get(p.name, 1), p.name)):
                 _take_place(path, folder / path.name, draft / f"{path.name}.old")
                 written.append(folder / path.name)
     except (OSError, PcamxError) as error:

@@ -75,13 +75,9 @@ def evaluate(
         _refuse_another(out, other)
     with FolderLock(out.path):  # an empty folder goes again if anything fails
         only_pictures(out.pictures)
-        with replacing_files(out.path, first=out.films_file.name) as draft:
-            new = RunFolder(draft)
-            report = _measure(run, new, twins, faithful)
-            drawn = new.figure_file.exists()
-        if not drawn:
-            out.figure_file.unlink(missing_ok=True)
-    return report
+        pages = [path.name for path in (out.figure_file, out.all_films_file, out.page_file)]
+        with replacing_files(out.path, out.films_file.name, pages) as draft:
+            return _measure(run, RunFolder(draft), twins, faithful)
 
 
 def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int) -> Report:

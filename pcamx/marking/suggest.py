@@ -69,7 +69,7 @@ def suggest(
         for i in in_turn(films, [sign.score() for sign in signs])[:count]
     ]
     panels = _panels(model, store, chosen[:FILMS], track)
-    with replacing_files(out.parent) as draft:
+    with replacing_files(out.parent, seen=[out.with_suffix(SHEET).name]) as draft:
         save_sheet(
             panels,
             draft / out.with_suffix(SHEET).name,

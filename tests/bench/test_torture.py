@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import torture
-from bench.lib.torture import commands, files, inputs
+from bench.lib.torture import commands, files, inputs, struck
 
 
 def test_trials_are_a_function_of_seed_and_number() -> None:
@@ -89,7 +89,7 @@ def test_what_a_struck_command_may_not_leave(tmp_path: Path) -> None:
     def found(content: str, said: str = "", code: int = 130, number: str = "SIGTERM") -> str:
         digests(content)
         ended = commands.Ended(code, said, 0, 1.0)
-        return commands._in_between(tmp_path, case, sound, ended, number)
+        return commands.in_between(tmp_path, case, sound, ended, number)
 
     nothing = "films: 2 to do\npcamx: stopped; nothing was written\n"
     assert found("old", nothing) == found("new", "pcamx: stopped; out was written\n") == ""
@@ -98,6 +98,13 @@ def test_what_a_struck_command_may_not_leave(tmp_path: Path) -> None:
     assert found("old", code=1) == "exit code 1"
     assert found("old", "Traceback (most") == "traceback"
     assert found("old", "one\ntwo\n") == "says ['one', 'two']"
+    full, line = "No space left on device", "pcamx: error: cannot write out: "
+    for number, why in ((struck.FULL, full), (struck.READ_ONLY, "Read-only file system")):
+        assert found("old", line + why, code=2, number=number) == ""
+        assert found("old", why, code=2, number=number).startswith("exit code 2, no line")
+        assert found("ne", line + why, code=2, number=number).startswith("neither old nor new")
     (tmp_path / ".out.draft").mkdir()
+    assert found("old", line + full, code=2, number=struck.FULL) == "left ['.out.draft']"
+    assert found("old", line + full, code=2, number=struck.READ_ONLY) == ""  # it cannot be removed
     assert found("old") == "left ['.out.draft']"
     assert found("old", code=-9, number="SIGKILL") == ""  # the next run clears up

@@ -44,8 +44,12 @@ def run(
     log, trial = folder / "log", folder / "trial"
     log.write_bytes(b"")
     (trial / TEMPORARY).mkdir(exist_ok=True)
-    whole = {"at": None, "signal": KILL, "group": True, **(plan or {})}
-    whole |= {"processors": case.processors, "operations": str(folder / "operations")}
+    whole = {"at": None, "signal": KILL, "group": True, "disk": "", **(plan or {})}
+    whole |= {
+        "folder": str(trial),
+        "processors": case.processors,
+        "operations": str(folder / "operations"),
+    }
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(forked.PROJECT), "TERM": "dumb"}
     forked.context(env)  # whose own temporary files are not the command's

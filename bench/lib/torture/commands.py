@@ -15,6 +15,7 @@ from typing import Any
 from bench.lib.torture.command_cases import CASES, Case
 from bench.lib.torture.command_run import KILL, LONG, TEMPORARY, Ended, run, running
 from bench.lib.torture.runs import bits
+from bench.lib.torture.struck import FULL, READ_ONLY
 from pcamx.catalogue import STAGE_1
 from pcamx.compare.measured import read_run
 from pcamx.data.store import CACHE
@@ -26,6 +27,9 @@ _RUN = RunFolder(Path())
 _WEIGHTS = _RUN.weights(STAGE_1.key).name
 _OUT, _NEW = "out", "new"
 """Folders: of the results, and of those where a command asks for another."""
+DISKS = (FULL, READ_ONLY)
+REFUSED = 2
+_REFUSAL = re.compile(r"^pcamx: error: .*(No space left|Read-only file system|disk)", re.M)
 _SIGNALS = (KILL, KILL, KILL, "SIGTERM", "SIGINT")
 
 Digests = dict[str, str]
@@ -87,22 +91,22 @@ def _begin(folder: Path, case: Case) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _words(folder: Path, words: str) -> list[str]:
+def words_of(folder: Path, words: str) -> list[str]:
     return words.format(sound=folder / "sound", trial=folder / "trial").split()
 
 
 @functools.cache
-def _undisturbed(folder: Path, name: str) -> Undisturbed:
+def undisturbed(folder: Path, name: str) -> Undisturbed:
     """Run a command as it should be; raises PcamxError where it fails."""
     case, before = CASES[name], folder / "before" / name
     _begin(folder, case)
     if case.earlier:
-        _whole(run(folder, _words(folder, case.earlier), case), name)
+        _whole(run(folder, words_of(folder, case.earlier), case), name)
     shutil.rmtree(before, ignore_errors=True)
     shutil.copytree(folder / "trial", before)
     shutil.rmtree(folder / "trial")
     shutil.copytree(before, folder / "trial")
-    ended = _whole(run(folder, _words(folder, case.words), case), name)
+    ended = _whole(run(folder, words_of(folder, case.words), case), name)
     found, left = _digests(before, case), _digests(folder / "trial", case)
     operations = json.loads((folder / "operations").read_text())
     said, hidden = ended.said.splitlines(), _hidden(folder / "trial")
@@ -128,42 +132,61 @@ def command(folder: Path, seed: str) -> dict[str, str]:
 
 def strike(folder: Path, name: str, rng: random.Random) -> dict[str, str]:
     """Do so to the case ``name``, at one of its file operations or at a moment of its time."""
-    case, sound = CASES[name], _undisturbed(folder, name)
+    case, sound = CASES[name], undisturbed(folder, name)
     plan: dict[str, Any] = {"signal": rng.choice(_SIGNALS), "group": rng.random() < 0.5}
-    wait, kinds, share = LONG, sorted(set(sound.operations)), rng.random()
-    if rng.random() < 0.7:  # as many in each kind of operation: few are renames, on which all hangs
-        kind = rng.choice(kinds)
-        places = [n for n, one in enumerate(sound.operations) if one == kind]
-        plan["at"] = rng.choice(places)
-        when = f"at {kind}, {plan['at'] + 1} of {len(sound.operations)} operations"
+    wait, share = LONG, rng.random()
+    if rng.random() < 0.7:
+        plan["at"], when = some_operation(sound, rng)
     else:
         wait = share * sound.seconds
         when = f"after {wait:.1f} s"
     whom = "its group" if plan["group"] else "it"
     what = f"{name}: {plan['signal']} to {whom} {when}"
-    words, trial = _words(folder, case.words), folder / "trial"
+    words, trial = words_of(folder, case.words), folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copytree(sound.before, trial)
     first = run(folder, words, case, plan, wait)
-    fault = _in_between(trial, case, sound, first, plan["signal"])
+    fault = in_between(trial, case, sound, first, plan["signal"])
     if "at" in plan and plan["signal"] != KILL and not first.code:
         fault = "passed over"
-    if fault:
-        return {"came": "fault", "what": f"{what}; {fault}", "said": first.said}
-    second, followed = _again(folder, case, words)
-    if fault := _in_the_end(trial, case, sound, second) or _left(first, second):
-        return {"came": "fault", "what": f"{what}{followed}; {fault}", "said": second.said}
+    return fault_of(first, what, fault) or and_again(folder, name, first, what)
+
+
+def some_operation(sound: Undisturbed, rng: random.Random) -> tuple[int, str]:
+    """Choose one, as often of each kind: few are renames, on which all hangs."""
+    kind = rng.choice(sorted(set(sound.operations)))
+    at = rng.choice([n for n, one in enumerate(sound.operations) if one == kind])
+    return at, f"at {kind}, {at + 1} of {len(sound.operations)} operations"
+
+
+def fault_of(ended: Ended, what: str, fault: str) -> dict[str, str]:
+    """Return the line of a trial that is a fault, an empty one otherwise."""
+    return {"came": "fault", "what": f"{what}; {fault}", "said": ended.said} if fault else {}
+
+
+def and_again(folder: Path, name: str, first: Ended, what: str) -> dict[str, str]:
+    """Run a command that was struck again; return what came of it."""
+    case, sound = CASES[name], undisturbed(folder, name)
+    second, followed = _again(folder, case, words_of(folder, case.words))
+    fault = _in_the_end(folder / "trial", case, sound, second) or _left(first, second)
     came = "the same files" if first.code else "ended before"
-    return {"came": came, "what": what + followed, "said": ""}
+    return fault_of(second, what + followed, fault) or {
+        "came": came,
+        "what": what + followed,
+        "said": "",
+    }
 
 
-def _in_between(trial: Path, case: Case, sound: Undisturbed, first: Ended, number: str) -> str:
+def in_between(trial: Path, case: Case, sound: Undisturbed, first: Ended, number: str) -> str:
     """What is wrong after the strike, if anything."""
     if "Traceback" in first.said:
         return "traceback"
-    if number != KILL and first.code:
-        if first.code != 130:
-            return f"exit code {first.code}"
+    if number in DISKS and first.code:
+        if first.code != REFUSED or not _REFUSAL.search(first.said):
+            return f"exit code {first.code}, no line of what the disk refuses"
+    elif number != KILL and first.code and first.code != 130:
+        return f"exit code {first.code}"
+    if number not in (KILL, READ_ONLY) and first.code:
         if hidden := _hidden(trial) - sound.hidden:
             return f"left {sorted(hidden)[:3]}"
         if len(lines := _unusual(first.said, sound.said)) > 1:

@@ -14,30 +14,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.lib.torture.inputs import FUZZ, Use, draw_inputs
+from bench.lib.torture.inputs import FUZZ, Use, draw_inputs, markers
 from bench.lib.torture.runs import materials
 from pcamx import from_pretrained
 from pcamx.catalogue import STAGE_1
+from pcamx.compare.measured import read_run
 from pcamx.config import Data
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.files.file_content import UnfitError
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
+from pcamx.evaluation.twins import read_twins
+from pcamx.export import check_copy, export
 from pcamx.run import checkpoints
 from pcamx.run.folder import RunFolder
+from pcamx.run.history import read_history
 from pcamx.run.pretrained import save_pretrained
 from pcamx.training.preflight import binding_digest
 
 LIMIT = 20.0
 """Seconds of a processor that a reader may take; ten times that of the clock of a busy machine."""
-MEMORY = 6 << 30
+MEMORY = 2 << 30
 """Bytes of its own that the worker may take, PyTorch and the decoder included."""
 _SIDE = 32
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is damaged: a prepared store, a run with a checkpoint, an export, inputs to fuzz."""
+    """What is damaged: a prepared store, a run with a checkpoint, exports, inputs to fuzz."""
 
     folder: Path
 
@@ -57,6 +61,7 @@ def make(folder: Path) -> Damage:
         save_pretrained(
             from_pretrained(damage.sound / "run", device="cpu"), damage.sound / "export"
         )
+        export(damage.sound / "run", damage.sound / "whole")
         draw_inputs(damage.sound / "inputs")
         (damage.sound / "made").write_text("")
     return damage
@@ -88,6 +93,16 @@ def _store(folder: Path) -> Any:
     return store.films, store.mean, store.std, store.contents
 
 
+def _measured(folder: Path) -> Any:
+    found = read_run(folder / "run", "")
+    return found.report, found.films
+
+
+def _twins(folder: Path) -> Any:
+    films, twins = read_store(folder / "store"), read_store(folder / "twins")
+    return read_twins(twins, films.split("valid"), twins.split("valid"))
+
+
 def _canvases(folder: Path) -> Any:
     store, data = read_store(folder / "store"), Data(store="", canvas=_SIDE, threads=1)
     rows = np.arange(len(store.split("train")))
@@ -104,12 +119,23 @@ FLIPS: Mapping[str, Use] = {
     f"{_RUN.checkpoints(STAGE_1.key)}/*/*": _checkpoint,
     "export/config.json": _export,
     "export/model.safetensors": _export,
+    "whole/**/*": lambda folder: sorted(check_copy(folder / "whole")),
+    str(_RUN.report_file): _measured,
+    str(_RUN.films_file): _measured,
     "store/store.json": _store,
     "store/manifest.csv": _store,
     "store/content.csv": _store,
     "store/marks/**/*.png": _store,
     "store/cache/*.canvases": _canvases,
     "films/MURA-v1.1/train/**/*.png": _canvases,
+}
+
+# What a person may write as well has no digest: any change that can be read is what it says.
+OPEN: Mapping[str, Use] = {
+    str(_RUN.history_file): lambda folder: read_history(RunFolder(folder / "run")),
+    str(_RUN.config_file): lambda folder: RunFolder(folder / "run").read_config(),
+    "films/MURA-v1.1/markers.csv": lambda folder: markers(folder / "films/MURA-v1.1/markers.csv"),
+    "films/twins/twins.csv": _twins,
 }
 
 _ODD = (b"1e999", b"-1", b"0", b"9" * 400, b"\xff\xfe", b"null", b"[" * 2000, b"NaN", b"\0" * 8)
@@ -132,7 +158,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 def _trial(sound: Path, work: Path, seed: int, trial: int, kind: str) -> dict[str, str]:
     rng = random.Random(f"{seed} {trial}")
-    table = FLIPS if kind == "flip" else FUZZ
+    table = {**FLIPS, **OPEN} if kind == "flip" else FUZZ
     pattern = rng.choice(sorted(table))
     path = rng.choice(sorted(p for p in work.glob(pattern) if p.is_file()))
     content = path.read_bytes()
@@ -149,6 +175,8 @@ def _trial(sound: Path, work: Path, seed: int, trial: int, kind: str) -> dict[st
         path.write_bytes(changed)
         found = table[pattern](work if kind == "flip" else path)
         if kind == "flip" and changed != content and found != table[pattern](sound):
+            if pattern in OPEN:
+                return {"came": "taken as it says", "what": what, "said": ""}
             return {"came": "fault", "what": what, "said": "used without a word"}
         return {"came": "read", "what": what, "said": ""}
     except (PcamxError, UnfitError) as error:

@@ -5,14 +5,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 from pydicom import FileDataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
@@ -38,6 +43,21 @@ _FILM, _WIDTH, _HEIGHT = "a.png", 48, 40
 """Of which the marks are."""
 
 
+SYNTAXES = {
+    "plain": ExplicitVRLittleEndian,
+    "rle": RLELossless,
+    "jpeg2000": JPEG2000Lossless,
+    "jpegls": JPEGLSLossless,
+    "ljpeg": JPEGLosslessSV1,
+    "htj2k": HTJ2KLossless,
+}
+_STREAMS: Mapping[str, Callable[[np.ndarray[Any, Any]], bytes]] = {
+    "ljpeg": lambda grey_HW: bytes(imagecodecs.ljpeg_encode(grey_HW, bitspersample=12)),
+    "htj2k": lambda grey_HW: bytes(imagecodecs.htj2k_encode(grey_HW, reversible=True)),
+}
+"""What pydicom has no encoder for."""
+
+
 def draw_inputs(folder: Path) -> None:
     """Write them into the new ``folder``: the texts of samples/, and pictures."""
     shutil.copytree(_TEXTS, folder)
@@ -48,7 +68,7 @@ def draw_inputs(folder: Path) -> None:
         Image.fromarray(grey).save(folder / name)
     deep = grey.astype(np.uint16) * 16
     Image.fromarray(deep).save(folder / "deep.png")
-    for syntax in ("plain", "rle", "jpeg2000"):
+    for syntax in SYNTAXES:
         _draw_dicom(deep, folder / f"{syntax}.dcm", syntax)
     Image.fromarray((grey > 250).astype(np.uint8) * 255).save(folder / "marks/mask.png")
 
@@ -57,7 +77,6 @@ def _draw_dicom(grey_HW: np.ndarray[Any, Any], path: Path, syntax: str) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[syntax])
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     film = FileDataset(path, {}, file_meta=meta, preamble=bytes(128))
     film.SOPClassUID = meta.MediaStorageSOPClassUID
     film.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
@@ -68,8 +87,13 @@ def _draw_dicom(grey_HW: np.ndarray[Any, Any], path: Path, syntax: str) -> None:
     film.PixelRepresentation, film.PixelData = 0, grey_HW.tobytes()
     film.WindowCenter, film.WindowWidth = 2000, 3000
     film.RescaleSlope, film.RescaleIntercept = 2, -100
-    if syntax != "plain":
-        film.compress({"rle": RLELossless, "jpeg2000": JPEG2000Lossless}[syntax])
+    meta.TransferSyntaxUID = SYNTAXES[syntax]
+    if syntax in _STREAMS:
+        film.PixelData = encapsulate([_STREAMS[syntax](grey_HW)])
+        film["PixelData"].VR, film["PixelData"].is_undefined_length = "OB", True
+    elif syntax != "plain":
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        film.compress(SYNTAXES[syntax])
     film.save_as(path, enforce_file_format=True)
 
 
@@ -84,7 +108,8 @@ def _marks(path: Path) -> list[int]:
     return [int(make().sum()) for make in marks.masks.values() if make is not None]
 
 
-def _markers(path: Path) -> Any:
+def markers(path: Path) -> Any:
+    """Return the side markers of a markers.csv of the films of a store beside them."""
     store = read_store(path.parents[2] / "store")
     return read_markers(store, store.films, 32)
 
@@ -95,16 +120,14 @@ FUZZ: Mapping[str, Use] = {
     "inputs/*.jpg": read_film,
     "inputs/*.tiff": read_film,
     "inputs/*.bmp": read_film,
-    "inputs/plain.dcm": read_film,
-    "inputs/rle.dcm": read_film,
-    "inputs/jpeg2000.dcm": read_film,
+    **{f"inputs/{syntax}.dcm": read_film for syntax in SYNTAXES},
     **{f"inputs/marks/{name}": _marks for name in (*_KINDS, "mask.png")},
     "inputs/films.csv": read_table,
     "inputs/graz/dataset.csv": lambda path: read_graz(path.parent),
     "inputs/atlas/dataset.csv": lambda path: read_fracatlas(path.parent),
     f"inputs/{_RUN.report_file.name}": lambda path: read_report(RunFolder(path.parent)),
     "films/MURA-v1.1/*_*.csv": lambda path: read_mura(path.parent),
-    "films/MURA-v1.1/markers.csv": _markers,
+    "films/MURA-v1.1/markers.csv": markers,
     str(_RUN.history_file): lambda path: read_history(RunFolder(path.parent)),
     str(_RUN.films_file): read_films,
     str(_RUN.origin_file): lambda path: RunFolder(path.parent).id(),

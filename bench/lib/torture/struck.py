@@ -1,11 +1,12 @@
 """`pcamx`, struck at one of its file operations: a program whose first word is a plan in JSON.
 
 The plan says at which operation ("at", from 0; null for none) which "signal" comes, to the whole
-process group or to this process alone ("group"), on how many "processors" the command may count,
-and the file of "operations": made when the command begins, at its end a list of them. What it
-writes does not depend on the day.
+process group or to this process alone ("group"), or what becomes of the "disk" that "folder" is on;
+on how many "processors" the command may count, and the file of "operations": made when the command
+begins, at its end a list of them. What it writes does not depend on the day.
 """
 
+import ctypes
 import datetime
 import importlib
 import json
@@ -21,6 +22,11 @@ _CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
+READ_ONLY, FULL = "read-only", "full"
+_REMOUNT, _NO_WRITES = 32, 1  # MS_REMOUNT, MS_RDONLY
+_LIBC = ctypes.CDLL(None)
+
+
 class _Fixed(datetime.datetime):
     """A clock that stands still."""
 
@@ -30,17 +36,31 @@ class _Fixed(datetime.datetime):
 
 
 def _strike(plan: dict[str, Any], done: list[str]) -> None:
-    """Note every operation that changes files, and send the signal before that of the plan."""
+    """Note every operation that changes files, and strike before that of the plan."""
+    starved = False
 
     def hear(event: str, given: tuple[Any, ...]) -> None:
+        nonlocal starved
         if event not in _CHANGES and not (event == "open" and given[2] & _WRITES):
             return
         done.append(event)
-        if len(done) - 1 == plan["at"]:
+        if plan["disk"]:  # which is busy while a file is open for writing
+            late = len(done) > plan["at"] and not starved
+            starved = starved or (late and _starve(plan["folder"], plan["disk"]))
+        elif len(done) - 1 == plan["at"]:
             number = signal.Signals[plan["signal"]]
             os.killpg(0, number) if plan["group"] else os.kill(os.getpid(), number)
 
     sys.addaudithook(hear)
+
+
+def _starve(folder: str, how: str) -> bool:
+    """Have a tmpfs take no more than it holds, or nothing at all; False where it is busy."""
+    found = os.statvfs(folder)
+    size = f"size={(found.f_blocks - found.f_bfree) * found.f_frsize}".encode()
+    flags = _REMOUNT | (_NO_WRITES if how == READ_ONLY else 0)
+    where = os.fsencode(folder)
+    return bool(_LIBC.mount(b"tmpfs", where, b"tmpfs", flags, size if how == FULL else None) == 0)
 
 
 def main() -> None:

@@ -171,8 +171,14 @@ def _entries(data: Any, count: int, bits: int, little: bool) -> NDArray[np.uint1
 
 
 def _nearest(stored: int, low: float, high: float) -> int:
-    """A number stored in 16 bits, signed or not: the reading nearest to where it must lie."""
-    return min((stored, stored - _WRAP, stored + _WRAP), key=lambda n: max(low - n, n - high, 0))
+    """A number stored in 16 bits, signed or not: the reading nearest to where it must lie; of two
+    that may both be, the signed one where levels may be below zero (PS3.3, C.11.2.1.1)."""
+    below = low < 0
+
+    def rank(n: int) -> tuple[float, bool]:
+        return max(low - n, n - high, 0), below and not -_WRAP // 2 <= n < _WRAP // 2
+
+    return min((stored, stored - _WRAP, stored + _WRAP), key=rank)
 
 
 def _viewed(dataset: "Dataset", levels: Levels) -> Floats | None:

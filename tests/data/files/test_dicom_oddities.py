@@ -245,6 +245,21 @@ def test_the_first_level_of_a_lut_is_signed_where_levels_are(vr: str) -> None:
     assert np.abs(shown(film) - (4095 - RAMP) * (65535 / 4095)).max() <= 0.5
 
 
+@pytest.mark.parametrize("vr", ["US", "SS"])
+def test_the_first_level_of_a_lut_is_signed_where_both_readings_may_be(vr: str) -> None:
+    """-32768 is 32768 as US; levels after the rescale go from -98070 to 33000."""
+    entries = (np.arange(65536) // 16).astype(np.uint16)
+    item = Dataset()
+    item.add_new("LUTDescriptor", vr, [0, -32768 if vr == "SS" else 32768, 12])
+    item.add_new("LUTData", "OW", entries.tobytes())
+    stored = dicoms.ramp(256, 256, 65535)
+    film = dicoms.dataset(stored, bits=16, VOILUTSequence=[item])
+    film.RescaleSlope, film.RescaleIntercept = -2, 33000
+    levels = 33000 - 2 * stored.astype(int)
+    expected = np.clip(levels + 32768, 0, 65535) // 16 * (65535 / 4095)
+    assert np.abs(shown(film) - expected).max() <= 0.5
+
+
 def test_a_lut_that_is_too_short_is_named() -> None:
     item = dicoms.table(np.arange(100, dtype=np.uint16), 0, 12)
     item.LUTDescriptor = [4096, 0, 12]

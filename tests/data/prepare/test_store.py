@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,37 @@ def test_a_stop_waits_for_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
         *("films", "films/new", "films.csv", "a.html")
     }
+
+
+@pytest.mark.parametrize("kill_at", range(5))
+def test_what_people_look_at_is_never_beside_files_of_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    """A killed process moves no more: then a page is there with its files, or it is not there."""
+    for name in ("films.csv", "films.html", "report.html", "report.json", "sheet.png"):
+        (tmp_path / name).write_text("old")
+    real, moved = os.replace, []
+
+    class KilledError(BaseException):
+        pass
+
+    def replace(source: Path, target: Path) -> None:
+        if len(moved) == kill_at:
+            raise KilledError
+        moved.append(target.name)
+        real(source, target)
+
+    monkeypatch.setattr("pcamx.output.os.replace", replace)
+    seen = ("sheet.png", "films.html", "report.html")  # no sheet this time
+    with pytest.raises(KilledError) if kill_at < 4 else nullcontext():
+        with replacing_files(tmp_path, "films.csv", seen) as draft:
+            for name in ("films.csv", "films.html", "report.html", "report.json"):
+                (draft / name).write_text("new")
+    assert moved == ["films.csv", "report.json", "films.html", "report.html"][:kill_at]
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    files = {left["films.csv"], left["report.json"]}
+    assert all({left[name]} == files for name in seen if name in left)
+    assert "sheet.png" not in left and ("films.html" in left) == (kill_at > 2)
 
 
 def test_a_folder_is_not_lost_to_a_file_of_its_name(tmp_path: Path) -> None:
