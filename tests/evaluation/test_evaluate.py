@@ -30,7 +30,7 @@ from pcamx.model.network import Network
 from pcamx.output import _take_place
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import load_weights
-from pcamx.seals import sealed
+from pcamx.seals import sealed, unsealed
 
 STAGES = ("1", "2", "3")
 pytestmark = pytest.mark.usefixtures("few_pictures")
@@ -305,7 +305,7 @@ def test_a_kill_between_two_files_leaves_no_evaluation_of_both(
     def measure(_: object, new: RunFolder, *__: object) -> Any:
         new.pictures.mkdir()
         rows = files["films.csv"].splitlines(keepends=True)[:-1]
-        facts = json.loads(files["report.json"]) | {
+        facts = unsealed(json.loads(files["report.json"])) | {
             "films_sha256": sha256(b"".join(rows)).hexdigest()
         }
         changed = {"films.csv": b"".join(rows), "report.json": json.dumps(sealed(facts)).encode()}
