@@ -178,7 +178,7 @@ def and_again(folder: Path, name: str, first: Ended, what: str) -> dict[str, str
 
 
 def in_between(trial: Path, case: Case, sound: Undisturbed, first: Ended, number: str) -> str:
-    """What is wrong after the strike, if anything."""
+    """Say what is wrong after the strike, if anything."""
     if "Traceback" in first.said:
         return "traceback"
     if number in DISKS and first.code:
