@@ -27,6 +27,8 @@ Bits = NDArray[np.bool_]
 Bounds = tuple[float, float, float, float]
 """Left, top, right and bottom edge."""
 Points = tuple[tuple[float, float], ...]
+A_NUMBER = 100
+"""Steps of `pcamx.data.marks.work` that reading a number of a mask takes."""
 _ELLIPSE = 72  # vertices of the polygon that stands for it
 
 
@@ -132,6 +134,8 @@ class Raster:
     height: int
     pixels: Callable[[], Bits | Layers]
     """Makes them, bool [height, width], in one layer or several. Raises PcamxError."""
+    effort: int = 0
+    """What decoding takes beside looking at each pixel, in steps of `pcamx.data.marks.work`."""
 
     def bounds(self) -> Bounds:
         return self.left, self.top, self.left + self.width, self.top + self.height

@@ -15,7 +15,7 @@ from pcamx.data.marks.formats.label_studio_images import image_of, images_of
 from pcamx.data.marks.mask_pixels import embedded
 from pcamx.data.marks.parse import box, image_size, number, objects, points, short
 from pcamx.data.marks.rle import label_studio_brush
-from pcamx.data.marks.shapes import Polygon, Raster, Shape, Size, ellipse, rectangle
+from pcamx.data.marks.shapes import A_NUMBER, Polygon, Raster, Shape, Size, ellipse, rectangle
 from pcamx.errors import PcamxError
 
 _NO_AREA = ("keypoint",)
@@ -167,7 +167,8 @@ def _mask(value: dict[str, Any], size: Size) -> Shape:
     if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 256 for n in numbers):
         raise PcamxError("a brush mask's rle is no list of bytes; export it again")
     data = bytes(numbers)
-    return Raster(0, 0, *size, partial(label_studio_brush, data, *size))
+    # It is read bit by bit, and a run may be of five.
+    return Raster(0, 0, *size, partial(label_studio_brush, data, *size), 5 * A_NUMBER * len(data))
 
 
 _SHAPES = {
