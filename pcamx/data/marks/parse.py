@@ -20,6 +20,7 @@ _JSON = {b"{": 250, b"[": 150, b",": 96}
 _XML = {b"<": 150, b"=": 250}
 _TEXT = dict.fromkeys((b" ", *(bytes([code]) for code in (*range(9, 14), *range(28, 31)))), 200)
 _WIDE, _WIDER = re.compile(rb"[\xc4-\xef]"), re.compile(rb"[\xf0-\xff]")
+MOST_POINTS = 100_000
 _LINE = 300  # letters
 _CLAIM = 1e15  # pixels; whole numbers stay whole
 _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
@@ -153,7 +154,14 @@ def points(pairs: Any, what: str) -> Points:
     """Return at least three pairs x, y."""
     if not isinstance(pairs, Sequence) or isinstance(pairs, str) or len(pairs) < 3:
         raise PcamxError(f"{what} is at least three points x, y; mend it")
+    check_points(len(pairs), what)
     return tuple(pair(p, what) for p in pairs)
+
+
+def check_points(count: int, what: str) -> None:
+    """Raise PcamxError for more points than anybody draws, before they are looked at."""
+    if count > MOST_POINTS:
+        raise PcamxError(f"{what} of {count:,} points, which takes too long; simplify it")
 
 
 def pair(value: Any, what: str) -> tuple[float, float]:

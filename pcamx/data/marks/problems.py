@@ -22,6 +22,8 @@ PROBLEMS = {
     "drafts": "tasks with drafts that nobody has submitted, not used",
     "open": "points and lines, which have no area, not used",
     "greys": "masks of several greys or colours, all but black taken as lesion",
+    "ground": "masks over half of a film or all of its border, as the negative of one is; look at "
+    "them with pcamx marks check, and save them with the lesion in white",
     "classes": "sets of folders that masks lie in, which may be classes; all taken as lesion",
     "renamed": "files named like one film that speak of another, for which they are taken",
     "folders": "images in another folder than the film that they are taken for",

@@ -92,5 +92,7 @@ def _decoded(
         return
     if remark:
         desk.note("greys", f"{mark.where} ({remark})", film)
+    if any(bitmap.is_ground(size) for bitmap in layers.values()):
+        desk.note("ground", f"{mark.where}, film {film}", film)
     for name, bitmap in layers.items():
         yield Drawn((name,) if name else labels, bitmap)

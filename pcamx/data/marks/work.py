@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from pcamx.data.marks.shapes import Box, Polygon, Raster, Shape, Size
 
-MOST = 1 << 30
-"""Steps a film, some 10 s: 16 full masks of the largest film, hundreds of a usual one."""
+MOST = 1 << 29
+"""Steps a film, some 10 s: 8 full masks of the largest film, hundreds of a usual one."""
 _A_VERTEX, _A_ROW = 1000, 2
 _LESS_FOR_A_BOX = 16
 
@@ -16,7 +16,8 @@ def steps(shape: Shape, size: Size) -> int:
     Each edge of a polygon goes over the rows that it crosses.
     """
     if isinstance(shape, Raster):
-        return shape.width * shape.height + shape.effort
+        # One larger than the film is refused as it is.
+        return min(shape.width * shape.height, size[0] * size[1]) + shape.effort
     if isinstance(shape, Box):
         return 1 + _area(shape, size)[0] // _LESS_FOR_A_BOX
     found = 0

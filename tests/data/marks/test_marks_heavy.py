@@ -56,6 +56,16 @@ def test_an_intricate_polygon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [problem.text for problem in found.problems] == ["annotation 1 of x.png, film x.png"]
 
 
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_a_polygon_of_very_many_points(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse, "MOST_POINTS", 3)
+    source = getattr(marks_by_hand, kind)(tmp_path, "polygon")
+    with pytest.raises(PcamxError, match="a polygon of 4 points, which takes too long; simplify"):
+        read_marks(source, marks_by_hand.FILMS)
+
+
 def test_work_is_of_a_film_over_all_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
