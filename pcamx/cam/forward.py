@@ -55,7 +55,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def watching(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Run]]:
     """Yield each layer's run, by name in the order of first use, as this thread makes them.
 
-    Raises ValueError for a layer of TorchScript, which takes no hook. What another thread runs meanwhile is not taken for it. No hook stays.
+    What another thread runs meanwhile is not taken for it. No hook stays.
+    Raises ValueError for a layer of TorchScript, which takes no hook.
     """
     runs: dict[str, Run] = {}
     named = {layer: name for name, layer in layers.items()}

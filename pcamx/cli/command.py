@@ -6,6 +6,7 @@ worker processes of `prepare` and `phantom`, which import these modules anew, st
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def _at_home(self, path: Path) -> Path:
         """Write the home folder out where no shell has: behind --out=, or of nobody known."""
-        if not str(path).startswith("~") or path.exists():
+        if not str(path).startswith("~") or os.path.exists(path):
             return path
         try:
             return path.expanduser()

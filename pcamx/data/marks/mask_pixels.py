@@ -89,7 +89,9 @@ def embedded(text: str, size: Size) -> Bits:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             found = image.size
     except Exception as error:  # as above
-        raise PcamxError(f"the mask is no readable PNG ({line(without_address(error))}); draw it again") from None
+        raise PcamxError(
+            f"the mask is no readable PNG ({line(without_address(error))}); draw it again"
+        ) from None
     if found != size:
         raise PcamxError(f"a mask of {by(found)} pixels for {by(size)}; draw it again")
     return _read(data)[1]
