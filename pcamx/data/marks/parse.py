@@ -42,7 +42,7 @@ def too_large(file: Path) -> PcamxError:
 
 
 def memory(data: bytes, parts: Mapping[bytes, int]) -> int:
-    """Estimate the bytes that a file takes: itself, its text and what is in it.
+    """Return the bytes that a file may take: itself, its text and what is in it.
 
     Python has one width for all letters of a text, by the widest.
     """

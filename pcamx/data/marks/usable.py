@@ -52,13 +52,13 @@ def usable(image: Annotated, film: str, size: Size, desk: Desk, work: Work) -> I
     """
     for mark in image.marks:
         labels = tuple(dict.fromkeys(map(classes.class_name, mark.labels)))
-        shape = mark.shape
-        if image.relative and not isinstance(shape, Raster):
-            shape = shape.scaled(*size)
-        if not work.has_room(film, shape, size):
+        given = mark.shape
+        if image.relative and not isinstance(given, Raster):
+            given = given.scaled(*size)
+        if not work.has_room(film, given, size):
             desk.note("heavy", f"{mark.where}, film {film}")
             continue
-        for drawn in _decoded(replace(mark, shape=shape), labels, film, size, desk):
+        for drawn in _decoded(replace(mark, shape=given), labels, film, size, desk):
             shape = drawn.shape
             left, top, right, bottom = shape.bounds()
             reach = max(-left, -top, right - size[0], bottom - size[1])

@@ -11,7 +11,7 @@ _LESS_FOR_A_BOX = 16
 
 
 def steps(shape: Shape, size: Size) -> int:
-    """Estimate the work of a mark on a film of ``size``; a step is a pixel of a polygon's area.
+    """Count the work of a mark on a film of ``size``; a step is a pixel of a polygon's area.
 
     Each edge of a polygon goes over the rows that it crosses.
     """
