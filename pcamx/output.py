@@ -14,6 +14,7 @@ from pathlib import Path
 from pcamx.errors import PcamxError
 from pcamx.stops import uninterrupted
 
+NO_HOME = "{}: ~ names no user's folder here; give the whole path"
 written: deque[Path] = deque(maxlen=100)
 """What this process has put in its place last, and may have moved on or removed since."""
 
@@ -134,6 +135,14 @@ def folder_to_disk(folder: Path) -> None:
 def printable(text: object) -> str:
     """Return ``text`` as one line that no terminal obeys and that is UTF-8: "?" for what is not."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+_ADDRESS = re.compile(r"\s*<[\w.]+ object at 0x[0-9a-fA-F]+>")
+
+
+def without_address(text: object) -> str:
+    """Return what a library says, without the objects that it names by their address."""
+    return _ADDRESS.sub("", str(text))
 
 
 def readable(text: str) -> str:

@@ -17,8 +17,8 @@ from pcamx.stops import STOPS, uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
-MEMORY = 3 << 30
-"""Bytes of its own that a reading process may take; a film of 64 megapixels needs a third of it."""
+MEMORY = 3 << 29
+"""Bytes of its own that a reading process may take; a film of 64 megapixels needs two thirds."""
 
 
 def in_processes(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.jit import ScriptModule
 
 # One for all models: they may share layers, and torch.compile's stance is the process's.
 _ONE_AT_A_TIME = threading.RLock()
@@ -55,8 +56,10 @@ def watching(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Run]]:
     """Yield each layer's run, by name in the order of first use, as this thread makes them.
 
     What another thread runs meanwhile is not taken for it. No hook stays.
+    Raises ValueError for a layer of TorchScript, which takes no hook.
     """
     runs: dict[str, Run] = {}
+    named = {layer: name for name, layer in layers.items()}
     hooks = [(layer, _hook(name, runs)) for name, layer in layers.items()]
 
     def unhook() -> None:
@@ -67,6 +70,8 @@ def watching(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Run]]:
 
     try:
         for layer, hook in hooks:
+            if isinstance(layer, ScriptModule):
+                raise ValueError(f"{named[layer]} is TorchScript, which cannot be watched")
             layer.register_forward_hook(hook)
         yield runs
     finally:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from pcamx import ops
 from pcamx.cam.by_gradient import METHODS, map_by_gradient
@@ -101,6 +102,15 @@ class PositiveCAM:
 
     def _layer(self, layer: nn.Module | str | None, argument: str) -> nn.Module | None:
         return None if layer is None else named_layer(self.model, layer, argument)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to threads: a copy has made no call."""
+        return {name: value for name, value in vars(self).items() if name != "_own"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what a copy, or what was pickled, holds."""
+        vars(self).update(state)
+        self._own = threading.local()
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +217,11 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
+    if isinstance(model, ScriptModule):
+        raise ValueError(
+            f"model is a {type(model).__name__}, whose layers TorchScript does not let be "
+            "watched; pass the module that it was made of"
+        )
     wrappers = {"DataParallel", "DistributedDataParallel", "DeepSpeedEngine"}
     while True:
         kinds = {kind.__name__ for kind in type(model).__mro__}

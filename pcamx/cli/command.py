@@ -6,9 +6,13 @@ worker processes of `prepare` and `phantom`, which import these modules anew, st
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
+
+from pcamx.output import NO_HOME
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -28,7 +32,22 @@ class Parser(argparse.ArgumentParser):
             words = [word.partition("=")[0] for word in unknown if word.startswith("-")]
             hint = _hint(words[0], self._option_string_actions) if words else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        for name, value in vars(found).items():
+            if isinstance(value, Path):
+                setattr(found, name, self._at_home(value))
+            elif isinstance(value, list | tuple) and any(isinstance(one, Path) for one in value):
+                paths = [self._at_home(one) if isinstance(one, Path) else one for one in value]
+                setattr(found, name, paths)
         return found, unknown
+
+    def _at_home(self, path: Path) -> Path:
+        """Write the home folder out where no shell has: behind --out=, or of nobody known."""
+        if not str(path).startswith("~") or os.path.exists(path):
+            return path
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            self.error(NO_HOME.format(path))
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2, the usage and one line, which for a word out of a list names the nearest."""

@@ -18,6 +18,7 @@ from pcamx.config.checks import ConfigError, is_path
 from pcamx.config.sections import Stage
 from pcamx.config.tree import Config
 from pcamx.config.yaml_text import read_yaml, write_yaml
+from pcamx.output import NO_HOME
 
 
 def _check(value: Any, kind: Any, key: str) -> Any:
@@ -176,7 +177,10 @@ def _at_home(tree: Any) -> Any:
             place = place.get(section) if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(place.get(name), str):
             is_path(key, place[name])
-            place[name] = os.path.expanduser(place[name])
+            found = os.path.expanduser(place[name])
+            if found.startswith("~"):
+                raise ConfigError(f"{key}: {NO_HOME.format(found)}")
+            place[name] = found
     return tree
 
 

@@ -22,6 +22,7 @@ from pcamx.explain.inputs import FilmPath
 from pcamx.explain.maps import answers
 from pcamx.explain.messages import Job, Scored
 from pcamx.explain.read_film import Reading, read
+from pcamx.processes import bounded
 from pcamx.run.pretrained import Pretrained
 
 BATCH = 8
@@ -98,7 +99,8 @@ def _no_path(film: object) -> PcamxError:
 
 def _read(path: Path) -> Reading:
     path = Path(os.path.abspath(path))
-    reading = read(FilmPath(path, path.name, ""), keep_pixels=not has_dali())
+    with bounded():
+        reading = read(FilmPath(path, path.name, ""), keep_pixels=not has_dali())
     if isinstance(reading, str):
         raise PcamxError(f"{path}: {reading}")
     return reading

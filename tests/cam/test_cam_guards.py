@@ -1,5 +1,7 @@
 """PositiveCAM in threads, on layers that run over again, and the model afterwards."""
 
+import copy
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -267,3 +269,24 @@ def test_numbers_that_are_not_fc_layers_predict_no_class() -> None:
 def test_refuses_what_is_no_model() -> None:
     with pytest.raises(ValueError, match=r"model is a function; pass a torch\.nn\.Module"):
         PositiveCAM(images)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda cam: pickle.loads(pickle.dumps(cam))])
+def test_copies_and_pickles(again: Callable[[PositiveCAM], PositiveCAM]) -> None:
+    cam, x = PositiveCAM(Small(), "last", "fc"), images(2)
+    want = cam(x)
+    other = again(cam)
+    assert other.model is not cam.model
+    torch.testing.assert_close(other(x), want, rtol=0, atol=0)
+    assert other.class_idx is not None and cam.class_idx is not None
+    assert torch.equal(other.class_idx, cam.class_idx)
+
+
+def test_torchscript_is_refused() -> None:
+    model = Small()
+    traced = torch.jit.trace(model.eval(), images(2))
+    with pytest.raises(ValueError, match="whose layers TorchScript does not let be watched"):
+        PositiveCAM(traced)(images(2))
+    model.last = torch.jit.trace(model.last, torch.zeros(1, 8, 4, 4))  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="last is TorchScript, which cannot be watched"):
+        PositiveCAM(model, "last", "fc")(images(2))

@@ -14,6 +14,9 @@ import torch
 
 from pcamx import cli
 from pcamx import config as configs
+from pcamx.data.files import image_header
+from pcamx.data.files.file_content import UnfitError, one_line
+from pcamx.data.marks import mask_pixels
 from pcamx.data.store import Film, csv_text, fingerprint, read_store, write_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation import rows
@@ -95,6 +98,42 @@ def test_home_is_written_out(write_config: Any, tmp_path: Path, monkeypatch: Any
     assert config.data.store == str(tmp_path / "me") and config.data.cache == ""
     found = config.stages["stage2"]
     assert found is not None and found.init_from == str(tmp_path / "me/weights.pt")
+
+
+def test_the_home_of_nobody_is_no_folder(
+    write_config: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write_config(tmp_path, {"run.folder": "~nobody-here/run"})
+    with pytest.raises(PcamxError, match="run.folder: ~nobody-here/run: ~ names no user's folder"):
+        configs.load(path)
+    monkeypatch.setattr(sys, "argv", ["pcamx", "phantom", "~nobody-here/films"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert "~nobody-here/films: ~ names no user's folder here" in capsys.readouterr().err
+
+
+def test_home_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind --out= no shell writes it out; a file of such a name, which * finds, stays itself."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.chdir(tmp_path)
+    Path("~x.png").touch()
+    parser = cli._parser()
+    found = parser.parse_args(["explain", "run", "~x.png", "~/y.png", "--out=~/out"])
+    assert [found.out, *found.films] == [tmp_path / "me/out", Path("~x.png"), tmp_path / "me/y.png"]
+
+
+@pytest.mark.parametrize("read", [image_header.open_image, mask_pixels.upright_size])
+def test_a_message_names_no_address(read: Any, tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    file.write_bytes(b"no picture")
+    with pytest.raises((UnfitError, PcamxError)) as caught:
+        read(file if read is mask_pixels.upright_size else file.read_bytes())
+    assert "0x" not in str(caught.value) and "<" not in str(caught.value)
+    assert one_line(ValueError("bad <_io.BytesIO object at 0x7f00aa> here")) == "bad here"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "explain", "export", "prepare", "compare"])

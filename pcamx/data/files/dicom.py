@@ -7,14 +7,13 @@ Shapes: H W the film.
 """
 
 import warnings
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from pcamx.data.files.codestream import INSTALL
-from pcamx.data.files.dicom_attributes import text, whole
+from pcamx.data.files.dicom_attributes import Header, check_items, items, text, whole
 from pcamx.data.files.dicom_geometry import GEOMETRY_TAGS, check_square
 from pcamx.data.files.dicom_pixels import read_words
 from pcamx.data.files.dicom_view import show
@@ -83,7 +82,8 @@ def _dataset(data: bytes) -> "Dataset":
         raise UnfitError(f"DICOM needs pydicom: {INSTALL}") from None
     if _DEFLATED in data[:_META_BYTES]:  # pydicom would inflate it whole, whatever its size
         raise UnfitError("a deflated DICOM is not read; save it without that compression")
-    dataset = pydicom.dcmread(BytesIO(data), force=True, specific_tags=list(_TAGS))
+    check_items(data)
+    dataset = pydicom.dcmread(Header(data), force=True, specific_tags=list(_TAGS))
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     plain = syntax and syntax.is_transfer_syntax and not syntax.is_compressed
     if syntax and not plain and not syntax.name.startswith(_READ):
@@ -104,7 +104,7 @@ def _check_kind(dataset: "Dataset") -> None:
         raise UnfitError("a DICOM without PhotometricInterpretation")
     if kind not in _SHAPE or whole(dataset, "SamplesPerPixel", 1) != 1:
         raise UnfitError(f"a DICOM of kind {kind}, not grey: MONOCHROME1 or MONOCHROME2")
-    if any(dataset.get(name) for name in _GROUPS):
+    if any(items(dataset, name) for name in _GROUPS):
         raise UnfitError(
             "an enhanced DICOM, whose rescale and window stand in functional groups, is not read; "
             "save it as a classic one"
@@ -118,4 +118,4 @@ def read_header(path: Path) -> "Dataset":
     """Read the attributes of a file that `read_dicom` could read, without its pixels."""
     import pydicom
 
-    return pydicom.dcmread(path, force=True, stop_before_pixels=True)
+    return pydicom.dcmread(Header(path.read_bytes()), force=True, stop_before_pixels=True)

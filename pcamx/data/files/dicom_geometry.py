@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pcamx.data.files.dicom_attributes import numbers
+from pcamx.data.files.dicom_attributes import attribute, numbers
 from pcamx.data.files.file_content import UnfitError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def shuttered(dataset: "Dataset", height: int, width: int) -> NDArray[np.bool_] 
     Rows and columns count from 1. Of several shapes what lies in all of them is shown. Raises
     UnfitError where one lacks its numbers.
     """
-    shapes = dataset.get("ShutterShape") or []
+    shapes = attribute(dataset, "ShutterShape") or []
     shapes = [shapes] if isinstance(shapes, str) else shapes
     shown_HW = np.ones((height, width), np.bool_)
     for shape in map(str, shapes):

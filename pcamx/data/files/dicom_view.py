@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.files.dicom_attributes import number, numbers, text, whole
+from pcamx.data.files.dicom_attributes import (
+    MOST_OF_A_TABLE,
+    attribute,
+    items,
+    number,
+    numbers,
+    text,
+    whole,
+)
 from pcamx.data.files.dicom_geometry import shuttered
 from pcamx.data.files.dicom_pixels import Cell
 from pcamx.data.files.file_content import UnfitError
@@ -143,8 +151,11 @@ def _modality(dataset: "Dataset", value_n: NDArray[np.int64], cell: Cell) -> Lev
 
 def _table(dataset: "Dataset", name: str, low: float, high: float) -> Table | None:
     """The first LUT of a sequence that is not empty, for levels between ``low`` and ``high``."""
-    for item in dataset.get(name) or []:
-        descriptor, data = numbers(item, "LUTDescriptor"), item.get("LUTData")
+    for item in items(dataset, name):
+        descriptor, data = (
+            numbers(item, "LUTDescriptor"),
+            attribute(item, "LUTData", MOST_OF_A_TABLE),
+        )
         if descriptor == [None] or data is None or isinstance(data, bytes | list) and not data:
             continue
         if len(descriptor) != 3 or None in descriptor:

@@ -3,6 +3,8 @@
 import stat
 from pathlib import Path
 
+from pcamx.output import without_address
+
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29
 MIN_SIDE = 8
@@ -60,5 +62,5 @@ def check_size(width: int, height: int) -> None:
 
 def one_line(error: object) -> str:
     """Cut what a library says of a file to fit a message."""
-    words = "".join(c if c.isprintable() else " " for c in str(error)[:1000])
+    words = "".join(c if c.isprintable() else " " for c in without_address(error)[:1000])
     return (" ".join(words.split()) or type(error).__name__)[:100]

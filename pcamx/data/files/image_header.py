@@ -27,6 +27,7 @@ TIFF_BITS = 258
 """TIFF's tag of the bits of each sample."""
 _TIFF_TILE, _TILE_PIXELS = (322, 323), 1 << 24
 _SEVERAL = "several images in one file; save them one by one"
+_STRIP = 1 << 18  # pixels
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100
 
 
@@ -95,9 +96,7 @@ def check_clear(image: Image.Image) -> None:
             level = image.info.get("transparency") or 0
             hides = bool(level and (np.asarray(image) == level).any())
         elif "A" in image.mode or "transparency" in image.info:
-            rgba_HW4 = np.asarray(image.convert("RGBA"))
-            clear_HW = rgba_HW4[..., 3] == 0
-            hides = not clear_HW.all() and bool(rgba_HW4[clear_HW, :3].any())
+            hides = _hides(image)
         else:
             return
     except MemoryError:
@@ -106,6 +105,19 @@ def check_clear(image: Image.Image) -> None:
         raise UnfitError(f"damaged: {one_line(error)}") from None
     if hides:
         raise UnfitError("in part transparent, and not black underneath; save it without alpha")
+
+
+def _hides(image: Image.Image) -> bool:
+    """Whether a part is wholly transparent and not black; in strips, since RGBA takes much."""
+    seen = hidden = False
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgba_HW4 = np.asarray(strip.convert("RGBA"))
+        clear_HW = rgba_HW4[..., 3] == 0
+        seen = seen or not clear_HW.all()
+        hidden = hidden or bool(rgba_HW4[clear_HW, :3].any())
+    return seen and hidden
 
 
 def orientation_of(image: Image.Image, data: bytes) -> int:

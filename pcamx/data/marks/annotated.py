@@ -7,6 +7,8 @@ from typing import Literal
 from pcamx.data.marks.shapes import Shape, Size
 from pcamx.errors import PcamxError
 
+MOST = 100_000
+"""Items that are named; a file of more is none that a tool wrote."""
 RemarkKind = Literal["damaged", "drafts", "open", "people", "greys"]
 
 
@@ -62,7 +64,9 @@ class Draft:
             self.leave(where, str(error))
 
     def leave(self, where: str, why: str, kind: RemarkKind = "damaged") -> None:
-        """Leave an item out, and say so."""
+        """Leave an item out, and say so. Raises PcamxError after very many."""
+        if len(self.remarks) >= MOST:
+            raise too_many(f"{where}: {why}")
         self.remarks.append(Remark(kind, f"{where}: {why}"))
 
     def image(self, name: str, size: Size | None, *, relative: bool = False) -> Annotated:
@@ -70,6 +74,11 @@ class Draft:
         return Annotated(
             name, size, tuple(self.marks), relative=relative, remarks=tuple(self.remarks)
         )
+
+
+def too_many(text: str) -> PcamxError:
+    """Return the error of a file of more items that cannot be read than are named."""
+    return PcamxError(f"more than {MOST:,} items cannot be read, {text}; export the marks again")
 
 
 def unreadable(error: Exception) -> Annotated:

@@ -17,6 +17,7 @@ from pcamx.data.marks.names import WHOLE, Beside, Names, foreign_folder
 from pcamx.data.marks.problems import PROBLEMS, Desk, Problem, notes_of
 from pcamx.data.marks.shapes import Box, Mask, Size, draw
 from pcamx.data.marks.usable import Drawn, fits, usable
+from pcamx.data.marks.work import Work
 from pcamx.errors import PcamxError
 from pcamx.progress import Track, silent
 
@@ -110,11 +111,11 @@ def read_marks(
     predictions of a model, for classes to be chosen, and if a source has nothing to use.
     """
     paths = [sources] if isinstance(sources, Path) else list(dict.fromkeys(sources))
-    desk = Desk()
+    desk, work = Desk(), Work()
     found = []
     for path in paths:
         desk.source = f"{path}: " if len(paths) > 1 else ""
-        found.append(_read(path, films, desk, track, root))
+        found.append(_read(path, films, desk, work, track, root))
     desk.source = ""
     left_out = _choose(found, labels)
     of: dict[str, tuple[Drawn, ...]] = {}
@@ -158,7 +159,12 @@ def _choose(found: Sequence[_Found], labels: Sequence[str]) -> Counter[str]:
 
 
 def _read(
-    source: Path, films: Mapping[str, Size | None], desk: Desk, track: Track, root: Path | None
+    source: Path,
+    films: Mapping[str, Size | None],
+    desk: Desk,
+    work: Work,
+    track: Track,
+    root: Path | None,
 ) -> _Found:
     """The usable marks of one source, of every class. Raises PcamxError if there are none."""
     kind, images = open_marks(source)
@@ -183,7 +189,7 @@ def _read(
         if size is None:
             found.of.setdefault(film, ())
         elif fits(image, size, film, where, desk):
-            if marks := tuple(usable(image, film, size, desk)):
+            if marks := tuple(usable(image, film, size, desk, work)):
                 found.of[film] = found.of.get(film, ()) + marks
             if image.size is None:
                 found.unsized.append(film)

@@ -7,6 +7,7 @@ some places and not in others.
 
 import base64
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from PIL import ExifTags, Image
 from pcamx.data.marks.parse import MAX_BYTES, line
 from pcamx.data.marks.shapes import Bits, Layers, Size, by
 from pcamx.errors import PcamxError
+from pcamx.output import without_address
 
 MAX_PIXELS = 64_000_000
 """As many as a film may have."""
 CLASSES = 8
 """Pictures of more greys or colours are not made of classes."""
+_STRIP = 1 << 18  # pixels
 _SHOWN = 4
 _INDEX = 32
 """Grey levels below number the classes; others shade them."""
@@ -62,7 +65,8 @@ def classes_of(file: Path) -> Layers:
     for what cannot be read, or has no background.
     """
     colours_HW, lesion_HW, grey = _read(_bytes(file))
-    values = np.unique(colours_HW[lesion_HW])
+    parts = [np.unique(colours_HW[rows][lesion_HW[rows]]) for rows in _strips(*lesion_HW.shape)]
+    values = np.unique(np.concatenate(parts))
     if lesion_HW.all():
         raise PcamxError("no pixel is black or transparent; paint the background black")
     names = [f"{value:g}" if grey else f"#{int(value):06x}" for value in values.tolist()]
@@ -85,7 +89,9 @@ def embedded(text: str, size: Size) -> Bits:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             found = image.size
     except Exception as error:  # as above
-        raise PcamxError(f"the mask is no readable PNG ({line(error)}); draw it again") from None
+        raise PcamxError(
+            f"the mask is no readable PNG ({line(without_address(error))}); draw it again"
+        ) from None
     if found != size:
         raise PcamxError(f"a mask of {by(found)} pixels for {by(size)}; draw it again")
     return _read(data)[1]
@@ -112,7 +118,7 @@ def _read(data: bytes) -> tuple[NDArray[Any], Bits, bool]:
             upright.info.update(image.info)
             grey = upright.mode in ("1", "L", "I", "F") or upright.mode.startswith("I;16")
             if not grey or (upright.mode in ("1", "L") and "transparency" in image.info):
-                return _coloured(np.asarray(upright.convert("RGBA")))
+                return _coloured(upright)
             return *_grey(np.asarray(upright), image.info.get("transparency")), True
     except PcamxError:
         raise
@@ -127,13 +133,25 @@ def _grey(values_HW: NDArray[Any], clear: Any) -> tuple[NDArray[Any], Bits]:
     return values_HW, _lesion(values_HW != 0, seen_HW)
 
 
-def _coloured(rgba_HW4: NDArray[np.uint8]) -> tuple[NDArray[Any], Bits, bool]:
-    red_HW, green_HW, blue_HW, alpha_HW = np.moveaxis(rgba_HW4, -1, 0)
-    grey = bool((red_HW == green_HW).all() and (green_HW == blue_HW).all())
-    colours_HW: NDArray[Any] = red_HW
-    if not grey:
-        colours_HW = red_HW.astype(np.int32) << 16 | green_HW.astype(np.int32) << 8 | blue_HW
-    return colours_HW, _lesion(colours_HW != 0, alpha_HW != 0), grey
+def _coloured(image: Image.Image) -> tuple[NDArray[Any], Bits, bool]:
+    """By strips, since four bytes a pixel, and as many again to tell them apart, take much."""
+    width, height = image.size
+    colours_HW = np.empty((height, width), np.int32)
+    seen_HW = np.empty((height, width), np.bool_)
+    grey = True
+    for rows in _strips(height, width):
+        strip = image.crop((0, rows.start, width, rows.stop)).convert("RGBA")
+        red_HW, green_HW, blue_HW, alpha_HW = np.moveaxis(np.asarray(strip), -1, 0)
+        grey = grey and bool((red_HW == green_HW).all() and (green_HW == blue_HW).all())
+        colours_HW[rows] = red_HW.astype(np.int32) << 16 | green_HW.astype(np.int32) << 8 | blue_HW
+        seen_HW[rows] = alpha_HW != 0
+    lesion_HW = _lesion(colours_HW != 0, seen_HW)
+    return colours_HW.astype(np.uint8) if grey else colours_HW, lesion_HW, grey
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    rows = max(1, _STRIP // max(width, 1))
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _lesion(bright_HW: Bits, seen_HW: Bits) -> Bits:
@@ -179,4 +197,4 @@ def _turn(image: Image.Image) -> int:
 
 
 def _unreadable(error: Exception) -> str:
-    return f"not a readable mask ({line(error)}); save it as PNG again"
+    return f"not a readable mask ({line(without_address(error))}); save it as PNG again"

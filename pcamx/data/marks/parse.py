@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +14,13 @@ from pcamx.output import printable
 MAX_BYTES = 1 << 28
 FURTHEST = 1e7
 """Pixels; no film reaches that far, and Pillow counts in 32 bits."""
+_MOST_MEMORY = 900_000_000
+_JSON = {b"{": 250, b"[": 150, b",": 96}
+"""Bytes that a file's parts take as Python's objects, with what is made of them."""
+_XML = {b"<": 150, b"=": 250}
+_TEXT = dict.fromkeys((b" ", *(bytes([code]) for code in (*range(9, 14), *range(28, 31)))), 200)
+_WIDE, _WIDER = re.compile(rb"[\xc4-\xef]"), re.compile(rb"[\xf0-\xff]")
+MOST_POINTS = 100_000
 _LINE = 300  # letters
 _CLAIM = 1e15  # pixels; whole numbers stay whole
 _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
@@ -34,6 +41,31 @@ def too_large(file: Path) -> PcamxError:
     return PcamxError(f"{file}: larger than {MAX_BYTES >> 20} MiB; split the export")
 
 
+def memory(data: bytes, parts: Mapping[bytes, int]) -> int:
+    """Return the bytes that a file may take: itself, its text and what is in it.
+
+    Python has one width for all letters of a text, by the widest.
+    """
+    letter = 4 if _WIDER.search(data) else 2 if _WIDE.search(data) else 1
+    return len(data) * (2 + letter) + sum(data.count(part) * size for part, size in parts.items())
+
+
+def check_memory(data: bytes, file: Path, parts: Mapping[bytes, int]) -> None:
+    """Raise PcamxError, with the file, where it would take more memory than a mark file may."""
+    needed = memory(data, parts)
+    if needed > _MOST_MEMORY:
+        raise PcamxError(
+            f"{file}: so many marks would take {needed / 1e9:.1f} GB of memory, more than the "
+            f"{_MOST_MEMORY / 1e9:.1f} that a mark file may; split the export"
+        )
+
+
+def words_of(data: bytes, file: Path) -> str:
+    """Return the text of a file in any encoding, what is not UTF-8 replaced. Raises PcamxError."""
+    check_memory(data, file, _TEXT)
+    return text(data, file, errors="replace")
+
+
 def text(data: bytes, file: Path, errors: str = "strict") -> str:
     """Return the UTF-8 text of ``file``; ``errors`` as `open` has it. Raises PcamxError with it."""
     try:
@@ -44,6 +76,7 @@ def text(data: bytes, file: Path, errors: str = "strict") -> str:
 
 def json_tree(data: bytes, file: Path) -> Any:
     """Return what the JSON of ``file`` holds. Raises PcamxError, with the file."""
+    check_memory(data, file, _JSON)
     try:
         return json.loads(text(data, file))
     except (ValueError, RecursionError) as error:
@@ -55,6 +88,7 @@ def xml_tree(data: bytes, file: Path) -> ElementTree.Element:
 
     Without a document type there is no entity: none that grows, none that opens another file.
     """
+    check_memory(data, file, _XML)
     words = text(data, file)
     if _DTD.search(words):
         raise PcamxError(f"{file}: declares a document type, which no mark file needs; remove it")
@@ -120,7 +154,14 @@ def points(pairs: Any, what: str) -> Points:
     """Return at least three pairs x, y."""
     if not isinstance(pairs, Sequence) or isinstance(pairs, str) or len(pairs) < 3:
         raise PcamxError(f"{what} is at least three points x, y; mend it")
+    check_points(len(pairs), what)
     return tuple(pair(p, what) for p in pairs)
+
+
+def check_points(count: int, what: str) -> None:
+    """Raise PcamxError for more points than anybody draws, before they are looked at."""
+    if count > MOST_POINTS:
+        raise PcamxError(f"{what} of {count:,} points, which takes too long; simplify it")
 
 
 def pair(value: Any, what: str) -> tuple[float, float]:

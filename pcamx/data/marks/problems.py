@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pcamx.data.marks.annotated import MOST, too_many
 from pcamx.data.marks.parse import line
 
 _NAMED = 10
@@ -14,12 +15,15 @@ PROBLEMS = {
     "frame": "images marked before the EXIF rotation (width and height swapped), not used",
     "size": "images marked at another size than the film's, not used",
     "shares": "marks within the first pixel, by shares of the image as it seems, not used",
+    "heavy": "marks that take too long to draw, not used; draw fewer or simpler ones",
     "outside": "marks outside the film, not used",
     "cut": "marks partly outside the film, cut at its border",
     "empty": "marks without any area, not used",
     "drafts": "tasks with drafts that nobody has submitted, not used",
     "open": "points and lines, which have no area, not used",
     "greys": "masks of several greys or colours, all but black taken as lesion",
+    "ground": "masks over half of a film or all of its border, as the negative of one is; look at "
+    "them with pcamx marks check, and save them with the lesion in white",
     "classes": "sets of folders that masks lie in, which may be classes; all taken as lesion",
     "renamed": "files named like one film that speak of another, for which they are taken",
     "folders": "images in another folder than the film that they are taken for",
@@ -29,6 +33,8 @@ PROBLEMS = {
     "merged": "films that several of the sources mark, their marks put together",
 }
 """What may be wrong with marks that can be read, the gravest first."""
+_LOST = ("damaged", "heavy", "shares", "outside", "empty")
+"""Kinds of single marks, of which no tool writes very many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,13 @@ class Desk:
 
     problems: list[Problem] = field(default_factory=list)
     source: str = ""
+    _lost: int = 0
 
     def note(self, kind: str, text: str, film: str = "") -> None:
-        """Add a problem, its text made one short line."""
+        """Add a problem, its text made one short line. Raises PcamxError after very many."""
+        self._lost += kind in _LOST
+        if self._lost > MOST:
+            raise too_many(line(f"{self.source}{text}"))
         self.problems.append(Problem(kind, line(f"{self.source}{text}"), film))
 
 

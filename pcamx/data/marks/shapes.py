@@ -27,6 +27,8 @@ Bits = NDArray[np.bool_]
 Bounds = tuple[float, float, float, float]
 """Left, top, right and bottom edge."""
 Points = tuple[tuple[float, float], ...]
+A_NUMBER = 100
+"""Steps of `pcamx.data.marks.work` that reading a number of a mask takes."""
 _ELLIPSE = 72  # vertices of the polygon that stands for it
 
 
@@ -132,6 +134,8 @@ class Raster:
     height: int
     pixels: Callable[[], Bits | Layers]
     """Makes them, bool [height, width], in one layer or several. Raises PcamxError."""
+    effort: int = 0
+    """What decoding takes beside looking at each pixel, in steps of `pcamx.data.marks.work`."""
 
     def bounds(self) -> Bounds:
         return self.left, self.top, self.left + self.width, self.top + self.height
@@ -178,11 +182,24 @@ class Bitmap:
     def bounds(self) -> Bounds:
         return self.left, self.top, self.left + self.width, self.top + self.height
 
+    def is_ground(self, size: Size) -> bool:
+        """Tell whether it is over half of a film of ``size``, or all of the film's border."""
+        if not self.packed:
+            return False
+        bits_HW = self._bits()
+        if 2 * np.count_nonzero(bits_HW) > size[0] * size[1]:
+            return True
+        whole = self.bounds() == (0, 0, *size)
+        return whole and all(side.all() for one in (bits_HW, bits_HW.T) for side in one[[0, -1]])
+
+    def _bits(self) -> NDArray[np.uint8]:
+        flat = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=self.width * self.height)
+        return flat.reshape(self.height, self.width)
+
     def draw(self, image: Image.Image) -> None:
         if not self.packed:
             return
-        flat = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=self.width * self.height)
-        stencil = Image.fromarray(flat.reshape(self.height, self.width) * np.uint8(255))
+        stencil = Image.fromarray(self._bits() * np.uint8(255))
         image.paste(255, (self.left, self.top), stencil)
 
 

@@ -1,12 +1,13 @@
 """Which marks of an image can be used on the film that it shows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pcamx.data.marks import classes
 from pcamx.data.marks.annotated import Annotated, Mark
 from pcamx.data.marks.problems import Desk
 from pcamx.data.marks.shapes import Bitmap, Drawable, Polygon, Raster, Size, by
+from pcamx.data.marks.work import Work
 from pcamx.errors import PcamxError
 
 _SLACK = 1.0  # pixels over the border that are rounding
@@ -44,11 +45,20 @@ def fits(image: Annotated, size: Size, film: str, where: str, desk: Desk) -> boo
     return False
 
 
-def usable(image: Annotated, film: str, size: Size, desk: Desk) -> Iterator[Drawn]:
-    """Return the image's marks that lie on the film, of ``size``, with some area."""
+def usable(image: Annotated, film: str, size: Size, desk: Desk, work: Work) -> Iterator[Drawn]:
+    """Return the image's marks that lie on the film, of ``size``, with some area.
+
+    Of very many or very intricate ones those for which ``work`` has room.
+    """
     for mark in image.marks:
         labels = tuple(dict.fromkeys(map(classes.class_name, mark.labels)))
-        for drawn in _decoded(mark, labels, image, film, size, desk):
+        given = mark.shape
+        if image.relative and not isinstance(given, Raster):
+            given = given.scaled(*size)
+        if not work.has_room(film, given, size):
+            desk.note("heavy", f"{mark.where}, film {film}")
+            continue
+        for drawn in _decoded(replace(mark, shape=given), labels, film, size, desk):
             shape = drawn.shape
             left, top, right, bottom = shape.bounds()
             reach = max(-left, -top, right - size[0], bottom - size[1])
@@ -69,12 +79,11 @@ def usable(image: Annotated, film: str, size: Size, desk: Desk) -> Iterator[Draw
 
 
 def _decoded(
-    mark: Mark, labels: tuple[str, ...], image: Annotated, film: str, size: Size, desk: Desk
+    mark: Mark, labels: tuple[str, ...], film: str, size: Size, desk: Desk
 ) -> Iterator[Drawn]:
     """The mark in pixels of the film; one of pixels by their classes, if they have any."""
     if not isinstance(mark.shape, Raster):
-        shape = mark.shape.scaled(*size) if image.relative else mark.shape
-        yield Drawn(labels, shape)
+        yield Drawn(labels, mark.shape)
         return
     try:
         layers, remark = mark.shape.decoded(size)
@@ -83,5 +92,7 @@ def _decoded(
         return
     if remark:
         desk.note("greys", f"{mark.where} ({remark})", film)
+    if any(bitmap.is_ground(size) for bitmap in layers.values()):
+        desk.note("ground", f"{mark.where}, film {film}", film)
     for name, bitmap in layers.items():
         yield Drawn((name,) if name else labels, bitmap)

@@ -87,7 +87,8 @@ def _to_look_at(
     turns: Mapping[str, int],
 ) -> Iterator[str]:
     """What may be wrong with marks that are used."""
-    if large:
+    told = {problem.film for problem in found.problems if problem.kind == "ground"}
+    if large := [film for film in large if film not in told]:
         yield counted(large, "marks on more than half of a film, as a negative of a mask is")
     sizes = {film: size for film in found.masks if (size := size_of[film])}
     turned = [

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import marks_by_hand as by_hand
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -102,3 +103,74 @@ def test_drafts_of_label_studio(tmp_path: Path) -> None:
     ):
         file.write_text(json.dumps([task, other | {"drafts": drafts}]))
         assert problems(file, "x.jpg", "y.jpg") == said
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "cuboid", "id": "c", "value": {"front": {"x": 1}, "back": {"x": 2}}},
+        {"type": "videorectangle", "id": "v", "value": {"sequence": [{"x": 1, "y": 1}]}},
+        {"id": "n", "value": {"outline": [[1, 1]]}},
+        {"type": "labels", "id": "alone", "value": {"start": 1, "labels": ["fracture"]}},
+    ],
+)
+def test_a_region_of_an_unknown_tool_of_label_studio_is_named(tmp_path: Path, item: Any) -> None:
+    file = by_hand.label_studio(tmp_path, "box")
+    tree = json.loads(file.read_text())
+    tree[0]["annotations"][0]["result"].append(item)
+    file.write_text(json.dumps(tree))
+    (said,) = problems(file, "a/x.jpg")["damaged"]
+    kind = {"labels": "label without a region"}.get(item.get("type"), item.get("type"))
+    assert ", region 3: a " in said and (kind or "region without a type") in said
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "choices", "id": "k", "value": {"choices": ["abnormal"]}},
+        {"type": "textarea", "id": "t", "value": {"text": ["seen"]}},
+        {"type": "rating", "id": "r", "value": {"rating": 4}},
+        {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
+        {"type": "taxonomy", "id": "x", "value": {"taxonomy": [["a"]]}},
+    ],
+)
+def test_what_label_studio_says_of_an_image_is_no_region(tmp_path: Path, item: Any) -> None:
+    file = by_hand.label_studio(tmp_path, "box")
+    tree = json.loads(file.read_text())
+    tree[0]["annotations"][0]["result"].append(item)
+    file.write_text(json.dumps(tree))
+    assert not problems(file, "a/x.jpg")
+
+
+def _masked(file: Path, lesion_HW: Any, *, colour: int, ground: int, alpha: bool) -> None:
+    """A mask whose lesion is of ``colour``, and clear where ``alpha``, on opaque ``ground``."""
+    layers = [np.where(lesion_HW, colour, ground)] * 3 + [np.where(lesion_HW & alpha, 0, 255)]
+    file.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.stack(layers, -1).astype(np.uint8)).save(file)
+
+
+@pytest.mark.parametrize(
+    ("colour", "ground", "alpha", "side"),
+    [(255, 255, True, 3), (0, 255, False, 3), (255, 255, True, 9), (0, 255, False, 9)],
+)
+def test_a_mask_that_is_all_but_the_lesion_is_said(
+    colour: int, ground: int, alpha: bool, side: int, tmp_path: Path
+) -> None:
+    """A lesion of 9 x 9 is most of the film: the rest is less than half, but all of the border."""
+    lesion_HW = np.zeros((10, 11), np.bool_)
+    lesion_HW[1 : 1 + side, 1 : 1 + side] = True
+    lesion_HW[-1] = False
+    file = tmp_path / "masks/x.png"
+    _masked(file, lesion_HW, colour=colour, ground=ground, alpha=alpha)
+    found = read_marks(file.parent, {"x.png": (11, 10)})
+    (said,) = [problem for problem in found.problems if problem.kind == "ground"]
+    assert said.text == "x.png, film x.png" and said.film == "x.png"
+    assert any("as the negative of one is" in note for note in found.notes())
+
+
+def test_a_mask_along_three_sides_is_not(tmp_path: Path) -> None:
+    lesion_HW = np.ones((10, 11), np.bool_)
+    lesion_HW[1:9, 1:] = False
+    file = tmp_path / "masks/x.png"
+    _masked(file, lesion_HW, colour=255, ground=0, alpha=False)
+    assert not read_marks(file.parent, {"x.png": (11, 10)}).problems

@@ -14,7 +14,17 @@ from typing import Any
 from pcamx.data.marks import rle
 from pcamx.data.marks.annotated import Annotated, Draft, Remark, label_of
 from pcamx.data.marks.parse import box, image_size, number, objects, points, short, word
-from pcamx.data.marks.shapes import Bits, Points, Polygon, Raster, Shape, Size, about_middle, by
+from pcamx.data.marks.shapes import (
+    A_NUMBER,
+    Bits,
+    Points,
+    Polygon,
+    Raster,
+    Shape,
+    Size,
+    about_middle,
+    by,
+)
 from pcamx.errors import PcamxError
 
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -135,7 +145,8 @@ def _runs(drawn: dict[str, Any], size: Size | None) -> Shape:
         )
     if not isinstance(counts, str | list):
         raise PcamxError("a run-length mask lacks its counts; export it again")
-    return Raster(0, 0, *theirs, partial(_pixels, counts, *theirs))
+    effort = A_NUMBER * len(counts)
+    return Raster(0, 0, *theirs, partial(_pixels, counts, *theirs), effort)
 
 
 def _pixels(counts: str | list[int], width: int, height: int) -> Bits:

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from pcamx.data.marks import rle
 from pcamx.data.marks.annotated import Annotated, Draft, label_of, unreadable
 from pcamx.data.marks.parse import box, image_size, number, points, whole, word
-from pcamx.data.marks.shapes import Bits, Polygon, Raster, Shape, about_middle, ellipse
+from pcamx.data.marks.shapes import A_NUMBER, Bits, Polygon, Raster, Shape, about_middle, ellipse
 from pcamx.errors import PcamxError
 
 _NO_AREA = ("polyline", "points", "skeleton")
@@ -69,7 +69,8 @@ def _ellipse(item: Element) -> Shape:
 def _mask(item: Element) -> Shape:
     left, top, width, height = (whole(item.get(n), n) for n in ("left", "top", "width", "height"))
     runs = item.get("rle", "").split(",")
-    return Raster(left, top, width, height, partial(_pixels, runs, width, height))
+    effort = A_NUMBER * len(runs)
+    return Raster(left, top, width, height, partial(_pixels, runs, width, height), effort)
 
 
 def _pixels(runs: list[str], width: int, height: int) -> Bits:

@@ -41,7 +41,7 @@ _LOAD: dict[str, Callable[[bytes, Path], Any]] = {
     ".json": parse.json_tree,
     ".xml": parse.xml_tree,
     # A README in any encoding is no reason to stop; its lines are none of YOLO's.
-    ".txt": lambda data, file: yolo.lines(parse.text(data, file, errors="replace")),
+    ".txt": lambda data, file: yolo.lines(parse.words_of(data, file)),
 }
 KNOWN = (
     "COCO .json, Pascal VOC .xml, YOLO .txt, LabelMe .json, Label Studio .json (not JSON-MIN), "

@@ -15,12 +15,14 @@ from pcamx.data.marks.formats.label_studio_images import image_of, images_of
 from pcamx.data.marks.mask_pixels import embedded
 from pcamx.data.marks.parse import box, image_size, number, objects, points, short
 from pcamx.data.marks.rle import label_studio_brush
-from pcamx.data.marks.shapes import Polygon, Raster, Shape, Size, ellipse, rectangle
+from pcamx.data.marks.shapes import A_NUMBER, Polygon, Raster, Shape, Size, ellipse, rectangle
 from pcamx.errors import PcamxError
 
 _NO_AREA = ("keypoint",)
 _OF_A_REGION = ("", "choices", "textarea", "rating", "number", "taxonomy", "datetime")
 """What may be said of a region, in an item of its own with the region's id; "" its labels."""
+_OF_THE_IMAGE = ("relation", "pairwise", "ranker")
+"""Items that are never a region."""
 _DRAWN = {"x", "points", "vertices", "rle", "imageDataURL", "maskDataURL"}
 _Place = tuple[str, Size | None]
 
@@ -67,7 +69,7 @@ def _drafts(task: dict[str, Any]) -> int:
     saved = task.get("drafts")
     drafts = [one for one in saved if isinstance(one, dict)] if isinstance(saved, list) else []
     items = [draft.get("result") for draft in drafts]
-    return sum(any(map(_is_drawn, one)) for one in items if isinstance(one, list))
+    return sum(any(map(_is_region, one)) for one in items if isinstance(one, list))
 
 
 def _annotation(
@@ -76,7 +78,8 @@ def _annotation(
     items = objects(annotation, "result", "an annotation")
     drawn = [item for item in items if _kind(item) in _SHAPES]
     images = images_of(task, {str(item.get("to_name")) for item in drawn})
-    ids = {str(item["id"]) for item in drawn if "id" in item}
+    own = [item for item in items if _is_region(item) and _kind(item) not in _OF_A_REGION]
+    ids = {str(item["id"]) for item in own if "id" in item}
     for count, item in enumerate(items, 1):
         region = f"{where}, region {count}"
         kind = _kind(item)
@@ -87,7 +90,7 @@ def _annotation(
                 drafts["", None].leave(region, str(error))
                 continue
             drafts[place].take(region, _labels(item, items), partial(_region, item))
-        elif _is_drawn(item) and not (kind in _OF_A_REGION and str(item.get("id")) in ids):
+        elif _is_region(item) and not (kind in _OF_A_REGION and str(item.get("id")) in ids):
             what = f"a {kind or 'label without a region'}"
             drafts["", None].leave(region, what, "open" if kind in _NO_AREA else "damaged")
 
@@ -111,10 +114,13 @@ def _labels(item: dict[str, Any], items: list[dict[str, Any]]) -> tuple[str, ...
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _is_drawn(item: Any) -> bool:
-    """Whether the item is a region, not a choice or a text about the whole image."""
-    value = item.get("value") if isinstance(item, dict) else None
-    return isinstance(value, dict) and bool(_DRAWN & set(value))
+def _is_region(item: Any) -> bool:
+    """Whether the item is a region, also of a tool that is not known, not a choice or a text."""
+    if not isinstance(item, dict):
+        return False
+    value, kind = item.get("value"), _kind(item)
+    is_drawn = isinstance(value, dict) and bool(_DRAWN & set(value))
+    return is_drawn or not (kind in _OF_THE_IMAGE or kind and kind in _OF_A_REGION)
 
 
 def _size(item: dict[str, Any]) -> Size:
@@ -167,7 +173,8 @@ def _mask(value: dict[str, Any], size: Size) -> Shape:
     if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 256 for n in numbers):
         raise PcamxError("a brush mask's rle is no list of bytes; export it again")
     data = bytes(numbers)
-    return Raster(0, 0, *size, partial(label_studio_brush, data, *size))
+    # It is read bit by bit, and a run may be of five.
+    return Raster(0, 0, *size, partial(label_studio_brush, data, *size), 5 * A_NUMBER * len(data))
 
 
 _SHAPES = {

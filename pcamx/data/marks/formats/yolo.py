@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from pcamx.data.marks.annotated import Annotated, Draft, label_of
-from pcamx.data.marks.parse import box, number, points, short
+from pcamx.data.marks.parse import box, check_points, number, points, short
 from pcamx.data.marks.shapes import Polygon, Shape
 from pcamx.errors import PcamxError
 
@@ -60,6 +60,7 @@ def read(tree: list[str], file: str) -> Iterator[Annotated]:
 def _shape(label: str, fields: list[str]) -> Shape:
     if _class(label) is None:
         raise PcamxError(f"{short(label)} is no class's number; mend it")
+    check_points(len(fields) // 2, "a polygon")
     values = [number(field, "a share of the image") for field in fields]
     if len(values) == 6 and fields[-1].isdigit() and _inside(*values[:4]):
         raise PcamxError(
