@@ -7,8 +7,9 @@ RANKS := $(shell n=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU '); \
 	if [ $$n -eq 0 ]; then echo 2; elif [ $$n -ge 8 ]; then echo 8; \
 	elif [ $$n -ge 4 ]; then echo 4; elif [ $$n -ge 2 ]; then echo 2; else echo 1; fi)
 
-# Whole files to each of two workers, so that what a file shares is made once.
-TWICE := -n 2 --dist loadscope --no-loadscope-reorder
+# Whole files to each worker, so that what a file shares is made once; a third works on while others
+# wait for processes or for what another makes.
+WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
 
 INSTALL = $(BIN)/pip install --quiet --editable '.[dev]'
 
@@ -39,11 +40,11 @@ demo: install
 	$(BIN)/pcamx evaluate runs/demo --twins runs/demo/twins
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 # Some of every room's tests, for every few lines that are written.
 quick: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWICE) -m "not gpu and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) -m "not gpu and not slow"
 
 # An hour of kills, stops, full and read-only disks, flipped bits and fuzzed files; goes on where it was stopped.
 torture: install

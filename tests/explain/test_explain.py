@@ -830,7 +830,7 @@ def test_memory_is_flat_over_a_folder(run: Path, tmp_path: Path) -> None:
     """Of films of many sizes, in the process that reads and draws and in this one."""
     rng = np.random.default_rng(0)
     (tmp_path / "films").mkdir()
-    for number, (height, width) in enumerate(rng.integers(300, 2500, (32, 2))):
+    for number, (height, width) in enumerate(rng.integers(300, 1800, (32, 2))):
         grey_HW = np.arange(height * width, dtype=np.uint32).reshape(height, width) >> 8
         Image.fromarray(grey_HW.astype(np.uint8)).save(tmp_path / f"films/{number}.png")
     used: list[tuple[int, int]] = []

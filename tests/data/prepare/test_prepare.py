@@ -144,7 +144,8 @@ def test_marks_to_look_at_are_named(root: Path, tmp_path: Path) -> None:
     image.save(root / "a/x3.png", exif=turned)
     notes = prepare(root, tmp_path / "store", marks=tmp_path / "masks", workers=1).marks.notes
     assert notes == (
-        "1 marks on more than half of a film, as a negative of a mask is: a/x1.png",
+        "1 masks over half of a film or all of its border, as the negative of one is; look at them "
+        "with pcamx marks check, and save them with the lesion in white: a/x1.png, film a/x1.png",
         "1 marked films that EXIF turns, drawn before or after that, which their size does not "
         "tell; look at them with pcamx marks check: a/x3.png",
     )
