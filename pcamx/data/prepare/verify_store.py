@@ -1,7 +1,6 @@
 """`pcamx prepare --verify`: whether a store's files still hold what they held when it was made."""
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,17 +33,15 @@ def changed_films(folder: Path, track: Track = silent) -> tuple[list[str], int]:
 
 
 def _changed(store: Store, film: Film) -> list[str]:
-    return [*_said(store, film)]
-
-
-def _said(store: Store, film: Film) -> Iterator[str]:
     """What is wrong with one film's file and its mask."""
+    said = []
     try:
         check_film(store.root / film.path, store.contents[film.path], digest=True)
     except PcamxError as error:
-        yield str(error)
+        said.append(str(error))
     try:
         if film.mark:
             store.check_mark(film)
     except PcamxError as error:
-        yield str(error)
+        said.append(str(error))
+    return said
