@@ -159,7 +159,7 @@ def _settings(model: Pretrained, kind: MapKind, level: float | None, dicom_seg: 
     if level is not None:
         level_from = "given"
     elif (level := threshold.level) is not None:
-        level_from = "reached by 5 % of the normal training films"
+        level_from = "reached by few of the normal training films, as pcamx evaluate chose it"
     else:
         level_from = "unknown, so every film has candidates: run pcamx evaluate, or give a level"
     return Settings(kind.key, threshold.value, threshold.tuned, level, level_from, dicom_seg, about)

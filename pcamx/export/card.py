@@ -146,7 +146,7 @@ def _interface(model: Pretrained, report: Report | None) -> Iterator[str]:
     yield (
         f"\nMean {model.mean:.3f}, std {model.std:.3f} grey levels. A pixel counts as lesion where "
         f"a map, upsampled and scaled to [0, 1] per film, reaches: {', '.join(thresholds)}. A "
-        "lesion candidate's peak reaches, not scaled, what 5 % of the normal training films do: "
+        "lesion candidate's peak reaches, not scaled, what few of the normal training films do: "
         f"{', '.join(levels) or 'not measured'}.\n"
     )
 

@@ -21,8 +21,8 @@ _LOOKED_AT = 16
 """Films of a data folder that are opened for their size; a store knows all sizes."""
 _STEPS = 60
 """Steps that an epoch should have at least; `configs/mura.yaml` has 143."""
-_WATCHED = 20
-"""Marked films that are kept apart, at most: as many as docs/marking.md advises."""
+_WATCHED = 5, 20
+"""Marked films that are kept apart, at least and at most; fewer tell nothing."""
 _UPDATES = 1200
 """Steps of stage 1; `configs/mura.yaml` has 4300, the ablation on drawn films 666."""
 
@@ -245,8 +245,9 @@ def _marked(marked: int | None) -> list[_Line]:
 
 
 def _watched(marked: int) -> int:
-    """How many of the marked films nothing learns from: a tenth."""
-    return min(_WATCHED, marked // 10)
+    """How many of the marked films nothing learns from: a tenth, where that is enough to tell."""
+    found = min(_WATCHED[1], marked // 10)
+    return found if found >= _WATCHED[0] else 0
 
 
 def _machine_words(here: Machine) -> str:

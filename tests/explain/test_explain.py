@@ -228,7 +228,7 @@ def test_the_level_is_the_reports_and_lives_in_an_export(
         out = tmp_path / f"of_{model.name}"
         done = explain(model, [films], out=out)  # a probability never reaches 2
         assert done.level == 2.0 and not any(row.candidates for row in done.rows)
-        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by 5 % of the normal")
+        assert facts(out, "a/one.png")["level"]["from"].startswith("reached by few of the normal")
         done = explain(model, [films], out=out, replace=True, map_key="positive_cam")
         assert done.level == -50.0 and all(row.candidates for row in done.rows)
         assert facts(out, "a/one.png")["map"]["of"] == "positive_cam"

@@ -41,7 +41,7 @@ def test_by_hand_for_two_sets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("marked", "learned", "watched"), [(9, 9, 0), (55, 50, 5), (1000, 980, 20)]
+    ("marked", "learned", "watched"), [(9, 9, 0), (49, 49, 0), (55, 50, 5), (1000, 980, 20)]
 )
 def test_a_tenth_of_the_marks_is_watched(
     tmp_path: Path, marked: int, learned: int, watched: int
