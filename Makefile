@@ -17,6 +17,9 @@ INSTALL = $(BIN)/pip install --quiet --editable '.[dev]'
 HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PARTS ?= A B C D E F
 
+# Where Python is told to keep nothing of what it compiles, each of the tests' processes compiles anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test quick torture lint gpu-check gpu-pack clean
 
 install: $(VENV)/installed

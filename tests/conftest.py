@@ -85,6 +85,12 @@ def asks_for_gpu(expression: str) -> bool:
     return "gpu" in expression.replace("not gpu", "").split()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow files unread where no slow test is asked for: to import them takes time."""
+    quick = "not slow" in config.getoption("markexpr")
+    return True if quick and collection_path.stem in SLOW else None
+
+
 def starts_processes(function: Any, seen: set[Any] | None = None) -> bool:
     """Tell whether a test, a fixture or what they call in tests/ starts a process."""
     seen = set() if seen is None else seen

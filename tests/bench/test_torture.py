@@ -59,6 +59,7 @@ def test_fuzzed_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert before == {path: path.read_bytes() for path in (tmp_path / "inputs").rglob("*.*")}
 
 
+@pytest.mark.slow
 def test_commands_that_are_killed_and_stopped_end_in_the_same_files(
     store_folder: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ NUMBERS = {str(entry.key) for entry in TRAINABLES if isinstance(entry.key, int)}
 """They mean a stage only where the code says so."""
 ALSO_WORDS = {"share", "loss"}
 """Of the language, which a unit, an axis and an option have too."""
+SOUGHT = NAMES - NUMBERS - ALSO_WORDS
 NUMBERED = {"stage", "weights", "checkpoints", "load_weights"}
 """Methods of a run's folder, and keywords, that take a stage's key."""
 ALLOWED = {
@@ -79,7 +80,7 @@ ALLOWED = {
 def found(source: str) -> Iterator[tuple[int, str]]:
     """Yield line and text of every literal that names what has a name in the catalogue."""
     tree = ast.parse(source)
-    apart = {id(part) for node in ast.walk(tree) for part in ast.walk(node) if told(node)}
+    apart = {id(part) for node in ast.walk(tree) if told(node) for part in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and id(node) not in apart:
             if isinstance(node.value, str) and names(node.value):
@@ -103,12 +104,12 @@ def names(text: str) -> bool:
     """Tell whether a word of ``text`` is a name; of prose one that no sentence has."""
     if text.startswith(("--", "pcamx.")):  # an option, a module
         return False
-    if text in NAMES - NUMBERS - ALSO_WORDS:
+    if text in SOUGHT:
         return True
     words = {*re.split(r"[^\w-]+", text), *re.split(r"[^\w.-]+", text)}
     if re.search(r"\s", text.strip()):
         words = {word for word in words - FILES if re.search(r"[a-z]_|[a-z]\d", word)}
-    return bool(words & NAMES - NUMBERS - ALSO_WORDS)
+    return bool(words & SOUGHT)
 
 
 def keys(node: ast.AST) -> Iterator[ast.expr]:
