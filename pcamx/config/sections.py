@@ -101,6 +101,10 @@ class Model:
     pooling: Pooling = "mean"
     """Of each class's map to its logit: the paper's mean over the cells, the logarithm of the mean
     exponential, or the mean of the top 2 % of the cells."""
+    mirrored: bool = False
+    """Whether an answer is the mean over a film and its mirror image, at twice the time: of the
+    logits, and of the maps, the mirror image's turned back. Training stays as it is, so it may be
+    changed in a trained run's config.yaml, and evaluate anew."""
 
     @property
     def timm(self) -> bool:

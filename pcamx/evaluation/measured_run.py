@@ -87,6 +87,7 @@ class MeasuredRun:
                 self.device,
                 self.config.attention,
                 self.config.impl,
+                mirrored=self.config.model.mirrored,
             )
             for weights in self.weights
         }

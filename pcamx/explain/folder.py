@@ -147,6 +147,7 @@ def _settings(model: Pretrained, kind: MapKind, level: float | None, dicom_seg: 
             "folder": readable(str(model.folder)),
             "stage": model.stage,
             "encoder": model.encoder,
+            "mirrored": model.mirrored,
             "canvas": model.canvas,
             "sha256": identity(model),
             "measured_at_commit": model.commit,

@@ -22,6 +22,7 @@ from torch import Tensor
 from pcamx.catalogue import DECODER, POSITIVE_CAM
 from pcamx.data.store import Film, Store
 from pcamx.marking import film_tiles
+from pcamx.model.maps import explain_once
 from pcamx.progress import Track, silent
 from pcamx.run.pretrained import Pretrained
 
@@ -76,17 +77,24 @@ def measure(
     ):
         probability_B, maps = model.explain(canvas_B1HW)
         map_BHW = maps[POSITIVE_CAM.key]
-        mirrored_BHW = model.explain(canvas_B1HW.flip(-1))[1][POSITIVE_CAM.key].flip(-1)
+        alone_BHW = _map_alone(model, canvas_B1HW) if model.mirrored else map_BHW
+        mirrored_BHW = _map_alone(model, canvas_B1HW.flip(-1)).flip(-1)
         columns = [
             probability_B.tolist(),
             rival(map_BHW).tolist(),
-            apart(map_BHW, mirrored_BHW).tolist(),
+            apart(alone_BHW, mirrored_BHW).tolist(),
             apart(map_BHW, maps[DECODER.key]).tolist()
             if DECODER.key in maps
             else [None] * len(map_BHW),
         ]
         found += [Signs(*row) for row in zip(*columns, strict=True)]
     return found
+
+
+def _map_alone(model: Pretrained, canvas_B1HW: Tensor) -> Tensor:
+    """The positive CAM of canvases that knows nothing of their mirror images."""
+    image_B1HW = model.standardise(canvas_B1HW)
+    return explain_once(model.network, image_B1HW, [POSITIVE_CAM])[1][POSITIVE_CAM.key]
 
 
 def rival(map_BHW: Tensor) -> Tensor:

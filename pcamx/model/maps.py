@@ -68,8 +68,25 @@ def explain(
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Return the logits [B, C], if any, and the maps of ``kinds`` by key, float32 [B, H, W].
 
-    Whatever the film's label, as they are evaluated; in evaluation mode.
+    Whatever the film's label, as they are evaluated; in evaluation mode. Of a network that is
+    ``mirrored`` both are the mean over the film and its mirror image, whose maps are turned back;
+    maps by gradient too, each by the gradient of its own image's logit.
     """
+    kinds = list(kinds)
+    logits_BC, maps = explain_once(network, image_B1HW, kinds)
+    if not network.mirrored:
+        return logits_BC, maps
+    other_BC, others = explain_once(network, image_B1HW.flip(-1), kinds)
+    if logits_BC is not None and other_BC is not None:
+        logits_BC = (logits_BC + other_BC) / 2
+    return logits_BC, {key: (maps[key] + others[key].flip(-1)) / 2 for key in maps}
+
+
+@torch.no_grad()
+def explain_once(
+    network: Network | Segmenter, image_B1HW: Tensor, kinds: Iterable[MapKind]
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Do as `explain` by the images alone, whether the network is ``mirrored`` or not."""
     kinds = list(kinds)
     seen = see(network, image_B1HW, gradients=any(kind.gradient for kind in kinds))
     return seen.logits_BC, {kind.key: resolve(kind.function)(seen) for kind in kinds}

@@ -34,17 +34,25 @@ class Architecture(Protocol):
 
 
 class Network(nn.Module):
-    """Classifier with class activation maps; ``decoder`` adds the lesion decoder of stage 3."""
+    """Classifier with class activation maps; ``decoder`` adds the lesion decoder of stage 3.
+
+    With ``mirrored`` it answers in evaluation mode by the mean over a film and its mirror image,
+    its logits here, its maps in `pcamx.model.maps.explain`.
+    """
 
     def __init__(self, config: Architecture, *, decoder: bool) -> None:
         super().__init__()
         self.encoder = build_encoder(config.model)
         self.head = Head(config.attention, config.impl, config.model.pooling)
         self.decoder = Decoder(self.encoder.channels) if decoder else None
+        self.mirrored = config.model.mirrored
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
         """Return the logits [B, C] of the full image."""
         logits_BC: Tensor = self.head(self.encoder(image_B1HW)[-1])[0]
+        if self.mirrored and not self.training:
+            other_BC: Tensor = self.head(self.encoder(image_B1HW.flip(-1))[-1])[0]
+            return (logits_BC + other_BC) / 2
         return logits_BC
 
     def class_map(self, features_BKhw: Tensor) -> Tensor:
@@ -65,12 +73,16 @@ class Network(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """The same encoder and decoder without a classifier: the baseline of stage 3."""
+    """The same encoder and decoder without a classifier: the baseline of stage 3.
+
+    ``mirrored`` is about its map in `pcamx.model.maps.explain`, as the `Network`'s.
+    """
 
     def __init__(self, config: Architecture) -> None:
         super().__init__()
         self.encoder = build_encoder(config.model)
         self.decoder = Decoder(self.encoder.channels)
+        self.mirrored = config.model.mirrored
 
     def forward(self, image_B1HW: Tensor) -> Tensor:
         """Return the logit of a lesion [B, 1, H, W], float32."""

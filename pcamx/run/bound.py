@@ -18,9 +18,9 @@ FREE = (
     "deepspeed.",
 )
 """Keys that change no figure, and so may change within a run."""
-_ELSEWHERE = ("run.folder", "data.store", "runtime.impl")
-"""Keys that may change once a stage is trained: its store is known by its fingerprint, and a
-network that a GPU has trained answers on CPUs too."""
+_ELSEWHERE = ("run.folder", "data.store", "runtime.impl", "model.mirrored")
+"""Keys that may change once a stage is trained: its store is known by its fingerprint, a network
+that a GPU has trained answers on CPUs too, and any may be asked for a film's mirror image."""
 
 
 def binding_differences(config: Config, other: Config) -> list[str]:

@@ -65,6 +65,11 @@ class Pretrained:
     commit: str | None
 
     @property
+    def mirrored(self) -> bool:
+        """Whether its answers are means over a film and its mirror image (`model.mirrored`)."""
+        return self.network.mirrored
+
+    @property
     def device(self) -> torch.device:
         """Where the network lies."""
         return self.network.head.weight.device
@@ -135,7 +140,14 @@ def _from_run(run: RunFolder, stage: StageId | None, device: torch.device) -> Pr
     weights = run.load_weights(number)
     mean, std = _standardisation(run, config, weights)
     report = read_report_of(run, weights)
-    network = network_of(weights, run.weights(number), device, Attention(), "auto")
+    network = network_of(
+        weights,
+        run.weights(number),
+        device,
+        Attention(),
+        "auto",
+        mirrored=config.model.mirrored,
+    )
     assert isinstance(network, Network)
     return Pretrained(
         folder=run.path,
@@ -181,6 +193,7 @@ def facts_of(model: Pretrained) -> dict[str, Any]:
         "stage": model.stage,
         "encoder": model.encoder,
         "pooling": model.pooling,
+        "mirrored": model.mirrored,
         "canvas": model.canvas,
         "mean": model.mean,
         "std": model.std,
@@ -240,7 +253,7 @@ def _network(
         device="",
         state=state,
     )
-    network = network_of(weights, path, device, Attention(), "auto")
+    network = network_of(weights, path, device, Attention(), "auto", mirrored=facts["mirrored"])
     assert isinstance(network, Network)
     return network
 
@@ -259,6 +272,7 @@ def _facts(path: Path) -> dict[str, Any]:
         if "layout" in facts:  # as an encoder was called before
             facts["encoder"] = facts.pop("layout")
         facts.setdefault("pooling", "mean")
+        facts.setdefault("mirrored", False)
         fine = (
             facts["stage"] in [entry.key for entry in classifiers()]
             # 320.0 and true are equal to whole numbers.
@@ -266,6 +280,7 @@ def _facts(path: Path) -> dict[str, Any]:
             and not isinstance(facts["stage"], bool | float)
             and facts["canvas"] in range(32, 4097, 16)
             and facts["pooling"] in get_args(Pooling)
+            and isinstance(facts["mirrored"], bool)
             and math.isfinite(facts["mean"])
             and 0 < facts["std"] < math.inf
             and facts["thresholds"].keys() <= set(map_keys(facts["stage"]))

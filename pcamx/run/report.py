@@ -116,7 +116,8 @@ def _no_number(name: str) -> None:
 def read_report_of(run: RunFolder, weights: Weights) -> Report | None:
     """Read the report that measures ``weights``; None where nobody has measured them.
 
-    Raises PcamxError as `read_report`, and where it measures weights trained over since.
+    Raises PcamxError as `read_report`, and where it measures weights trained over since, or
+    answers by another `model.mirrored` than the run's of now: thresholds differ.
     """
     if not run.report_file.exists():
         return None
@@ -129,7 +130,18 @@ def read_report_of(run: RunFolder, weights: Weights) -> Report | None:
             f"{run.report_file}: measures another training of stage {weights.stage}; run pcamx "
             f"evaluate {run.path}"
         )
+    if _mirrored(report) != (now := run.read_config().model.mirrored):
+        raise PcamxError(
+            f"{run.report_file}: measured before model.mirrored became {str(now).lower()}; run "
+            f"pcamx evaluate {run.path}"
+        )
     return report
+
+
+def _mirrored(report: Report) -> bool:
+    """Whether it measures means over films and their mirror images; none did before the key."""
+    model = report["config"].get("model")
+    return isinstance(model, dict) and bool(model.get("mirrored"))
 
 
 def _wrong(report: Any) -> Iterator[str]:

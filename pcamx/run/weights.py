@@ -152,13 +152,16 @@ def network_of(
     device: torch.device,
     attention: Attention,
     impl: Impl,
+    *,
+    mirrored: bool = False,
 ) -> Network | Segmenter:
     """Return the network that ``weights``, read from ``path``, were trained in, in eval mode.
 
+    ``mirrored`` is the run's `model.mirrored` as it is now: weights are not bound to it.
     Raises PcamxError where they are not its weights, or of an encoder that is unknown here.
     """
     try:
-        model = Model(encoder=weights.encoder, pooling=weights.pooling)
+        model = Model(encoder=weights.encoder, pooling=weights.pooling, mirrored=mirrored)
     except (ConfigError, TypeError, AttributeError):
         raise PcamxError(
             f"{path}: encoder {weights.encoder!r} is unknown to pcamx {__version__}"

@@ -21,7 +21,7 @@ from pcamx import cli
 from pcamx.data.canvas.placement import fit
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
-from pcamx.export import export, graph
+from pcamx.export import check_copy, export, graph
 from pcamx.export.card import model_card
 from pcamx.run.pretrained import from_pretrained
 from pcamx.run.weights import load_weights
@@ -59,6 +59,25 @@ def test_stride_8(tmp_path: Path, write_config: Any) -> None:
     assert run_onnx(out / "model.onnx", greys(2))["map"].shape == (2, 4, 4)
     assert "| map | [B, 4, 4] |" in (out / "README.md").read_text()
     assert from_pretrained(out).encoder == "bottleneck_stride8"
+
+
+def test_mirrored(tmp_path: Path, write_config: Any) -> None:
+    """ONNX and the folder's own check answer as PyTorch does, to a film as to its mirror image."""
+    config, out = write_config(tmp_path, {"model.mirrored": True}), tmp_path / "export"
+    export(random_runs.random_run(tmp_path / "run", config, stages=(3,)), out)
+    model, grey = from_pretrained(out, device="cpu"), greys(3)
+    probability, maps = model.explain(grey)
+    found, turned = (run_onnx(out / "model.onnx", x) for x in (grey, grey.flip(-1)))
+    np.testing.assert_allclose(found["probability"], probability, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["lesion"], maps["decoder"], rtol=1e-4, atol=1e-5)
+    cam = F.interpolate(torch.from_numpy(found["map"])[:, None], (32, 32), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(cam, maps["positive_cam"], rtol=1e-4, atol=1e-5)
+    for name in ("map", "lesion"):
+        np.testing.assert_allclose(turned[name][..., ::-1], found[name], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(turned["probability"], found["probability"], rtol=1e-4, atol=1e-5)
+    props = onnx.load(out / "model.onnx").metadata_props
+    assert {one.key: one.value for one in props}["mirrored"] == "true"
+    assert max(check_copy(out).values()) <= 1e-3
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

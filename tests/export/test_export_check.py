@@ -40,7 +40,7 @@ def test_onnx_carries_the_facts(exported: Path) -> None:
     config = json.loads((exported / "config.json").read_text())
     for name in ("encoder", "pooling", "commit"):
         assert found[name] == config[name]
-    for name in ("stage", "canvas", "mean", "std", "classes", "thresholds", "versions"):
+    for name in ("stage", "mirrored", "canvas", "mean", "std", "classes", "thresholds", "versions"):
         assert json.loads(found[name]) == config[name]
 
 

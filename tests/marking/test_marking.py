@@ -317,6 +317,9 @@ def test_a_decoder_that_peaks_elsewhere(
         return torch.full((count,), 0.9), {k: m.expand(count, 32, 32) for k, m in maps.items()}
 
     monkeypatch.setattr("pcamx.run.pretrained.Pretrained.explain", answers)
+    monkeypatch.setattr(
+        "pcamx.marking.wrong_attention.explain_once", lambda _, image, __: answers(_, image)
+    )
     for signs in measure(from_pretrained(run), store, films):
         assert signs.disagreement == 0.5
         assert signs.unsteady == 1.0  # the answer ignores the film, so it is mirrored back: 25 px

@@ -93,6 +93,7 @@ def test_a_changed_setting_is_named(run: RunFolder, reader: str, key: str, value
         {"runtime.timeout": 300.0, "runtime.log_every": 5, "runtime.save_every": 9},
         {"run.folder": "moved", "runtime.impl": "reference"},
         {"stages.segmenter": {"epochs": 3}},
+        {"model.mirrored": True},
         {"deepspeed.tensorboard.enabled": True},
     ],
 )

@@ -126,6 +126,7 @@ def test_export_and_back(run: Path, exported: Path) -> None:
         "stage",
         "encoder",
         "pooling",
+        "mirrored",
         "canvas",
         "mean",
         "std",
@@ -147,6 +148,22 @@ def test_an_export_of_before_a_map_was_added(
     thresholds = from_pretrained(exported, device="cpu").thresholds
     assert thresholds[new.key] == Threshold(UNTUNED, False)
     assert thresholds[CAM.key] == Threshold(0.35, True)
+
+
+def test_a_mirrored_export_and_one_of_before_the_key(
+    exported: Path, tmp_path: Path, write_config: Any
+) -> None:
+    edit("config.json", mirrored=True)(exported)
+    assert from_pretrained(exported, device="cpu").mirrored
+    facts = json.loads((exported / "config.json").read_text())
+    del facts["mirrored"], facts[SEAL]
+    (exported / "config.json").write_text(json.dumps(sealed(facts)))
+    assert not from_pretrained(exported, device="cpu").mirrored
+    config = write_config(tmp_path, {"model.mirrored": True})
+    run = random_runs.random_run(tmp_path / "mirrored", config, stages=(1,))
+    (tmp_path / "made").mkdir()
+    save_pretrained(from_pretrained(run, device="cpu"), tmp_path / "made")
+    assert from_pretrained(tmp_path / "made", device="cpu").mirrored
 
 
 def test_a_triton_run_loads_anywhere(tmp_path: Path, write_config: Any) -> None:
@@ -412,6 +429,7 @@ def _sign(folder: Path) -> None:
                 {"stage": 4},
                 {"canvas": 10**9},
                 {"canvas": "32"},
+                {"mirrored": "yes"},
                 {"std": 0},
                 {"mean": float("nan")},
                 {"thresholds": {"none": {"value": 0.5, "tuned": True}}},
