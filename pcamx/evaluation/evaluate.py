@@ -16,7 +16,7 @@ import torch
 from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AGAINST_SEGMENTER, AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
-from pcamx.data.canvas.side_markers import Box, read_markers
+from pcamx.data.canvas.side_markers import Box, read_markers, strata_of
 from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
 from pcamx.data.store import Store, fingerprint, read_store
@@ -97,8 +97,10 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
     add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
     classifiers = stages | {UNTRAINED.key: untrained}
     cooled = _temperatures(run, classifiers)
+    strata = strata_of(run.store, films)
     measured = {
-        n: figures(scores[n], tuned[n], films, markers, seed, cooled.get(n)) for n in explainers
+        name: figures(scores[name], tuned[name], films, markers, seed, cooled.get(name), strata)
+        for name in explainers
     }
     basis = measure_basis(run, classifiers, paired)
     for name, columns in basis.items():
