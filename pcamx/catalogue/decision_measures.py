@@ -241,6 +241,9 @@ ERASE_INPAINT_FLIPS = Measure(
     unit="share less share",
     column="erase_inpaint_flips",
 )
+BY_TEMPTATION = "by_temptation"
+"""In report.json, what is about a temptation for each, where the twins are of several."""
+TEMPTING = (TEMPTATION_FLIPS.key, TEMPTATION_EFFECT.key, SHARE.key)
 BASIS_MEASURES = [
     *(LESION_FLIPS, LESION_PUT_IN_FLIPS, TEMPTATION_FLIPS, SHARE),
     *(LESION_EFFECT, TEMPTATION_EFFECT),

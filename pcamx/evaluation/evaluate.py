@@ -28,7 +28,7 @@ from pcamx.evaluation.aggregate import (
     figures,
 )
 from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
-from pcamx.evaluation.basis import basis_figures, measure_basis
+from pcamx.evaluation.basis import all_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
@@ -103,8 +103,8 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
         for name in explainers
     }
     basis = measure_basis(run, classifiers, paired)
-    for name, columns in basis.items():
-        if rests := basis_figures(columns, films, seed):
+    for name, asked in basis.items():
+        if rests := all_figures(asked, films, seed):
             measured[name]["basis"] = rests
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
@@ -126,7 +126,8 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
         run.some(run.store, shown),
         shown,
     )
-    write_films(new.films_file, films, markers, scores, tuned, basis)
+    columns = {name: asked.columns for name, asked in basis.items()}
+    write_films(new.films_file, films, markers, scores, tuned, columns)
     report["films_sha256"] = sha256_of(new.films_file)
     write_report(new, report)
     write_page(report, history, panels, new.page_file, new.all_films_file.name)
