@@ -113,6 +113,29 @@ def test_where_cells_lie_by_hand(toy: None) -> None:
     assert centres("timm:even_32", 144) == (0, 0, 0, 0)
 
 
+class SqueezeExcite(nn.Module):
+    """What it passes on depends on the mean over the image, as that of timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32"])
+def test_what_looks_at_the_whole_image_moves_no_centre(
+    toy: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    expected = [centres(name, side) for side in (128, 144)]
+    centres.cache_clear()
+    plain = Step.__init__
+
+    def squeezing(self: Step, *given: Any) -> None:
+        plain(self, *given)
+        self.norm = nn.Sequential(self.norm, SqueezeExcite())  # type: ignore[assignment]
+
+    monkeypatch.setattr(Step, "__init__", squeezing)
+    assert [centres(name, side) for side in (128, 144)] == expected
+
+
 def looked_at(encoder: TimmEncoder, side: int = 256) -> list[float]:
     """Mean row of the gradient of each map's middle cell, less the cell's first pixel."""
     for module in encoder.modules():
