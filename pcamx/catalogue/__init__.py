@@ -18,10 +18,12 @@ from pcamx.catalogue.decision_measures import (
     ACCURACY,
     AUROC,
     BASIS_MEASURES,
+    BY_TEMPTATION,
     DECISION_MEASURES,
     KAPPA,
     KAPPA_BY_PART,
     TEMPERATURES,
+    TEMPTING,
 )
 from pcamx.catalogue.map_measures import (
     ENERGY,
@@ -75,6 +77,7 @@ __all__ = [
     "AGAINST_SEGMENTER",
     "AUROC",
     "BASELINES",
+    "BY_TEMPTATION",
     "CAM",
     "CENTRE",
     "DECODER",
@@ -102,6 +105,7 @@ __all__ = [
     "STAGE_2",
     "STAGE_3",
     "TEMPERATURES",
+    "TEMPTING",
     "TRAINABLES",
     "UNTRAINED",
     "Baseline",

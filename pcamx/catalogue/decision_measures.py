@@ -24,6 +24,16 @@ AUROC_WITHIN_PARTS = Measure(
     films="every",
     unit="chance",
 )
+AUROC_WITHIN_MARKERS = Measure(
+    key="auroc_within_markers",
+    title="AUROC within markers",
+    meaning="The same of films with the same markers, such as a plate or none (markers.csv, or "
+    "what the data set names), which then help nobody.",
+    of="decision",
+    function=f"{_DECISIONS}:film_auroc_within_markers",
+    films="every",
+    unit="chance",
+)
 SENSITIVITY_AT_90 = Measure(
     key="sensitivity_at_90_specificity",
     title="sensitivity at specificity 0.9",
@@ -103,7 +113,8 @@ CALIBRATION_ERROR_AT_TEMPERATURE = Measure(
     better="lower",
 )
 DECISION_MEASURES = [
-    *(AUROC, AUROC_WITHIN_PARTS, ACCURACY, KAPPA, SENSITIVITY, SPECIFICITY),
+    *(AUROC, AUROC_WITHIN_PARTS, AUROC_WITHIN_MARKERS),
+    *(ACCURACY, KAPPA, SENSITIVITY, SPECIFICITY),
     *(SENSITIVITY_AT_90, BRIER, CALIBRATION_ERROR, CALIBRATION_ERROR_AT_TEMPERATURE),
 ]
 _BASIS = "pcamx.metrics.basis"
@@ -230,6 +241,9 @@ ERASE_INPAINT_FLIPS = Measure(
     unit="share less share",
     column="erase_inpaint_flips",
 )
+BY_TEMPTATION = "by_temptation"
+"""In report.json, what is about a temptation for each, where the twins are of several."""
+TEMPTING = (TEMPTATION_FLIPS.key, TEMPTATION_EFFECT.key, SHARE.key)
 BASIS_MEASURES = [
     *(LESION_FLIPS, LESION_PUT_IN_FLIPS, TEMPTATION_FLIPS, SHARE),
     *(LESION_EFFECT, TEMPTATION_EFFECT),

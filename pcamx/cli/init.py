@@ -9,7 +9,7 @@ from pcamx.cli.command import Commands, command
 from pcamx.cli.options import add_words
 from pcamx.errors import PcamxError
 
-SHIPPED = ("demo", "fracatlas", "mura", "mura_multinode", "paper")
+SHIPPED = ("demo", "fracatlas", "mura", "mura_densenet169", "mura_multinode", "paper")
 
 
 def add(commands: Commands) -> None:

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     sub.add_argument(
         "--temptation",
         nargs="+",
-        default=["letter"],
+        action="extend",
         metavar="KIND",
         help="what goes with the label in training and is no lesion: letter, plate, cast, "
         "exposure, collimation, several of them, or none (letter)",
@@ -52,10 +52,10 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from pcamx.data.phantom import draw_phantoms, temptation
+    from pcamx.data.phantom import THE_LETTER, draw_phantoms, temptation
     from pcamx.report.console import track
 
-    kinds = _kinds(options.temptation)
+    kinds = _kinds(options.temptation or [THE_LETTER.kind])
     draw_phantoms(
         options.out,
         train=options.train,
@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> None:
 def _kinds(words: list[str]) -> list[str]:
     """The kinds that were named, with commas or without, each once."""
     kinds = list(dict.fromkeys(kind for word in words for kind in word.split(",") if kind))
+    if not kinds:
+        raise PcamxError(f"temptation is {' '.join(words)!r}: name a kind, or none")
     if NONE in kinds and len(kinds) > 1:
         raise PcamxError(f"temptation is {', '.join(kinds)}: name none alone, or leave it out")
     return [kind for kind in kinds if kind != NONE]

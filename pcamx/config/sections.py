@@ -45,8 +45,8 @@ class Data:
     """Whether half of a batch is abnormal, whatever the split's share; an epoch stays as long.
     Stage 3's marked films are among them, and where they are more than half the rest is normal.
     With parts, half of the films of each body part are, over an epoch; with markers, half of those
-    with the same markers and of those with none (markers.csv in the data folder), so that a plate
-    that goes with a label in the data no longer does in training."""
+    with the same markers and of those with none (markers.csv in the data folder, or what the set
+    itself names), so that a plate that goes with a label in the data no longer does in training."""
     marked: int = 100
     """How many marked training films stage 3 may learn from, drawn by the seed."""
     watched: int = 0

@@ -64,6 +64,19 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
         raise PcamxError(f"{path}: {error.strerror}; check the path") from None
 
 
+def rows_that_say(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a csv file with a header by column; none where it lacks one of ``columns``.
+
+    Rows of another length than the header are passed by. Raises PcamxError as `csv_rows`.
+    """
+    rows = csv_rows(path)
+    _, header = next(rows, (0, []))
+    if set(columns) <= set(header):
+        for _, row in rows:
+            if len(row) == len(header):
+                yield dict(zip(header, row, strict=True))
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return the text of a csv file, its fields quoted where they, or a spreadsheet, need it."""
     text = io.StringIO()

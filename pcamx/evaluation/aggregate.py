@@ -35,11 +35,12 @@ def figures(
     markers: Sequence[Sequence[Box]],
     seed: int,
     temperature: float | None = None,
+    strata: Sequence[str] = (),
 ) -> Measured:
     """Return the figures of one network or baseline, as report.json has them.
 
     ``films`` and ``markers`` are those scored, in order; the seed is the bootstrap's, and the
-    ``temperature`` fitted on other films.
+    ``temperature`` fitted on other films. ``strata`` names each film's markers.
     """
     found = Measured()
     if scores.probability_N is not None:
@@ -49,6 +50,7 @@ def figures(
             patients=[film.patient for film in films],
             studies=[film.study for film in films],
             parts=[film.part for film in films],
+            markers=strata,
             temperature=temperature,
             seed=seed,
         ).to_dict()

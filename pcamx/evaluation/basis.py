@@ -4,12 +4,12 @@ Shapes: N films, M of them marked.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pcamx import metrics
-from pcamx.catalogue import measures, resolve
+from pcamx.catalogue import BY_TEMPTATION, TEMPTING, measures, resolve
 from pcamx.data.feed.order import choose_marked
 from pcamx.data.store import Film, Store
 from pcamx.evaluation.erasing import MOST, SEED, Found, erase_lesions
@@ -23,27 +23,45 @@ Columns = dict[str, Floats]
 """By column of films.csv a value of every film [N], NaN where it has none."""
 
 
+class Basis(NamedTuple):
+    """What was asked of one network."""
+
+    columns: Columns
+    by_temptation: dict[str, Columns]
+    """The same of the twins of each temptation, where they are of several."""
+
+
 def measure_basis(
     run: MeasuredRun,
     networks: Mapping[str, Network],
     twins: tuple[Store, Sequence[Twin]] | None,
-) -> dict[str, Columns]:
-    """Return every network's columns, of the films' ``twins`` and of the marked films erased."""
+) -> dict[str, Basis]:
+    """Return what every network says of the films' ``twins`` and of the marked films erased."""
     films = run.store.split(run.split)
-    found: dict[str, Columns] = {name: {} for name in networks}
+    found = {name: Basis({}, {}) for name in networks}
     if twins is not None:
         store, pairs = twins
         film_N = margins(networks, run.measured(run.store, "deciding films"))
         given = run.some(store, store.split("valid"), "deciding their twins")
         twin_M = margins(networks, given)
-        for name in networks:
-            found[name] |= twin_columns(film_N[name], twin_M[name], pairs)
+        for name, basis in found.items():
+            basis.columns.update(twin_columns(film_N[name], twin_M[name], pairs))
+            for kind, some in by_kind(pairs).items():
+                basis.by_temptation[kind] = twin_columns(film_N[name], twin_M[name], some)
     if marked := choose_marked(films, MOST, seed=SEED):
         batches = run.some(run.store, [films[i] for i in marked], "erasing lesions of films")
         erased = erase_lesions(networks, batches)
-        for name in networks:
-            found[name] |= erased_columns(erased[name], marked, len(films))
+        for name, basis in found.items():
+            basis.columns.update(erased_columns(erased[name], marked, len(films)))
     return found
+
+
+def by_kind(twins: Sequence[Twin]) -> dict[str, list[Twin]]:
+    """Return for each temptation its twins and those of the lesion; nothing where it is one."""
+    kinds = sorted({one.temptation for one in twins} - {""})
+    if len(kinds) < 2:
+        return {}
+    return {kind: [one for one in twins if one.temptation in ("", kind)] for kind in kinds}
 
 
 def erased_columns(found: Found, marked: Sequence[int], films: int) -> Columns:
@@ -57,6 +75,19 @@ def erased_columns(found: Found, marked: Sequence[int], films: int) -> Columns:
     return columns
 
 
+def all_figures(basis: Basis, films: Sequence[Film], seed: int) -> dict[str, Any]:
+    """Return `basis_figures`, and where temptations are several those about them for each.
+
+    What one temptation does may be the opposite of another's: taken together they may cancel.
+    """
+    found = basis_figures(basis.columns, films, seed)
+    each = {}
+    for kind, columns in basis.by_temptation.items():
+        told = basis_figures(columns, films, seed)
+        each[kind] = {key: told[key] for key in TEMPTING if key in told}
+    return found | ({BY_TEMPTATION: each} if each else {})
+
+
 def basis_figures(
     columns: Mapping[str, Floats], films: Sequence[Film], seed: int
 ) -> dict[str, Any]:
@@ -64,7 +95,7 @@ def basis_figures(
 
     Of one network; what the films do not allow is left out.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for measure in measures("basis"):
         needed = measure.made_of or (measure.column,)
         if not columns.keys() >= set(needed):

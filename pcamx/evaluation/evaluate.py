@@ -16,7 +16,7 @@ import torch
 from pcamx import config as configs
 from pcamx import metrics, provenance
 from pcamx.catalogue import AGAINST_SEGMENTER, AUROC, CENTRE, TRAINABLES, UNTRAINED, trainable
-from pcamx.data.canvas.side_markers import Box, read_markers
+from pcamx.data.canvas.side_markers import Box, read_markers, strata_of
 from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
 from pcamx.data.store import Store, fingerprint, read_store
@@ -28,7 +28,7 @@ from pcamx.evaluation.aggregate import (
     figures,
 )
 from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
-from pcamx.evaluation.basis import basis_figures, measure_basis
+from pcamx.evaluation.basis import all_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
@@ -97,12 +97,14 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
     add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
     classifiers = stages | {UNTRAINED.key: untrained}
     cooled = _temperatures(run, classifiers)
+    strata = strata_of(run.store, films)
     measured = {
-        n: figures(scores[n], tuned[n], films, markers, seed, cooled.get(n)) for n in explainers
+        name: figures(scores[name], tuned[name], films, markers, seed, cooled.get(name), strata)
+        for name in explainers
     }
     basis = measure_basis(run, classifiers, paired)
-    for name, columns in basis.items():
-        if rests := basis_figures(columns, films, seed):
+    for name, asked in basis.items():
+        if rests := all_figures(asked, films, seed):
             measured[name]["basis"] = rests
     if faithful:
         tried = choose_abnormal(films, faithful, seed=seed)
@@ -124,7 +126,8 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
         run.some(run.store, shown),
         shown,
     )
-    write_films(new.films_file, films, markers, scores, tuned, basis)
+    columns = {name: asked.columns for name, asked in basis.items()}
+    write_films(new.films_file, films, markers, scores, tuned, columns)
     report["films_sha256"] = sha256_of(new.films_file)
     write_report(new, report)
     write_page(report, history, panels, new.page_file, new.all_films_file.name)

@@ -34,6 +34,7 @@ class Decisions(NamedTuple):
     patients: Sequence[Any]
     whole: Studies
     parts: Sequence[str]
+    markers: Sequence[str]
     temperature: float | None = None
     """Fitted on other films; None where that was not done."""
 
@@ -52,7 +53,22 @@ def film_auroc(found: Decisions) -> Sample:
 
 def film_auroc_within_parts(found: Decisions) -> Sample:
     """Return the area under the ROC curve of pairs of films of one body part."""
-    return Sample(auroc_within(found.score_N, found.label_N, found.parts), found.patients)
+    return _auroc_within(found, found.parts)
+
+
+def film_auroc_within_markers(found: Decisions) -> Sample:
+    """Return the area under the ROC curve of pairs of films with the same markers."""
+    return _auroc_within(found, found.markers)
+
+
+def _auroc_within(found: Decisions, groups: Sequence[str]) -> Sample:
+    """Of the films that are compared: those of a group of both classes."""
+    classes: dict[str, set[float]] = {}
+    for name, label in zip(groups, found.label_N.tolist(), strict=True):
+        classes.setdefault(name, set()).add(label)
+    taken = [i for i, name in enumerate(groups) if name and len(classes[name]) > 1]
+    within = auroc_within(found.score_N[taken], found.label_N[taken], [groups[i] for i in taken])
+    return Sample(within, [found.patients[i] for i in taken])
 
 
 def film_sensitivity_at_90(found: Decisions) -> Sample:
@@ -125,6 +141,7 @@ def classification_figures(
     patients: Sequence[Any],
     studies: Sequence[Any],
     parts: Sequence[str],
+    markers: Sequence[str] = (),
     temperature: float | None = None,
     replicates: int = 1000,
     seed: int,
@@ -132,11 +149,14 @@ def classification_figures(
     """Return all classification figures with patient-level intervals.
 
     ``patients``, ``studies`` and ``parts`` name those of each film; a film without a body part
-    ("") is in no entry of ``kappa_by_part``, which is in alphabetical order. ``temperature`` was
-    fitted on other films. Raises ValueError where one is not as long as the scores.
+    ("") is in no entry of ``kappa_by_part``, which is in alphabetical order. ``markers`` names what
+    is on each film, "" or left out where nothing is known; ``temperature`` was fitted on other
+    films. Raises ValueError where one is not as long as the scores.
     """
     score, label = checked(score_N, label_N)
-    for what, names in (("patients", patients), ("studies", studies), ("parts", parts)):
+    markers = markers or [""] * len(score)
+    named = {"patients": patients, "studies": studies, "parts": parts, "markers": markers}
+    for what, names in named.items():
         if len(names) != len(score):
             raise ValueError(f"{len(score)} scores for {len(names)} names of {what}")
 
@@ -147,14 +167,14 @@ def classification_figures(
         names = [patients[i] for i in films]
         chosen = score[films], label[films]
         whole = gather_studies(*chosen, names, [studies[i] for i in films])
-        return Decisions(*chosen, names, whole, [parts[i] for i in films])
+        return Decisions(*chosen, names, whole, [parts[i] for i in films], ())
 
     by_part: dict[str, list[int]] = {}
     for film, part in enumerate(parts):
         if part:
             by_part.setdefault(part, []).append(film)
     whole = gather_studies(score, label, patients, studies)
-    every = Decisions(score, label, patients, whole, parts, temperature)
+    every = Decisions(score, label, patients, whole, parts, markers, temperature)
     return Classification(
         {m.key: estimate(resolve(m.function)(every)) for m in measures("decision")},
         {part: estimate(study_kappa(decisions(by_part[part]))) for part in sorted(by_part)},

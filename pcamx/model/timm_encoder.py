@@ -169,6 +169,13 @@ def _timm() -> Any:
         raise PcamxError(
             "model.encoder: a timm backbone needs timm; pip install 'pcamx[encoders]'"
         ) from None
+    except RuntimeError as error:
+        # A torchvision of another torch: its operators are not there.
+        reason = " ".join(str(error).split())
+        raise PcamxError(
+            f"model.encoder: timm cannot be imported ({reason}); install the torchvision that "
+            f"belongs to torch {torch.__version__}"
+        ) from None
     return timm
 
 
@@ -195,15 +202,24 @@ def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
 
     On an image of ``side`` pixels, a multiple of 16.
     Found by the gradient: where each convolution passes on the middle of what it sees, pools take
-    the mean and norms are left out, the mean place of a cell's gradient is the centre of all that
-    it would see, to halves of a pixel.
+    the mean, norms and squeeze-excite are left out, the mean place of a cell's gradient is the
+    centre of all that it would see, to halves of a pixel. Raises PcamxError where the backbone
+    takes no such image.
     """
     backbone = _backbone(name).eval()
     image = torch.ones(1, 1, side, side, requires_grad=True)
     for module in backbone.modules():
         _pass_the_middle(module)
     found = []
-    maps = backbone(image * 1e-3)
+    try:
+        maps = backbone(image * 1e-3)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        # Of a fixed size, or made for sides of some multiple alone.
+        reason = " ".join(str(error).split())
+        raise PcamxError(
+            f"model.encoder: {name.removeprefix(TIMM)} takes no image of {side} x {side} pixels "
+            f"({reason}); name one that takes every multiple of 16, such as timm:resnet18"
+        ) from None
     for map_BKhw, stride in zip(maps, backbone.feature_info.reduction(), strict=True):
         if stride not in TAPS:
             continue
@@ -216,6 +232,15 @@ def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
     return tuple(found)
 
 
+def _looks_everywhere(module: nn.Module) -> bool:
+    """Whether it scales channels by their mean over the image: squeeze and excitation, its kin.
+
+    By the names of timm's classes. The gradient through that mean pulls to the image's middle.
+    """
+    name = type(module).__name__
+    return any(word in name for word in ("Squeeze", "SEModule", "Eca"))
+
+
 def _pass_the_middle(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         rows, columns = (slice((n - 1) // 2, n // 2 + 1) for n in module.kernel_size)
@@ -226,8 +251,9 @@ def _pass_the_middle(module: nn.Module) -> None:
     elif isinstance(module, nn.MaxPool2d):
         mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
         module.register_forward_hook(lambda _, given, __: mean(given[0]))
-    elif "Norm" in type(module).__name__ and not any(
-        isinstance(inner, nn.Conv2d) for inner in module.modules()
+    elif _looks_everywhere(module) or (
+        "Norm" in type(module).__name__
+        and not any(isinstance(inner, nn.Conv2d) for inner in module.modules())
     ):
         module.register_forward_hook(lambda _, given, __: given[0])
 

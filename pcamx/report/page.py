@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcamx.catalogue import POINTING, TRAINABLES
+from pcamx.catalogue import POINTING, TEMPTING, TRAINABLES
 from pcamx.output import write_text
 from pcamx.report import html, rows, sentences
 from pcamx.report.figures import film_figure, gallery
@@ -68,6 +68,8 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "bases": bases,
         "basis": rows.basis_columns(bases, "first"),
+        "tempted": rows.by_temptation(report),
+        "tempting": {key: rows.titles("basis", "first", "page")[key] for key in TEMPTING},
         "more_basis": rows.basis_columns(bases, "console", "page"),
         "localization": rows.titles("map", "first"),
         "groups": groups if rows.any_measured(groups) else (),

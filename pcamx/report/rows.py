@@ -10,12 +10,14 @@ from typing import Any, Literal
 from pcamx.catalogue import (
     AGAINST_SEGMENTER,
     BASELINES,
+    BY_TEMPTATION,
     CENTRE,
     KAPPA_BY_PART,
     MAPS,
     MEASURES,
     MIOU,
     POINTING,
+    TEMPTING,
     TRAINABLES,
     Judged,
     classifiers,
@@ -133,6 +135,16 @@ def basis(report: Mapping[str, Any]) -> tuple[Row, ...]:
         Row(title, _estimates(found, keys))
         for _, title, part in _parts(report)
         if (found := _mapping(part, "basis"))
+    )
+
+
+def by_temptation(report: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Return what each temptation does where they are several: a row per network and kind."""
+    return tuple(
+        Row(f"{title}, {kind}", _estimates(_mapping(kinds, kind), TEMPTING))
+        for _, title, part in _parts(report)
+        for kinds in [_mapping(_mapping(part, "basis"), BY_TEMPTATION)]
+        for kind in kinds
     )
 
 

@@ -13,7 +13,7 @@ from pcamx.catalogue import measures
 from pcamx.cli import main
 from pcamx.data.store import Film, read_store
 from pcamx.errors import PcamxError
-from pcamx.evaluation.basis import basis_figures, erased_columns
+from pcamx.evaluation.basis import Basis, all_figures, basis_figures, by_kind, erased_columns
 from pcamx.evaluation.erasing import Found
 from pcamx.evaluation.evaluate import evaluate
 from pcamx.evaluation.twins import Twin, read_twins, twin_columns
@@ -77,6 +77,32 @@ def test_a_film_of_two_temptations_counts_once() -> None:
     assert found["temptation_effect"]["value"] == pytest.approx((2.5 + 0.5) / 2)
     assert found["temptation_flips"]["value"] == pytest.approx((0.5 + 0.0) / 2)
     assert found["temptation_flips"]["n"] == 2
+
+
+def test_temptations_that_cancel_show_one_by_one() -> None:
+    """A plate adds 2 logits and a cast takes 2: together nothing, each all that moves a film."""
+    pairs: list[tuple[int, Change, str, float]] = [
+        (1, "temptation_removed", "plate", 0.0),
+        (3, "temptation_removed", "plate", -1.5),
+        (1, "temptation_removed", "cast", 4.0),
+        (3, "temptation_removed", "cast", 2.5),
+        (1, "lesion_removed", "", 1.0),
+    ]
+    twins = [Twin(film, i, change, kind) for i, (film, change, kind, _) in enumerate(pairs)]
+    margins = np.array([margin for *_, margin in pairs])
+    columns = {kind: twin_columns(FILM, margins, some) for kind, some in by_kind(twins).items()}
+    basis = Basis(twin_columns(FILM, margins, twins), columns)
+    found = all_figures(basis, FILMS, seed=0)
+    assert found["temptation_effect"]["value"] == found["share"]["value"] == 0
+    plate, cast = found["by_temptation"]["plate"], found["by_temptation"]["cast"]
+    assert plate["temptation_effect"]["value"] == 2 and cast["temptation_effect"]["value"] == -2
+    assert plate["share"]["value"] == cast["share"]["value"] == pytest.approx(2 / 3)
+    assert plate["temptation_flips"]["value"] == 1 and plate["temptation_flips"]["n"] == 2
+    assert cast["temptation_flips"]["value"] == 0
+    assert by_kind(twins[2:]) == {} and "by_temptation" not in by_hand([(1, REMOVED, 1.0)])
+    page = render({"stages": {"1": {"basis": found}}}, [], [])
+    assert "Each temptation by itself" in page and "stage 1, plate" in page
+    assert "Each temptation" not in render({"stages": {"1": {"basis": cast}}}, [], [])
 
 
 def test_erased_films_by_hand() -> None:

@@ -341,11 +341,34 @@ def test_all_figures_need_a_name_for_every_film() -> None:
             classification_figures(**films | {names: films[names][:-1]}, replicates=2, seed=0)
 
 
+def test_within_parts_and_markers_by_hand() -> None:
+    """Plates: 0.9 > 0.2 and 0.1 < 0.2; without: 0.8 > 0.3. The cast is on one class alone."""
+    record = classification_figures(
+        [0.9, 0.1, 0.2, 0.8, 0.3, 0.7],
+        [1, 1, 0, 1, 0, 1],
+        patients=list("aabbcc"),
+        studies=list("stuvwx"),
+        parts=["hand", "hand", "hand", "", "", "hip"],
+        markers=["plate", "plate", "plate", "none", "none", "cast"],
+        replicates=20,
+        seed=0,
+    ).to_dict()
+    assert record["auroc_within_markers"]["value"] == pytest.approx(2 / 3)
+    assert record["auroc_within_parts"]["value"] == pytest.approx(1 / 2)
+    # Films that are compared with none do not count.
+    assert record["auroc_within_markers"]["n"] == 5 and record["auroc_within_parts"]["n"] == 3
+    alone = classification_figures(
+        [0.9, 0.1], [1, 0], patients=[*"ab"], studies=[*"st"], parts=["", ""], seed=0
+    )
+    assert alone.figures["auroc_within_markers"] == Figure(None, None, None, 0)
+
+
 def test_all_figures_as_json() -> None:
     films = many_films()
     record = classification_figures(**films, replicates=20, seed=0).to_dict()
     assert list(record) == [
-        *("auroc", "auroc_within_parts", "accuracy", "kappa", "sensitivity", "specificity"),
+        *("auroc", "auroc_within_parts", "auroc_within_markers"),
+        *("accuracy", "kappa", "sensitivity", "specificity"),
         *("sensitivity_at_90_specificity", "brier", "calibration_error"),
         *("calibration_error_at_temperature", "kappa_by_part"),
     ]
@@ -357,7 +380,7 @@ def test_all_figures_as_json() -> None:
     record = nothing.to_dict()
     undefined = {"value": None, "low": None, "high": None, "n": 0}
     assert record.pop("kappa_by_part") == {}
-    assert len(record) == 10 and all(found == undefined for found in record.values())
+    assert len(record) == 11 and all(found == undefined for found in record.values())
 
 
 def test_a_part_with_one_class_is_undefined_and_the_rest_stands() -> None:

@@ -57,6 +57,7 @@ class Backbone(nn.Module):
         same = name.startswith("same")
         pairs = zip(widths, widths[1:], strict=False)
         self.steps = nn.ModuleList(Step(a, b, same) for a, b in pairs)
+        self.sides = {"fixed": 224, "coarse_cells": 32}.get(name.removesuffix("_32"), 0)
         self.taken = list(range(len(strides))) if out_indices is None else list(out_indices)
         taken = [strides[i] for i in self.taken]
         self.feature_info = SimpleNamespace(
@@ -64,6 +65,10 @@ class Backbone(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        # As timm's swin and hrnet do, which are of a fixed size or add maps of several strides.
+        assert self.sides != 224 or x.shape[-1] == 224, "Input height doesn't match model (224)."
+        if self.sides and x.shape[-1] % self.sides:
+            raise RuntimeError("The size of tensor a (36) must match\nthe size of tensor b (40)")
         maps = []
         for step in self.steps:
             x = step(x)
@@ -80,9 +85,9 @@ def create_model(
     out_indices: list[int] | None = None,
 ) -> nn.Module:
     assert features_only and not pretrained
-    if not name.startswith(("same", "even", "coarse")):
+    if not name.startswith(("same", "even", "coarse", "fixed")):
         raise RuntimeError(f"Unknown model ({name})")
-    if name.startswith("coarse"):
+    if name == "coarse":
         return nn.Module()
     return Backbone(name, in_chans, out_indices)
 
@@ -106,6 +111,29 @@ def test_where_cells_lie_by_hand(toy: None) -> None:
     # An odd number of cells, 9, is padded on both sides: cell i looks at cell 2 i again.
     assert centres("timm:same_32", 144) == (3, 7, 15, 15)
     assert centres("timm:even_32", 144) == (0, 0, 0, 0)
+
+
+class SqueezeExcite(nn.Module):
+    """What it passes on depends on the mean over the image, as that of timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32"])
+def test_what_looks_at_the_whole_image_moves_no_centre(
+    toy: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    expected = [centres(name, side) for side in (128, 144)]
+    centres.cache_clear()
+    plain = Step.__init__
+
+    def squeezing(self: Step, *given: Any) -> None:
+        plain(self, *given)
+        self.norm = nn.Sequential(self.norm, SqueezeExcite())  # type: ignore[assignment]
+
+    monkeypatch.setattr(Step, "__init__", squeezing)
+    assert [centres(name, side) for side in (128, 144)] == expected
 
 
 def looked_at(encoder: TimmEncoder, side: int = 256) -> list[float]:
@@ -269,9 +297,26 @@ def test_errors_of_names(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
         TimmEncoder("timm:nothing")
     with pytest.raises(PcamxError, match="timm cannot make coarse"):
         TimmEncoder("timm:coarse")
+    for name, side in (("fixed_32", 128), ("coarse_cells_32", 144)):
+        with pytest.raises(PcamxError, match=f"{name} takes no image of {side} x {side}") as caught:
+            TimmEncoder(f"timm:{name}")
+        assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(PcamxError, match=r"needs timm; pip install 'pcamx\[encoders\]'"):
         TimmEncoder("timm:same_32")
+
+
+def test_a_torchvision_of_another_torch_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm imports it, and an operator that it defines is missing: a RuntimeError."""
+    (tmp_path / "timm.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(PcamxError, match=r"torchvision::nms does not exist\); install the torchvi"):
+        TimmEncoder("timm:resnet18")
 
 
 @pytest.mark.parametrize(

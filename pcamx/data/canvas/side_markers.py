@@ -2,9 +2,10 @@
 
 ``markers.csv`` in the data folder, beside the films: a header and one row for each lead letter or
 plate of a film, its box in the upright film's pixels (right and bottom just past it; all four empty
-where it is not known). Phantoms come with one. Nothing is learned from it; `pcamx evaluate` counts
-the maps that peak on a marker, and `data.balanced: markers` draws as many abnormal as normal films
-of those with the same markers.
+where it is not known). Phantoms come with one; without one, what the data set itself names counts,
+whose place is not known: FracAtlas' hardware, GRAZPEDWRI-DX's casts and metal. Nothing is learned
+from it; `pcamx evaluate` counts the maps that peak on a marker and compares films with the same
+markers, and `data.balanced: markers` draws as many abnormal as normal films of those.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from pcamx.data.canvas.placement import fit
 from pcamx.data.csv_files import csv_rows, delimiter_of, film_path
+from pcamx.data.sets.listing import confounders
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.output import plain_cell
@@ -57,12 +59,25 @@ def marker_names(store: Store, films: Sequence[Film]) -> list[tuple[str, ...]]:
     return [tuple(sorted(names.get(film.path, ()))) for film in films]
 
 
+def strata_of(store: Store, films: Sequence[Film]) -> list[str]:
+    """Return for each film one name of all its markers, "none" for those without.
+
+    Empty names throughout where the films are not told apart: nothing is known, or all have the
+    same. Raises PcamxError as `read_markers`.
+    """
+    names = [" ".join(markers) or "none" for markers in marker_names(store, films)]
+    return names if len(set(names)) > 1 else [""] * len(films)
+
+
 def _rows(store: Store) -> Iterator[tuple[Film, str, Box | None]]:
-    """Film, marker and box of each row; none where there is no file."""
+    """Film, marker and box of each row; without a file what the data set itself names."""
     path = store.root / FILE
-    if not path.is_file():
-        return
     known = {film.path: film for film in store.films}
+    if not path.is_file():
+        for name, marker in confounders(store.root):
+            if film := known.get(name):
+                yield film, marker, None
+        return
     for number, (line, row) in enumerate(csv_rows(path, delimiter_of(path))):
         if number == 0:
             if tuple(row) not in (HEADER, _BEFORE):

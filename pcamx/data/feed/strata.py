@@ -16,8 +16,9 @@ def strata(config: Config, store: Store) -> list[Classes]:
     """Return the training films' indices by stratum and label; none where batches are as they come.
 
     Of all films one stratum, one of each body part, or one of each set of markers that a film may
-    have (markers.csv, `pcamx.data.canvas.side_markers`), as data.balanced says. Balancing what a
-    label goes with is the simplest remedy against learning it (Idrissi et al., CLeaR 2022).
+    have (markers.csv or the set's own, `pcamx.data.canvas.side_markers`), as data.balanced says.
+    Balancing what a label goes with is the simplest remedy against learning it (Idrissi et al.,
+    CLeaR 2022).
 
     Raises PcamxError where a class is missing, or where there are no two strata.
     """
@@ -58,10 +59,10 @@ def _names(kind: str, store: Store, films: Sequence[Film]) -> Sequence[tuple[str
         return [(film.part,) for film in films]
     if kind == "on":
         return [()] * len(films)
-    path = store.root / FILE
-    if not path.is_file():
+    names = marker_names(store, films)
+    if not any(names) and not (path := store.root / FILE).is_file():
         raise PcamxError(
             f"{path}: no such file; data.balanced: markers needs it, a row for each marker of a "
             "film; or set data.balanced to on"
         )
-    return marker_names(store, films)
+    return names

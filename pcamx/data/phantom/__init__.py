@@ -5,7 +5,7 @@ what every film shows, `film` its pixels, `write` the folders. `pcamx phantom`, 
 tests call `draw_phantoms`.
 """
 
-from pcamx.data.phantom.temptations import Temptation, temptation
+from pcamx.data.phantom.temptations import THE_LETTER, Temptation, temptation
 from pcamx.data.phantom.write import draw_phantoms
 
-__all__ = ["Temptation", "draw_phantoms", "temptation"]
+__all__ = ["THE_LETTER", "Temptation", "draw_phantoms", "temptation"]

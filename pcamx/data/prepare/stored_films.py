@@ -10,6 +10,7 @@ from pcamx.data.phantom import twins
 from pcamx.data.prepare.dicom_to_png import take_in
 from pcamx.data.prepare.parity import Parity, transcode_films
 from pcamx.data.prepare.transcode import Kind
+from pcamx.data.sets.listing import confounders
 from pcamx.data.store import FILMS, Film
 from pcamx.output import plain_cell, write_text
 from pcamx.progress import Track
@@ -48,6 +49,10 @@ def store_films(
     for name, column in _TABLES.items():
         if (root / name).is_file():
             _take_table(root / name, draft / FILMS / name, column, named)
+    if not (root / side_markers.FILE).is_file() and (known := list(confounders(root))):
+        # The set's own table stays behind.
+        rows = [(named.get(path, path), marker, "", "", "", "") for path, marker in known]
+        write_text(draft / FILMS / side_markers.FILE, csv_text(side_markers.HEADER, rows))
     return Path(FILMS), stored, parity
 
 

@@ -9,12 +9,13 @@ over blocks. Blocks are a stand-in: one can hold several patients, and a patient
 """
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from pcamx.data import patients
-from pcamx.data.csv_files import csv_rows
+from pcamx.data.csv_files import csv_rows, rows_that_say
 from pcamx.data.sets.entry import Entry
 from pcamx.errors import PcamxError
 
@@ -23,6 +24,8 @@ MARKS = "Annotations/COCO JSON/COCO_fracture_masks.json"
 FOLDERS = ("images/Non_fractured", "images/Fractured")
 """By label."""
 PARTS = ("hand", "leg", "hip", "shoulder")
+CONFOUNDERS = ("hardware",)
+"""Columns of the table that say what is on a film and is no fracture."""
 BLOCK = 20
 _VALID = 5
 """Of the blocks outside the test split, those whose number this divides are the valid split."""
@@ -85,6 +88,18 @@ def read_fracatlas(root: Path) -> list[Entry]:
     if not entries:
         raise PcamxError(f"{table}: no films listed; copy the file from FracAtlas again")
     return list(entries.values())
+
+
+def confounders(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the path of each film with something on it that is no fracture, and what it is.
+
+    Rows and columns that are not the release's are passed by; raises PcamxError where the table
+    cannot be read.
+    """
+    for row in rows_that_say(root / TABLE, ("image_id", *CONFOUNDERS)):
+        for name in CONFOUNDERS:
+            if row[name] == "1":
+                yield _path(root, row["image_id"], int(row.get("fractured") == "1")), name
 
 
 def _entry(root: Path, row: dict[str, str], where: str) -> Entry:

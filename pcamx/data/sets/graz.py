@@ -5,9 +5,10 @@
 nine classes, of which `fracture` alone is taken as a lesion: `text` is on most films.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pcamx.data.csv_files import csv_rows, relative
+from pcamx.data.csv_files import csv_rows, relative, rows_that_say
 from pcamx.data.sets.entry import Entry
 from pcamx.errors import PcamxError
 
@@ -16,6 +17,8 @@ LABELS = ("fracture",)
 FOLDERS = (*(f"images_part{i}" for i in range(1, 5)), "images")
 MARKS = ("pascalvoc", "folder_structure/pascalvoc")
 COLUMNS = ("filestem", "patient_id", "study_number", "fracture_visible")
+CONFOUNDERS = ("cast", "metal")
+"""Columns of the table that say what is on a film and is no fracture."""
 _TEST, _VALID = {0}, {1, 2}
 """Last digits of patient_id, whose patients are the test and the valid split: 10 and 20 %."""
 
@@ -65,6 +68,23 @@ def read_graz(root: Path) -> list[Entry]:
     return list(entries.values())
 
 
+def confounders(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the path of each film with something on it that is no fracture, and what it is.
+
+    Rows and columns that are not the release's are passed by; raises PcamxError where the table
+    cannot be read.
+    """
+    folder_of = _folders(root)
+    for row in rows_that_say(root / TABLE, (COLUMNS[0], *CONFOUNDERS)):
+        for name in CONFOUNDERS:
+            if row[name] in ("1", "1.0"):
+                yield _path(folder_of, row[COLUMNS[0]]), name
+
+
+def _path(folder_of: Mapping[str, str], stem: str) -> str:
+    return f"{folder_of.get(stem, FOLDERS[0])}/{stem}.png"
+
+
 def _folders(root: Path) -> dict[str, str]:
     """The folder of each PNG, by its name without the suffix."""
     found: dict[str, str] = {}
@@ -88,7 +108,7 @@ def _entry(folder_of: dict[str, str], row: dict[str, str], where: str) -> Entry:
     digit = int(patient) % 10
     return Entry(
         where,
-        f"{folder_of.get(name, FOLDERS[0])}/{name}.png",
+        _path(folder_of, name),
         int(float(seen or 0)),
         patient=f"patient {int(patient)}",
         study=f"patient {int(patient)}/{row['study_number']}",

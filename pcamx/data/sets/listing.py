@@ -65,6 +65,18 @@ def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
     )
 
 
+def confounders(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield what the data set in ``root`` itself says is on films and is no lesion: path and name.
+
+    FracAtlas names hardware, GRAZPEDWRI-DX casts and metal; others nothing. Raises PcamxError where
+    their table cannot be read.
+    """
+    for known in (graz, fracatlas):
+        if (graz.is_graz if known is graz else fracatlas.is_fracatlas)(root):
+            yield from known.confounders(root)
+            return
+
+
 def _check_patients(entries: Sequence[Entry]) -> None:
     """A patient in two splits lets a network score by knowing the patient: refuse."""
     first: dict[str, Entry] = {}

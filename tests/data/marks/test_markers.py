@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pcamx.data.canvas.side_markers import HEADER, Box, marker_names, read_markers
+from pcamx.data.canvas.side_markers import HEADER, Box, marker_names, read_markers, strata_of
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 
@@ -60,6 +60,16 @@ def test_paths_as_a_table_of_films_may_have_them(tmp_path: Path) -> None:
     for bad in ("../a.png", "/a.png"):
         with pytest.raises(PcamxError, match=f"line 2: path {bad} leaves the data folder"):
             read_markers(store(tmp_path, *films, rows=f"{bad},R,1,1,2,2\n"), films, 100)
+
+
+def test_strata_by_markers(tmp_path: Path) -> None:
+    films = film("a.png"), film("b.png"), film("c.png")
+    rows = "a.png,plate,,,,\na.png,L,,,,\nb.png,plate,,,,\n"
+    found = store(tmp_path, *films, rows=rows)
+    assert strata_of(found, films) == ["L plate", "plate", "none"]
+    # Where all have the same there is nothing to compare within.
+    assert strata_of(found, films[1:2]) == [""]
+    assert strata_of(store(tmp_path / "without", *films), films) == ["", "", ""]
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])

@@ -267,7 +267,8 @@ def test_prepare_makes_a_store_of_the_twins(drawn: Path, tmp_path: Path) -> None
 
 def test_the_command_takes_several_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ["--train", "4", "--valid", "2", "--size", "48"]
-    asked = ["--temptation", "plate,exposure", "cast", "--share", "1", "--follows", "1", "--twins"]
+    kinds_asked = ["--temptation", "plate,exposure", "--temptation", "cast"]
+    asked = [*kinds_asked, "--share", "1", "--follows", "1", "--twins"]
     assert _pcamx(monkeypatch, "phantom", str(tmp_path / "set"), *small, *asked) == 0
     kinds = {path.name for path in (tmp_path / "set" / "twins").iterdir() if path.is_dir()}
     assert kinds == {"lesion", "plate", "exposure", "cast", "marks", "temptations"}
@@ -290,6 +291,8 @@ def test_the_command_takes_several_kinds(tmp_path: Path, monkeypatch: pytest.Mon
     ("words", "message"),
     [
         (["--temptation", "none", "plate"], "name none alone"),
+        (["--temptation", "none", "--temptation", "plate"], "name none alone"),
+        (["--temptation", ""], "name a kind, or none"),
         (["--temptation", "ring"], "temptation is 'ring'"),
         (["--share", "1.5"], "share is 1.5"),
         (["--follows", "nan"], "follows is nan"),

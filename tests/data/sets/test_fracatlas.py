@@ -10,6 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ import yaml
 from PIL import Image
 
 from pcamx import cli
+from pcamx.data.canvas.side_markers import strata_of
+from pcamx.data.feed.strata import strata
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.data.sets import fracatlas
 from pcamx.data.sets.fracatlas import read_fracatlas, split_of, test_blocks
@@ -110,6 +113,30 @@ def test_the_splits_of_the_blocks_by_hand() -> None:
     assert [b for b in of if of[b] == "valid"] == [0, 40, 215]
     assert [b for b in of if of[b] == "train"] == [1, 34, 36, 219]
     assert Counter(map(split_of, range(220))) == {"train": 145, "valid": 36, "test": 39}
+
+
+def test_hardware_counts_as_a_marker_without_a_table_of_markers(copy: Path, tmp_path: Path) -> None:
+    """In the store that points at the release, and in one that holds its films anew."""
+    numbers = [*TRAIN, *VALID, COPY, *TEST]
+    rows = [row(number) for number in numbers]
+    with_plate = {name(n) for n in (20, 21, 25, 202)}
+    for listed in rows:
+        listed[HEADER.index("hardware")] = int(listed[0] in with_plate)
+    write_table(copy, [HEADER, *rows])
+    for folder, transcode in (("as_it_is", None), ("anew", "jpeg")):
+        prepare(copy, tmp_path / folder, transcode=transcode, workers=1)  # type: ignore[arg-type]
+        store = read_store(tmp_path / folder)
+        films = store.films
+        found = dict(zip((Path(f.path).stem for f in films), strata_of(store, films), strict=True))
+        plated = {stem for stem, stratum in found.items() if stratum == "hardware"}
+        assert plated == {Path(film).stem for film in with_plate}
+        assert set(found.values()) == {"hardware", "none"}
+    config = SimpleNamespace(data=SimpleNamespace(balanced="markers"))
+    assert len(strata(config, store)) == 2  # type: ignore[arg-type]
+    # What is said in markers.csv counts instead.
+    (copy / "markers.csv").write_text("path,marker,left,top,right,bottom\n")
+    as_it_is = read_store(tmp_path / "as_it_is")
+    assert not any(strata_of(as_it_is, as_it_is.films))
 
 
 def test_entries(release: Path) -> None:

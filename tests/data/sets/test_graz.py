@@ -8,6 +8,7 @@ from PIL import Image
 
 from pcamx.data.prepare.store_builder import prepare
 from pcamx.data.sets.graz import read_graz
+from pcamx.data.sets.listing import confounders
 from pcamx.data.store import read_store
 from pcamx.errors import PcamxError
 
@@ -20,7 +21,11 @@ SIDE = 64
 
 
 def row(stem: str, patient: int, fracture: str) -> str:
-    return f"{stem},{patient},1,123456,M,9.5,L,1,1,23r-M/2.1,,,,{fracture},,0.144,Siemens"
+    """Every fourth patient wears a cast, every fifth metal."""
+    cast, metal = (patient % every == 0 for every in (4, 5))
+    worn = "1" * cast, "1" * metal
+    start, end = f"{stem},{patient},1,123456,M,9.5,L,1,1,23r-M/2.1", "0.144,Siemens"
+    return f"{start},{worn[0]},,,{fracture},{worn[1]},{end}"
 
 
 def box(name: str, left: int, top: int, right: int, bottom: int) -> str:
@@ -62,6 +67,20 @@ def test_films_labels_and_splits_by_patient(release: Path) -> None:
     assert [entry.label for entry in entries[:4]] == [0, 1, 1, 0]
     assert entries[5].path == "images_part2/0005_0123456789_01_WRI-L1_M009.png"
     assert (entries[5].patient, entries[5].part) == ("patient 5", "wrist")
+
+
+def test_casts_and_metal_count_as_markers(release: Path) -> None:
+    found: dict[str, set[str]] = {}
+    for path, name in confounders(release):
+        found.setdefault(path, set()).add(name)
+    of = {entry.path: int(entry.patient.split()[1]) for entry in read_graz(release)}
+    assert {of[path]: names for path, names in found.items()} == {
+        **{patient: {"cast"} for patient in (4, 8, 12, 16)},
+        **{patient: {"metal"} for patient in (5, 10, 15)},
+        0: {"cast", "metal"},
+    }
+    (release / "dataset.csv").write_text("filestem,other\na,b\n")
+    assert not list(confounders(release))
 
 
 def test_prepare_takes_fractures_alone_as_lesions(release: Path, tmp_path: Path) -> None:
