@@ -71,10 +71,10 @@ def confounders(root: Path) -> Iterator[tuple[str, str]]:
     FracAtlas names hardware, GRAZPEDWRI-DX casts and metal; others nothing. Raises PcamxError where
     their table cannot be read.
     """
-    for known in (graz, fracatlas):
-        if (graz.is_graz if known is graz else fracatlas.is_fracatlas)(root):
-            yield from known.confounders(root)
-            return
+    if graz.is_graz(root):
+        yield from graz.confounders(root)
+    elif fracatlas.is_fracatlas(root):
+        yield from fracatlas.confounders(root)
 
 
 def _check_patients(entries: Sequence[Entry]) -> None:
