@@ -17,7 +17,7 @@ INSTALL = $(BIN)/pip install --quiet --editable '.[dev]'
 HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PARTS ?= A B C D E F
 
-# Where Python is told to keep nothing of what it compiles, each of the tests' processes compiles anew.
+# Keep what Python compiles, even where the environment forbids it: else each of the tests' processes compiles anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test quick torture lint gpu-check gpu-pack clean

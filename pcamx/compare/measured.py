@@ -9,7 +9,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.film_table import FilmTable, read_films
 from pcamx.output import readable
 from pcamx.run.folder import RunFolder
-from pcamx.run.report import Report, read_report
+from pcamx.run.report import Report, check_asked_alike, read_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ def read_runs(folders: Sequence[Path]) -> list[Measured]:
     """Read several runs, named by as many of the last parts of their paths as tell them apart.
 
     Raises PcamxError as `read_run`, where there are fewer than two or one is given twice, and where
-    a run's weights are not its own or its config is not theirs: settings are compared as well.
+    a run's weights are not its own or its config is not theirs, or not that of what was measured:
+    settings are compared as well.
     """
     if len(folders) < 2:
         raise PcamxError("compare takes two runs or more")
@@ -51,9 +52,12 @@ def read_runs(folders: Sequence[Path]) -> list[Measured]:
         if place in places[:number]:
             raise PcamxError(f"{folders[number]}: given twice; name different runs")
     found = [read_run(f, n) for f, n in zip(folders, names(places), strict=True)]
-    for run in map(RunFolder, folders):
+    for measured in found:
+        run = RunFolder(measured.folder)
         for key in run.finished():
             run.load_weights(key)
+        if run.finished():
+            check_asked_alike(run, measured.report)
     return found
 
 

@@ -103,8 +103,8 @@ class Model:
     exponential, or the mean of the top 2 % of the cells."""
     mirrored: bool = False
     """Whether an answer is the mean over a film and its mirror image, at twice the time: of the
-    logits, and of the maps, the mirror image's turned back. Training stays as it is, so it may be
-    changed in a trained run's config.yaml, and evaluate anew."""
+    logits, and of the maps, the mirror image's turned back. Training is the same either way, so a
+    trained run's config.yaml may change it; evaluate the run anew then."""
 
     @property
     def timm(self) -> bool:

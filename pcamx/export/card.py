@@ -121,7 +121,8 @@ def _interface(model: Pretrained, report: Report | None) -> Iterator[str]:
         f"| image | [B, 1, {side}, {side}] float32 | grey levels 0 to 255, bone bright, aspect "
         "kept, centred on black; standardisation is inside the graph |"
     )
-    yield "| probability | [B] | of abnormal |"
+    both = ", the mean over the film and its mirror image, as are the maps" * model.mirrored
+    yield f"| probability | [B] | of abnormal{both} |"
     yield (
         f"| map | [B, {cells}, {cells}] | positive class activation map of the abnormal class, "
         "raw: comparable between films |"

@@ -152,7 +152,7 @@ def _backbone(name: str) -> Any:
         backbone = timm.create_model(known, features_only=True, in_chans=1, pretrained=False)
         found = list(backbone.feature_info.reduction())
     except (RuntimeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise PcamxError(f"model.encoder: timm cannot make {known}: {reason}") from None
     if not {4, 8, 16} <= set(found):
         raise PcamxError(
@@ -202,17 +202,18 @@ def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
 
     On an image of ``side`` pixels, a multiple of 16.
     Found by the gradient: where each convolution passes on the middle of what it sees, pools take
-    the mean, norms and squeeze-excite are left out, the mean place of a cell's gradient is the
-    centre of all that it would see, to halves of a pixel. Raises PcamxError where the backbone
-    takes no such image.
+    the mean, norms are left out and the image is all but black, so that what is multiplied by the
+    whole image's mean is no matter, the mean place of a cell's gradient is the centre of all that
+    it would see, to halves of a pixel. Raises PcamxError where the backbone takes no such image, or
+    nothing comes through.
     """
-    backbone = _backbone(name).eval()
-    image = torch.ones(1, 1, side, side, requires_grad=True)
+    backbone = _backbone(name).eval().double()
+    image = torch.ones(1, 1, side, side, dtype=torch.float64, requires_grad=True)
     for module in backbone.modules():
         _pass_the_middle(module)
     found = []
     try:
-        maps = backbone(image * 1e-3)
+        maps = backbone(image * 1e-12)
     except (RuntimeError, AssertionError, ValueError) as error:
         # Of a fixed size, or made for sides of some multiple alone.
         reason = " ".join(str(error).split())
@@ -227,18 +228,23 @@ def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
         seen = map_BKhw[0, :, cell, cell].sum()
         (grad_11HW,) = torch.autograd.grad(seen, image, retain_graph=True)
         weight_W = grad_11HW.abs().sum((0, 1, 2))
+        if not weight_W.sum() > 0:
+            raise PcamxError(
+                f"model.encoder: where the cells of {name.removeprefix(TIMM)} lie cannot be found; "
+                "name another, such as timm:resnet18"
+            )
         centre = float((weight_W * torch.arange(side)).sum() / weight_W.sum())
         found.append(round(2 * (centre - stride * cell)) / 2)
     return tuple(found)
 
 
 def _looks_everywhere(module: nn.Module) -> bool:
-    """Whether it scales channels by their mean over the image: squeeze and excitation, its kin.
+    """Whether it adds what the whole image's mean makes, or may: global context, squeeze-excite.
 
     By the names of timm's classes. The gradient through that mean pulls to the image's middle.
     """
     name = type(module).__name__
-    return any(word in name for word in ("Squeeze", "SEModule", "Eca"))
+    return any(word in name for word in ("GlobalContext", "Squeeze"))
 
 
 def _pass_the_middle(module: nn.Module) -> None:

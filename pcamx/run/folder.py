@@ -208,7 +208,8 @@ class RunFolder(RunPaths):
         if seen is not None and seen != strata:
             raise PcamxError(
                 f"data.balanced: the films' markers have changed since {self.path} began; put the "
-                "markers.csv of then back, or train a new run in another run.folder"
+                "markers.csv, or the data set's own table, of then back, or train a new run in "
+                "another run.folder"
             )
 
     def _is_of(self, store: Path) -> bool:

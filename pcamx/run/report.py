@@ -130,12 +130,17 @@ def read_report_of(run: RunFolder, weights: Weights) -> Report | None:
             f"{run.report_file}: measures another training of stage {weights.stage}; run pcamx "
             f"evaluate {run.path}"
         )
+    check_asked_alike(run, report)
+    return report
+
+
+def check_asked_alike(run: RunFolder, report: Report) -> None:
+    """Raise PcamxError where the run's `model.mirrored` of now is not the report's."""
     if _mirrored(report) != (now := run.read_config().model.mirrored):
         raise PcamxError(
             f"{run.report_file}: measured before model.mirrored became {str(now).lower()}; run "
             f"pcamx evaluate {run.path}"
         )
-    return report
 
 
 def _mirrored(report: Report) -> bool:

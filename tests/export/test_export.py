@@ -78,6 +78,7 @@ def test_mirrored(tmp_path: Path, write_config: Any) -> None:
     props = onnx.load(out / "model.onnx").metadata_props
     assert {one.key: one.value for one in props}["mirrored"] == "true"
     assert max(check_copy(out).values()) <= 1e-3
+    assert "the mean over the film and its mirror image" in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -133,6 +134,7 @@ def test_card(exported: Path) -> None:
     assert "a machine, 2 cores; pcamx 0.1.0, torch 2.13.0; commit 0123abc; 2026-11-22" in card
     assert "CAM 0.35, positive CAM 0.45, decoder 0.55." in card
     assert "learned from 6 marked films" in card and "3 epochs in 15 s" in card
+    assert "mirror image" not in card
     assert "For research only" in card and "do not use it for diagnosis" in card
     assert "/secret/place" not in card and not re.search(
         r"[{}]", re.sub(r"(?s)```.*?```", "", card)

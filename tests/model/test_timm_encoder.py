@@ -113,16 +113,24 @@ def test_where_cells_lie_by_hand(toy: None) -> None:
     assert centres("timm:even_32", 144) == (0, 0, 0, 0)
 
 
-class SqueezeExcite(nn.Module):
+class GlobalContext(nn.Module):
     """What it passes on depends on the mean over the image, as that of timm's."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + x.mean((2, 3), keepdim=True)
 
 
+class Gate(nn.Module):
+    """The same by a factor, and of a name that nobody knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+@pytest.mark.parametrize("looking", [GlobalContext, Gate])
 @pytest.mark.parametrize("name", ["timm:even_32", "timm:same_32"])
 def test_what_looks_at_the_whole_image_moves_no_centre(
-    toy: None, monkeypatch: pytest.MonkeyPatch, name: str
+    toy: None, monkeypatch: pytest.MonkeyPatch, name: str, looking: type[nn.Module]
 ) -> None:
     expected = [centres(name, side) for side in (128, 144)]
     centres.cache_clear()
@@ -130,10 +138,19 @@ def test_what_looks_at_the_whole_image_moves_no_centre(
 
     def squeezing(self: Step, *given: Any) -> None:
         plain(self, *given)
-        self.norm = nn.Sequential(self.norm, SqueezeExcite())  # type: ignore[assignment]
+        self.norm = nn.Sequential(self.norm, looking())  # type: ignore[assignment]
 
     monkeypatch.setattr(Step, "__init__", squeezing)
     assert [centres(name, side) for side in (128, 144)] == expected
+
+
+def test_a_backbone_whose_cells_cannot_be_found_is_one_line(
+    toy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one without batch norm, whose own scaling takes a constant weight's mean away."""
+    monkeypatch.setattr(Step, "forward", lambda self, x: self.conv(x) * 0)
+    with pytest.raises(PcamxError, match="cells of even_32 lie cannot be found; name another"):
+        centres("timm:even_32")
 
 
 def looked_at(encoder: TimmEncoder, side: int = 256) -> list[float]:

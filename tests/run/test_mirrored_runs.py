@@ -2,6 +2,7 @@
 answer to a film, whoever asks.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 import random_runs
 import torch
+from measured_runs import write_run
 from PIL import Image
 from small_networks import images
 from torch import Tensor
 
 from pcamx import config as configs
+from pcamx.compare.measured import read_runs
 from pcamx.errors import PcamxError
 from pcamx.evaluation.erasing import erase_lesions
 from pcamx.evaluation.measured_run import open_run
@@ -135,8 +138,8 @@ def test_suggest_still_tells_an_unsteady_map(switch: Switch) -> None:
     assert [s.probability for s in found[0]] != [s.probability for s in found[1]]
 
 
-def test_thresholds_of_other_answers_are_refused(switch: Switch) -> None:
-    """A report of before the key, and one that says that it was on."""
+def test_what_was_measured_of_other_answers_is_refused(switch: Switch, tmp_path: Path) -> None:
+    """A report of before the key, and one that says that it was on: thresholds, and a comparison."""
     run = RunFolder(switch(False))
     random_runs.write_report(run.path)
     weights = run.load_weights(3)
@@ -144,6 +147,10 @@ def test_thresholds_of_other_answers_are_refused(switch: Switch) -> None:
     switch(True)
     with pytest.raises(PcamxError, match="before model.mirrored became true; run pcamx evaluate"):
         from_pretrained(run.path)
+    shutil.copy(write_run(tmp_path / "films", [0, 1]) / "films.csv", run.films_file)
+    other = write_run(tmp_path / "other", [0, 1])
+    with pytest.raises(PcamxError, match="before model.mirrored became true; run pcamx evaluate"):
+        read_runs([run.path, other])
     report = read_report(run)
     report["config"] = configs.as_tree(run.read_config())
     write_report(run, report)

@@ -71,7 +71,11 @@ def confounders(root: Path) -> Iterator[tuple[str, str]]:
     FracAtlas names hardware, GRAZPEDWRI-DX casts and metal; others nothing. Raises PcamxError where
     their table cannot be read.
     """
-    if graz.is_graz(root):
+    try:
+        of_graz = graz.is_graz(root)
+    except PcamxError:  # a table of the same name that is none of theirs
+        return
+    if of_graz:
         yield from graz.confounders(root)
     elif fracatlas.is_fracatlas(root):
         yield from fracatlas.confounders(root)

@@ -37,6 +37,12 @@ def test_no_file_is_no_marker(tmp_path: Path) -> None:
     assert read_markers(store(tmp_path, *films), films, 64) == [()]
 
 
+def test_a_table_of_a_release_s_name_that_is_none_of_its(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "dataset.csv").write_bytes("größe,länge\n".encode("latin-1"))
+    assert read_markers(store(tmp_path, film("a.png")), [film("a.png")], 64) == [()]
+
+
 def test_films_that_the_store_does_not_have_are_passed_over(tmp_path: Path) -> None:
     films = (film("a.png"),)
     found = store(tmp_path, *films, rows="gone.png,R,999,999,1000,1000\na.png,L,1,1,3,3\n")
