@@ -139,7 +139,7 @@ def test_suggest_still_tells_an_unsteady_map(switch: Switch) -> None:
 
 
 def test_what_was_measured_of_other_answers_is_refused(switch: Switch, tmp_path: Path) -> None:
-    """A report of before the key, and one that says that it was on: thresholds, and a comparison."""
+    """A report of before the key, and one that says it was on: thresholds, and a comparison."""
     run = RunFolder(switch(False))
     random_runs.write_report(run.path)
     weights = run.load_weights(3)
