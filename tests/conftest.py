@@ -5,6 +5,7 @@ import gc
 import inspect
 import os
 import shutil
+import signal
 import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,8 +72,11 @@ ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmen
 def pytest_configure(config: pytest.Config) -> None:
     """Hide the GPUs from tests that are not about them: two ranks would find one, and be refused.
 
-    Before anything imports a kernel: Triton's interpreter runs them where no GPU does.
+    And hear Ctrl-C, which some tests are about. Before anything imports a kernel: Triton's
+    interpreter runs them where no GPU does.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind nohup, and inherited
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not asks_for_gpu(config.getoption("markexpr")):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if not torch.cuda.is_available():

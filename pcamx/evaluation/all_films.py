@@ -221,25 +221,29 @@ def _read(
             name, key, row = line["network"], line["map"], row_of[plain_cell(line["path"])]
             if name == CENTRE.key:  # the same on every film
                 continue
-            network = networks.setdefault(
-                name, NetworkOf(names.get(name, name), [None] * len(films), [])
-            )
+            if name not in networks:
+                networks[name] = NetworkOf(names.get(name, name), [None] * len(films), [])
             if (name, key) not in maps:
-                maps[name, key] = MapOf(titles.get(key, key), tiles.get((name, key)), {})
-                network.maps.append(maps[name, key])
-            network.probability[row] = _number(line["probability"])
+                columns: dict[str, Column] = {column: [] for column in line if column not in known}
+                maps[name, key] = MapOf(titles.get(key, key), tiles.get((name, key)), columns)
+                networks[name].maps.append(maps[name, key])
+            networks[name].probability[row] = _number(line["probability"])
             if line["lesion_share"]:
                 shares[plain_cell(line["path"])] = float(line["lesion_share"])
-            for column in (column for column in line if column not in known):
-                values: Column = maps[name, key].columns.setdefault(
-                    _TITLES.get(column, column.replace("_", " ")), [None] * len(films)
-                )
-                values[row] = _number(line[column])
+            for column, values in maps[name, key].columns.items():
+                if cell := line[column]:
+                    if not values:
+                        values += [None] * len(films)
+                    values[row] = float(cell)
     for one in maps.values():  # what was measured of no film is no column
-        kept = {name: c for name, c in one.columns.items() if any(v is not None for v in c)}
+        kept = {_title(column): values for column, values in one.columns.items() if values}
         one.columns.clear()
         one.columns.update(kept)
     return list(networks.values()), shares
+
+
+def _title(column: str) -> str:
+    return _TITLES.get(column, column.replace("_", " "))
 
 
 def _number(cell: str) -> float | None:

@@ -133,6 +133,7 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
     write_page(report, history, panels, new.page_file, new.all_films_file.name)
     if panels:
         save(ordered(panels), new.figure_file)
+    del scores, basis, columns  # of every film, which the page of all films has to hold anew
     _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
     return report
 

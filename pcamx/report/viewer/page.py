@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,8 @@ def read(page: Path) -> AllFilms:
 
 
 def _json(found: AllFilms) -> str:
-    tree: dict[str, Any] = {
+    """The whole, column by column: json's own encoder holds a piece of text for each number."""
+    known = {
         "subject": found.subject,
         "folder": found.folder,
         "endings": found.endings,
@@ -119,26 +120,39 @@ def _json(found: AllFilms) -> str:
         "calledFrom": found.called_from,
         "paths": list(found.paths),
         "stems": list(found.stems),
-        "facts": {name: list(values) for name, values in found.facts.items()},
-        "marks": list(found.marks),
-        "candidates": list(found.candidates),
-        "networks": [
-            {
-                "title": network.title,
-                "probability": network.probability,
-                "maps": [
-                    {
-                        "title": one.title,
-                        "tile": one.tile,
-                        "columns": {name: _rounded(c) for name, c in one.columns.items()},
-                    }
-                    for one in network.maps
-                ],
-            }
-            for network in found.networks
-        ],
     }
-    return json.dumps(tree, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _object(
+        {name: _text(value) for name, value in known.items()}
+        | {
+            "facts": _object({name: _text(list(v)) for name, v in found.facts.items()}),
+            "marks": _text(list(found.marks)),
+            "candidates": _text(list(found.candidates)),
+            "networks": _array(map(_network, found.networks)),
+        }
+    )
+
+
+def _network(network: NetworkOf) -> str:
+    maps = _array(map(_map, network.maps))
+    probability = _text(network.probability)
+    return _object({"title": _text(network.title), "probability": probability, "maps": maps})
+
+
+def _map(one: MapOf) -> str:
+    columns = _object({name: _text(_rounded(column)) for name, column in one.columns.items()})
+    return _object({"title": _text(one.title), "tile": _text(one.tile), "columns": columns})
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    return "{" + ",".join(f"{_text(name)}:{text}" for name, text in texts.items()) + "}"
+
+
+def _array(texts: Iterable[str]) -> str:
+    return "[" + ",".join(texts) + "]"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def _rounded(column: Column) -> Column:
