@@ -201,7 +201,9 @@ def _temptations(twins: Sequence[Twin], films: int) -> dict[str, list[str]]:
         if twin.temptation:
             there = "with" if twin.change == "temptation_removed" else "without"
             name = "letter R" if twin.temptation == LETTER else twin.temptation
-            found.setdefault(name, [""] * films)[twin.film] = there
+            if name not in found:
+                found[name] = [""] * films
+            found[name][twin.film] = there
     return found
 
 

@@ -5,7 +5,7 @@ A map is a function of `Seen`; `pcamx.catalogue.MAPS` lists them.
 Shapes: B batch, C classes, K channels, h w the map, H W the image.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,10 +84,9 @@ def explain(
 
 @torch.no_grad()
 def explain_once(
-    network: Network | Segmenter, image_B1HW: Tensor, kinds: Iterable[MapKind]
+    network: Network | Segmenter, image_B1HW: Tensor, kinds: Sequence[MapKind]
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Do as `explain` by the images alone, whether the network is ``mirrored`` or not."""
-    kinds = list(kinds)
     seen = see(network, image_B1HW, gradients=any(kind.gradient for kind in kinds))
     return seen.logits_BC, {kind.key: resolve(kind.function)(seen) for kind in kinds}
 
