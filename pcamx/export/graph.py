@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcamx import ops
+from pcamx.catalogue import DECODER, POSITIVE_CAM
 from pcamx.errors import PcamxError
+from pcamx.model.maps import Answer, over_mirror_image
 from pcamx.run.pretrained import Pretrained, facts_of
 from pcamx.types import ABNORMAL
 
@@ -42,24 +44,24 @@ class Graph(nn.Module):
         Map is the raw positive CAM of the abnormal class; lesion, from stage 3 on, the decoder's.
         Of a mirrored network all are means as in `pcamx.model.maps.explain`.
         """
-        logits_BC, *maps = self._pass(image_B1HW)
         if self.network.mirrored:
-            other_BC, *others = self._pass(image_B1HW.flip(-1))
-            logits_BC = (logits_BC + other_BC) / 2
-            maps = [(one + other.flip(-1)) / 2 for one, other in zip(maps, others, strict=True)]
-        return logits_BC.softmax(1)[:, ABNORMAL], *maps
+            logits_BC, maps = over_mirror_image(self._pass, image_B1HW)
+        else:
+            logits_BC, maps = self._pass(image_B1HW)
+        assert logits_BC is not None
+        return logits_BC.softmax(1)[:, ABNORMAL], *maps.values()
 
-    def _pass(self, image_B1HW: Tensor) -> list[Tensor]:
+    def _pass(self, image_B1HW: Tensor) -> Answer:
         """Logits and maps of the images alone."""
         features = self.network.encoder(self.standardise(image_B1HW))
         logits_BC = self.network.head(features[-1])[0]
         abnormal_B = torch.full((image_B1HW.shape[0],), ABNORMAL, device=image_B1HW.device)
         map_Bhw = ops.class_activation(features[-1], self.network.head.weight, abnormal_B)
-        found = [logits_BC, map_Bhw]
+        maps = {POSITIVE_CAM.key: map_Bhw}
         if self.network.decoder is not None:
             size = (image_B1HW.shape[-2], image_B1HW.shape[-1])
-            found.append(torch.sigmoid(self.network.decoder(features, size))[:, 0])
-        return found
+            maps[DECODER.key] = torch.sigmoid(self.network.decoder(features, size))[:, 0]
+        return logits_BC, maps
 
 
 def require_packages() -> None:

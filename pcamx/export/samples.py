@@ -23,7 +23,8 @@ from pcamx.data.phantom.film import draw_film
 from pcamx.data.phantom.plan import plan_films
 from pcamx.errors import MismatchError, PcamxError
 from pcamx.export.graph import ONNX, Graph
-from pcamx.run.pretrained import CONFIG, SAFETENSORS, Pretrained, from_pretrained
+from pcamx.run.exported import CONFIG, SAFETENSORS
+from pcamx.run.pretrained import Pretrained, from_pretrained
 from pcamx.seals import sealed, unsealed
 
 SAMPLES = "samples"

@@ -5,8 +5,9 @@ A map is a function of `Seen`; `pcamx.catalogue.MAPS` lists them.
 Shapes: B batch, C classes, K channels, h w the map, H W the image.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from pcamx.model.gradient_maps import layercam as layercam_of
 from pcamx.model.gradient_maps import to_image
 from pcamx.model.network import Network, Segmenter
 from pcamx.types import ABNORMAL
+
+Answer = tuple[Tensor | None, dict[str, Tensor]]
+"""Logits, if any, and maps by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +67,21 @@ def see(network: Network | Segmenter, image_B1HW: Tensor, *, gradients: bool = F
 
 
 @torch.no_grad()
-def explain(
-    network: Network | Segmenter, image_B1HW: Tensor, kinds: Iterable[MapKind]
-) -> tuple[Tensor | None, dict[str, Tensor]]:
+def explain(network: Network | Segmenter, image_B1HW: Tensor, kinds: Iterable[MapKind]) -> Answer:
     """Return the logits [B, C], if any, and the maps of ``kinds`` by key, float32 [B, H, W].
 
     Whatever the film's label, as they are evaluated; in evaluation mode. Of a network that is
     ``mirrored`` both are the mean over the film and its mirror image, whose maps are turned back;
     maps by gradient too, each by the gradient of its own image's logit.
     """
-    kinds = list(kinds)
-    logits_BC, maps = explain_once(network, image_B1HW, kinds)
-    if not network.mirrored:
-        return logits_BC, maps
-    other_BC, others = explain_once(network, image_B1HW.flip(-1), kinds)
+    answer = partial(explain_once, network, kinds=list(kinds))
+    return over_mirror_image(answer, image_B1HW) if network.mirrored else answer(image_B1HW)
+
+
+def over_mirror_image(answer: Callable[[Tensor], Answer], image_B1HW: Tensor) -> Answer:
+    """Return the mean answer to images and to their mirror images, whose maps are turned back."""
+    logits_BC, maps = answer(image_B1HW)
+    other_BC, others = answer(image_B1HW.flip(-1))
     if logits_BC is not None and other_BC is not None:
         logits_BC = (logits_BC + other_BC) / 2
     return logits_BC, {key: (maps[key] + others[key].flip(-1)) / 2 for key in maps}
@@ -85,7 +90,7 @@ def explain(
 @torch.no_grad()
 def explain_once(
     network: Network | Segmenter, image_B1HW: Tensor, kinds: Sequence[MapKind]
-) -> tuple[Tensor | None, dict[str, Tensor]]:
+) -> Answer:
     """Do as `explain` by the images alone, whether the network is ``mirrored`` or not."""
     seen = see(network, image_B1HW, gradients=any(kind.gradient for kind in kinds))
     return seen.logits_BC, {kind.key: resolve(kind.function)(seen) for kind in kinds}

@@ -8,15 +8,13 @@ Shapes: B batch, H W the canvas.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 import pcamx
@@ -28,20 +26,18 @@ from pcamx.devices import usable_device
 from pcamx.errors import PcamxError
 from pcamx.model.maps import explain
 from pcamx.model.network import Network
+from pcamx.run.exported import CONFIG, FORMAT, SAFETENSORS, read_facts, read_state
 from pcamx.run.folder import RunFolder
 from pcamx.run.report import read_report_of
-from pcamx.run.thresholds import Threshold, map_keys, of_every_map, thresholds_of
+from pcamx.run.thresholds import Threshold, of_every_map, thresholds_of
 from pcamx.run.weights import Weights, network_of
-from pcamx.seals import sealed, unsealed
+from pcamx.seals import sealed
 from pcamx.types import ABNORMAL
 
 if TYPE_CHECKING:
     from pcamx import Prediction
 
-FORMAT = 1
-CONFIG, SAFETENSORS = "config.json", "model.safetensors"
 CLASSES = ("normal", "abnormal")
-_TOO_MUCH = (OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,20 +201,12 @@ def facts_of(model: Pretrained) -> dict[str, Any]:
 
 
 def _from_export(folder: Path, stage: StageId | None, device: torch.device) -> Pretrained:
-    facts = _facts(folder / CONFIG)
+    facts = read_facts(folder / CONFIG)
     if stage not in (None, facts["stage"]):
         theirs, asked = (trainable(key).title for key in (facts["stage"], stage))
         raise PcamxError(f"{folder}: an export of {theirs}, not of {asked}")
     path = folder / SAFETENSORS
-    try:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-            raise PcamxError(f"{path}: damaged, its SHA-256 is not {CONFIG}'s; export it again")
-        state = load(content)
-    except OSError as error:
-        raise PcamxError(f"{path}: {error.strerror}; export it again") from None
-    except SafetensorError:
-        raise PcamxError(f"{path}: not a safetensors file; export it again") from None
+    state = read_state(path, facts["sha256"])
     network = _network(facts, state, path, device)
     return Pretrained(
         folder=folder,
@@ -256,47 +244,3 @@ def _network(
     network = network_of(weights, path, device, Attention(), "auto", mirrored=facts["mirrored"])
     assert isinstance(network, Network)
     return network
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """config.json of an export, checked."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] == FORMAT:
-            facts = unsealed(facts)
-        else:
-            raise PcamxError(
-                f"{path}: format {facts['format']} of pcamx {facts.get('pcamx')}, this pcamx "
-                f"{__version__} reads format {FORMAT}; export the run anew"
-            )
-        if "layout" in facts:  # as an encoder was called before
-            facts["encoder"] = facts.pop("layout")
-        facts.setdefault("pooling", "mean")
-        facts.setdefault("mirrored", False)
-        fine = (
-            facts["stage"] in [entry.key for entry in classifiers()]
-            # 320.0 and true are equal to whole numbers.
-            and type(facts["canvas"]) is int
-            and not isinstance(facts["stage"], bool | float)
-            and facts["canvas"] in range(32, 4097, 16)
-            and facts["pooling"] in get_args(Pooling)
-            and isinstance(facts["mirrored"], bool)
-            and math.isfinite(facts["mean"])
-            and 0 < facts["std"] < math.inf
-            and facts["thresholds"].keys() <= set(map_keys(facts["stage"]))
-            and all(0 <= t["value"] <= 1 for t in facts["thresholds"].values())
-            and all(
-                t["tuned"] in (True, False) and set(t) <= set(Threshold._fields)
-                for t in facts["thresholds"].values()
-            )
-            and all(math.isfinite(t.get("level") or 0) for t in facts["thresholds"].values())
-            and "encoder" in facts
-            and isinstance(facts["sha256"], str)
-            and isinstance(facts["versions"], dict)
-            and isinstance(facts["commit"], str | None)
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, *_TOO_MUCH):
-        fine = False
-    if not fine:
-        raise PcamxError(f"{path}: not a config.json of pcamx export, or damaged; export it again")
-    return dict(facts)
