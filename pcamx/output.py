@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -176,9 +176,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 whole or not at all; raises PcamxError."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file in UTF-8, given at once or in pieces, whole or not at all; raises PcamxError."""
+    pieces = [text] if isinstance(text, str) else text
+    with (
+        replacing_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        file.writelines(pieces)
 
 
 def make_folder(folder: Path) -> None:

@@ -5,7 +5,9 @@ from films.csv, whatever columns it has. Shapes: B batch, H W the canvas, h w th
 """
 
 import csv
+import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +32,7 @@ from pcamx.evaluation.twins import Twin
 from pcamx.metrics import SIZES
 from pcamx.output import plain_cell
 from pcamx.report.figures.film_figure import outlines
-from pcamx.report.viewer.page import AllFilms, Column, MapOf, NetworkOf
+from pcamx.report.viewer.page import AllFilms, MapOf, NetworkOf
 from pcamx.report.viewer.pictures import (
     Ring,
     eight_bits,
@@ -212,36 +214,45 @@ def _read(
 ) -> tuple[list[NetworkOf], dict[str, float]]:
     """films.csv column by column, and each marked lesion's share of the canvas by film."""
     row_of = {film.path: row for row, film in enumerate(films)}
-    titles = {kind.key: kind.title for kind in MAPS}
-    names = {baseline.key: baseline.title for baseline in BASELINES}
-    networks: dict[str, NetworkOf] = {}
-    maps: dict[tuple[str, str], MapOf] = {}
-    shares: dict[str, float] = {}
     known = {*FILM, "lesion_share", "network", "probability", "map"}
+    empty = array("d", [math.nan]) * len(films)  # of a number, 8 bytes instead of a list's 32
+    probability: dict[str, list[float | None]] = {}
+    maps: dict[str, dict[str, dict[str, array[float]]]] = {}
+    shares: dict[str, float] = {}
     with table.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            name, key, row = line["network"], line["map"], row_of[plain_cell(line["path"])]
+        reader = csv.DictReader(file)
+        order = [name for name in reader.fieldnames or () if name not in known]
+        for line in reader:
+            name, row = line["network"], row_of[plain_cell(line["path"])]
             if name == CENTRE.key:  # the same on every film
                 continue
-            if name not in networks:
-                networks[name] = NetworkOf(names.get(name, name), [None] * len(films), [])
-            if (name, key) not in maps:
-                columns: dict[str, Column] = {column: [] for column in line if column not in known}
-                maps[name, key] = MapOf(titles.get(key, key), tiles.get((name, key)), columns)
-                networks[name].maps.append(maps[name, key])
-            networks[name].probability[row] = _number(line["probability"])
+            probability.setdefault(name, [None] * len(films))[row] = _number(line["probability"])
             if line["lesion_share"]:
                 shares[plain_cell(line["path"])] = float(line["lesion_share"])
-            for column, values in maps[name, key].columns.items():
-                if cell := line[column]:
-                    if not values:
-                        values += [None] * len(films)
-                    values[row] = float(cell)
-    for one in maps.values():  # what was measured of no film is no column
-        kept = {_title(column): values for column, values in one.columns.items() if values}
-        one.columns.clear()
-        one.columns.update(kept)
-    return list(networks.values()), shares
+            columns = maps.setdefault(name, {}).setdefault(line["map"], {})
+            for column in order:
+                if cell := line[column]:  # what was measured of no film is no column
+                    if column not in columns:
+                        columns[column] = empty[:]
+                    columns[column][row] = float(cell)
+    titles = {kind.key: kind.title for kind in MAPS}
+    names = {baseline.key: baseline.title for baseline in BASELINES}
+    networks = [
+        NetworkOf(
+            names.get(name, name),
+            probability[name],
+            [
+                MapOf(
+                    titles.get(key, key),
+                    tiles.get((name, key)),
+                    {_title(column): columns[column] for column in order if column in columns},
+                )
+                for key, columns in found.items()
+            ],
+        )
+        for name, found in maps.items()
+    ]
+    return networks, shares
 
 
 def _title(column: str) -> str:

@@ -22,6 +22,8 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -144,33 +146,35 @@ def _rows(
 ) -> Iterator[list[object]]:
     marked = [bool(film.mark) for film in films]
     where = {"marked": marked, "with marker": [bool(boxes) for boxes in markers]}
-    share = _spread(scores.lesion_share_M, marked)
-    probability = (
-        [""] * len(films) if scores.probability_N is None else _cells(scores.probability_N)
-    )
+    everywhere = partial(repeat, times=len(films))
     for name, maps in scores.maps.items():
+        # Each cell is made when its row is written: of 40,000 films they would fill 60 MB.
         cells_of = [
-            *(share, [network] * len(films), probability, [name] * len(films)),
+            _spread(scores.lesion_share_M, marked),
+            everywhere(network),
+            everywhere("") if scores.probability_N is None else _cells(scores.probability_N),
+            everywhere(name),
             _cells(maps.of(FALSE_ACTIVATION)),
         ]
         for measure in measured():
             value = maps.values(measure, tuning.get(name, Tuning()))
             assert isinstance(value, Tensor)
             cells_of.append(_spread(value, where[measure.films]))
-        cells_of += ([_known(value) for value in value_N.tolist()] for value_N in basis)
+        cells_of += (map(_known, value_N.tolist()) for value_N in basis)
         for film, *cells in zip(films, *cells_of, strict=True):
             yield [*(safe_cell(str(getattr(film, key))) for key in FILM), *cells]
 
 
-def _cells(value_N: Tensor) -> list[str]:
-    return [f"{value:.9g}" for value in value_N.tolist()]
+def _cells(value_N: Tensor) -> Iterator[str]:
+    return (f"{value:.9g}" for value in value_N.tolist())
 
 
 def _known(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.9g}"
 
 
-def _spread(value_M: Tensor, where: Sequence[bool]) -> list[str]:
+def _spread(value_M: Tensor, where: Sequence[bool]) -> Iterator[str]:
     """The values at the films that they belong to, nothing elsewhere."""
-    cells = iter(_cells(value_M))
-    return [next(cells) if here else "" for here in where]
+    cells = _cells(value_M)
+    for here in where:
+        yield next(cells) if here else ""

@@ -15,7 +15,8 @@ PAGE = "index.html"
 
 def write_page(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
     """Write the page of the films that could be read. Raises OSError where the disk refuses."""
-    (folder / PAGE).write_text(render(_films(rows, settings), "Explained films"), encoding="utf-8")
+    with (folder / PAGE).open("w", encoding="utf-8") as file:
+        file.writelines(render(_films(rows, settings), "Explained films"))
 
 
 def _films(rows: Sequence[Row], settings: Settings) -> AllFilms:

@@ -5,6 +5,7 @@ share and takes in ``page.css``, and imports the macros of ``tables.html``, ``fi
 ``lists.html``. Whatever data brings is escaped; a name that a page lacks is an error.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,12 @@ def render(name: str, values: dict[str, Any]) -> str:
 
     Raises jinja2's UndefinedError where the template asks for a value that is not there.
     """
-    return readable(_environment().get_template(name).render(values))
+    return "".join(pieces(name, values))
+
+
+def pieces(name: str, values: dict[str, Any]) -> Iterator[str]:
+    """Yield what `render` returns piece by piece, so that a large page is never held whole."""
+    yield from map(readable, _environment().get_template(name).generate(values))
 
 
 @cache

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import resource
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -308,21 +309,16 @@ def test_missed_is_said_in_words(report: dict[str, Any]) -> None:
     assert "P(abnormal): stage 1 0.81" in text
 
 
-def test_page_is_written_whole_or_not_at_all(
-    report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_is_written_whole_or_not_at_all(report: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     out.write_text("before")
-
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(PcamxError, match=r"report\.html: No space left"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(PcamxError, match=r"report\.html: File too large"):
             page.write_page(report, [], [], out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]
     page.write_page(report, [], [], out)

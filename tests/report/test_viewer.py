@@ -1,7 +1,10 @@
 """The page of all films: what is written, and what a real browser makes of clicks and keys."""
 
+import dataclasses
 import json
+import math
 import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +68,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         up = np.zeros((shape[0] // 4, shape[1] // 4), np.uint8)
         up[: len(up) // 2] = 255
         write_maps(folder / "pictures" / stem, [up, 255 - up])
-    text = render(films(), "All films", "report.html")
+    text = "".join(render(films(), "All films", "report.html"))
     (folder / "films.html").write_text(text, encoding="utf-8")
     return (folder / "films.html").as_uri()
 
@@ -146,11 +149,25 @@ def test_grey_levels_and_outlines() -> None:
 
 
 def test_nothing_in_a_path_ends_the_script() -> None:
-    text = render(films(), "All films")
+    text = "".join(render(films(), "All films"))
     assert text.count("</script>") == 2 and "caught" in text
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     assert json.loads(found)["paths"][7] == HOSTILE
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+
+
+def test_no_piece_holds_the_page_and_unknown_numbers_are_null() -> None:
+    """40,000 films make 30 MB of text, which was held whole and copied."""
+    kinds = [MapOf(str(k), k, {"IoU": array("d", [math.nan, k / 3] * 1000)}) for k in range(40)]
+    few = dataclasses.replace(films(), networks=[NetworkOf("stage 1", [None] * FILMS, kinds)])
+    pieces = list(render(few, "All films"))
+    text = "".join(pieces)
+    assert max(map(len, pieces)) < len(text) / 5
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    network = json.loads(found)["networks"][0]
+    assert [one["title"] for one in network["maps"]] == [str(k) for k in range(40)]
+    assert network["maps"][1]["columns"] == {"IoU": [None, 0.3333] * 1000}
+    assert network["probability"] == [None] * FILMS
 
 
 # In the browser

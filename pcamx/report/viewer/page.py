@@ -1,8 +1,9 @@
 """Writes the page of all films: what is known of them as JSON in the file, pictures beside it."""
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from pcamx.report.viewer.pictures import FILM, MAPS, SCALE, THUMB, Ring
 _DATA = re.compile(r'<script type="application/json" id="data">([^<]*)')
 _SAMPLES = 33  # of the colour map, between which a browser draws straight lines
 
-Column = list[float | None]
-"""A number a film, None where it has none."""
+Column = Sequence[float | None]
+"""A number a film, None or NaN where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ class AllFilms:
     )
 
 
-def render(found: AllFilms, title: str, back: str = "") -> str:
-    """Return the page as text; ``back`` is the address of the page that it belongs to."""
+def render(found: AllFilms, title: str, back: str = "") -> Iterator[str]:
+    """Yield the page piece by piece; ``back`` is the address of the page that it belongs to."""
     colours = matplotlib.colormaps[COLORMAP]([i / (_SAMPLES - 1) for i in range(_SAMPLES)])
     channels = {
         name: " ".join(f"{value:.4f}" for value in colours[:, i])
@@ -85,7 +86,7 @@ def render(found: AllFilms, title: str, back: str = "") -> str:
         "opacity": OPACITY,
         "data": _json(found),
     }
-    return html.render("viewer.html", values)
+    return html.pieces("viewer.html", values)
 
 
 def read(page: Path) -> AllFilms:
@@ -109,8 +110,8 @@ def read(page: Path) -> AllFilms:
         raise PcamxError(f"{page}: {why}; run pcamx evaluate {page.parent} again") from None
 
 
-def _json(found: AllFilms) -> str:
-    """The whole, column by column: json's own encoder holds a piece of text for each number."""
+def _json(found: AllFilms) -> Iterator[str]:
+    """Column by column: the numbers of 40,000 films make 30 MB of text, which nobody holds."""
     known = {
         "subject": found.subject,
         "folder": found.folder,
@@ -132,29 +133,39 @@ def _json(found: AllFilms) -> str:
     )
 
 
-def _network(network: NetworkOf) -> str:
-    maps = _array(map(_map, network.maps))
-    probability = _text(network.probability)
-    return _object({"title": _text(network.title), "probability": probability, "maps": maps})
+def _network(network: NetworkOf) -> Iterator[str]:
+    known = {"title": _text(network.title), "probability": _text(list(network.probability))}
+    return _object(known | {"maps": _array(map(_map, network.maps))})
 
 
-def _map(one: MapOf) -> str:
-    columns = _object({name: _text(_rounded(column)) for name, column in one.columns.items()})
+def _map(one: MapOf) -> Iterator[str]:
+    columns = _object({name: _rounded(column) for name, column in one.columns.items()})
     return _object({"title": _text(one.title), "tile": _text(one.tile), "columns": columns})
 
 
-def _object(texts: Mapping[str, str]) -> str:
-    return "{" + ",".join(f"{_text(name)}:{text}" for name, text in texts.items()) + "}"
+def _object(parts: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    before = "{"
+    for name, pieces in parts.items():
+        yield f"{before}{json.dumps(name, ensure_ascii=False)}:"
+        yield from pieces
+        before = ","
+    yield "}" if parts else "{}"
 
 
-def _array(texts: Iterable[str]) -> str:
-    return "[" + ",".join(texts) + "]"
+def _array(parts: Iterable[Iterable[str]]) -> Iterator[str]:
+    before = "["
+    for pieces in parts:
+        yield before
+        yield from pieces
+        before = ","
+    yield "]" if before == "," else "[]"
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+def _text(value: Any) -> Iterator[str]:
+    yield json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
-def _rounded(column: Column) -> Column:
+def _rounded(column: Column) -> Iterator[str]:
     """To four digits; not the probability, which may lie close to where a film is called normal."""
-    return [None if value is None else float(f"{value:.4g}") for value in column]
+    known = (None if value is None or math.isnan(value) else value for value in column)
+    yield from _text([value if value is None else float(f"{value:.4g}") for value in known])
