@@ -134,6 +134,9 @@ class Attention:
     """Whose map masks the image. `label` leaks the label into the mask: for comparison only."""
     mask_from: Literal["map", "decoder"] = "map"
     """What masks the image in stage 3: the class's map, or the decoder's answer."""
+    shown: Literal["inside", "outside"] = "inside"
+    """What the second pass sees: the film inside the attended area, as in the paper, or outside it
+    (adversarial erasing), which asks for evidence that the first pass did not use."""
     omega: float = 10.0
     """Slope of the mask M = sigmoid(omega (A - sigma)); A is the min-max normalised map."""
     sigma: float = 0.5
@@ -165,6 +168,9 @@ class Objective:
     """Whether normal films teach the decoder an empty answer: half of L3 is then theirs."""
     marked_per_batch: int = 4
     """Marked films in each global batch of stage 3, at least 1."""
+    outside_weight: float = 0.0
+    """Weight of the share of the map that lies outside the mask, of abnormal films; no mark is
+    needed, so stage 2 has it as well."""
     map_weight: float = 0.5
     """Weight of a loss between the marks and the classifier's own map in stage 3."""
     map_loss: Literal["pointing", "energy", "bce", "l1", "gain"] = "pointing"
@@ -181,7 +187,7 @@ class Objective:
         in_range("objective.lesion_weight", self.lesion_weight, 0, 1e6)
         in_range("objective.lesion_share", self.lesion_share, 0, 1)
         in_range("objective.marked_per_batch", self.marked_per_batch, 1, 10**6)
-        for name in ("map", "erase", "agreement", "reasons"):
+        for name in ("outside", "map", "erase", "agreement", "reasons"):
             in_range(f"objective.{name}_weight", getattr(self, f"{name}_weight"), 0, 1e6)
 
 

@@ -69,6 +69,11 @@ class Config:
                 "data.watched: a map needs the classifier's whole weights, which ZeRO-3 keeps in "
                 "parts; set it to 0, or runtime.zero_stage to 0, 1 or 2"
             )
+        if self.objective.outside_weight and not self.attention.mask_grad:
+            raise ConfigError(
+                "objective.outside_weight: the map learns nothing from it without "
+                "attention.mask_grad; set it to 0, or attention.mask_grad to true"
+            )
         compiled = self.runtime.compiled
         if self.objective.reasons_weight and (compiled or self.runtime.zero_stage == 3):
             key = f"compile {self.runtime.compile}" if compiled else "zero_stage 3"

@@ -16,8 +16,14 @@ from pcamx.model.batch_norm import join_ranks
 from pcamx.model.network import Network, Segmenter, batch_norm_by, build_network
 from pcamx.ops import Attended, mask_image
 from pcamx.training.losses.guidance import guidance, guides
-from pcamx.training.losses.paper import RunningAccuracy, confidence, lesion_loss
-from pcamx.types import NORMAL, Batch, StageOutput
+from pcamx.training.losses.on_map import outside_share
+from pcamx.training.losses.paper import (
+    RunningAccuracy,
+    confidence,
+    lesion_loss,
+    mean_over_ranks,
+)
+from pcamx.types import ABNORMAL, NORMAL, Batch, StageOutput
 
 
 class Stage(nn.Module):
@@ -88,12 +94,12 @@ class Stage2(ClassifierStage):
         self, logits_BC: Tensor, attended: Attended, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. (3), the masked pass with the same weights; lambda comes from the steps before."""
-        network = self.network
+        network, objective = self.network, self.config.objective
         with batch_norm_by(network, self.config.attention.batch_norm):
-            masked_logits_BC = network(attended.image_B1HW)
+            masked_logits_BC = network(self._shown(attended, batch))
         l1 = F.cross_entropy(logits_BC.float(), batch.label_B)
         l2 = F.cross_entropy(masked_logits_BC.float(), batch.label_B)
-        lam = confidence(self.accuracy.value, self.config.objective.schedule).float()
+        lam = confidence(self.accuracy.value, objective.schedule).float()
         telemetry = {
             L1.key: l1,
             L2.key: l2,
@@ -101,7 +107,26 @@ class Stage2(ClassifierStage):
             "area": attended.area_B.mean(),
             "flat": (attended.area_B >= 1).sum(),
         }
-        return (1 - lam) * l1 + lam * l2, telemetry
+        loss = (1 - lam) * l1 + lam * l2
+        if objective.outside_weight:
+            telemetry["outside"] = self._outside(attended, batch)
+            loss = loss + objective.outside_weight * telemetry["outside"]
+        return loss, telemetry
+
+    def _shown(self, attended: Attended, batch: Batch) -> Tensor:
+        """The film inside the attended area or outside it; a flat map attends to nothing."""
+        if self.config.attention.shown == "inside":
+            return attended.image_B1HW
+        flat_B111 = (attended.area_B >= 1)[:, None, None, None]
+        rest_B1HW = batch.image_B1HW - attended.image_B1HW
+        return torch.where(flat_B111, batch.image_B1HW, rest_B1HW)
+
+    def _outside(self, attended: Attended, batch: Batch) -> Tensor:
+        """Mean over the abnormal films of all ranks of `outside_share`."""
+        cfg, abnormal_B = self.config.attention, batch.label_B == ABNORMAL
+        (abnormal,) = sum_over_ranks(abnormal_B.sum())
+        share_B = outside_share(attended.cam_Bhw, omega=cfg.omega, sigma=cfg.sigma)
+        return mean_over_ranks(share_B, abnormal_B, abnormal)
 
 
 class Stage3(Stage2):

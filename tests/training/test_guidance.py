@@ -27,11 +27,17 @@ from pcamx.data.store import read_store
 from pcamx.model.network import batch_norm_by
 from pcamx.training.losses import guidance
 from pcamx.training.losses.erasing import erased
-from pcamx.training.losses.on_map import agreement_loss, map_loss, mark_cells, reasons_loss
+from pcamx.training.losses.on_map import (
+    agreement_loss,
+    map_loss,
+    mark_cells,
+    outside_share,
+    reasons_loss,
+)
 from pcamx.training.stages import build_stage
 from pcamx.types import Batch
 
-WEIGHTS = {"map": 0.5, "agreement": 0.25, "reasons": 0.125, "erase": 2.0}
+WEIGHTS = {"outside": 0.75, "map": 0.5, "agreement": 0.25, "reasons": 0.125, "erase": 2.0}
 NAMES = {"agreement": "agree"}
 
 
@@ -45,13 +51,13 @@ def objective(*names: str, **more: Any) -> Objective:
 def test_the_terms_are_added_to_eq_4_by_their_weights() -> None:
     batch = films(8)
     plain = make(3, settings(objective=Objective(**EQ_4)))(batch).telemetry
-    assert not plain.keys() & {"map", "agree", "reasons", "erase"}
+    assert not plain.keys() & {"outside", "map", "agree", "reasons", "erase"}
     told = make(3, settings(objective=objective()))(batch).telemetry
     expected = plain["loss"].double()
     for name, weight in WEIGHTS.items():
         expected = expected + weight * told[NAMES.get(name, name)]
     torch.testing.assert_close(told["loss"].double(), expected, rtol=1e-5, atol=1e-5)
-    assert all(told[name] > 0 for name in ("map", "agree", "reasons", "erase"))
+    assert all(told[name] > 0 for name in ("outside", "map", "agree", "reasons", "erase"))
     assert all(not value.requires_grad for value in told.values())
 
 
@@ -78,6 +84,9 @@ def test_the_terms_are_means_over_the_films_they_are_for(kind: Any) -> None:
         for label, images in enumerate((healed, elsewhere))
     ]
     torch.testing.assert_close(told["erase"], torch.stack(error).mean())
+    attended = network.head(features[-1], image)[1]
+    outside = outside_share(attended.cam_Bhw, omega=10, sigma=0.5)
+    torch.testing.assert_close(told["outside"], outside[1::2].mean())
 
 
 def test_a_mark_that_left_the_canvas_does_not_count() -> None:
@@ -180,6 +189,11 @@ def test_stage_3_is_masked_by_its_decoder_where_asked() -> None:
     assert all(p.grad is not None for p in stage.parameters())
 
 
+def test_what_lies_outside_is_refused_where_the_map_cannot_learn_from_it() -> None:
+    with pytest.raises(ConfigError, match=r"objective.outside_weight: .*attention.mask_grad"):
+        settings(mask_grad=False, objective=objective("outside"))
+
+
 @pytest.mark.parametrize(("key", "value"), [("compile", "on"), ("zero_stage", 3)])
 def test_input_gradients_are_refused_where_they_cannot_be_had(key: str, value: Any) -> None:
     config = settings()
@@ -242,7 +256,7 @@ def worker(rank: int, path: str, port: int) -> None:
     torch.set_num_threads(1)
     joined, folder = engine.start(), Path(path).parent
     found = {}
-    for names in (("map", "agreement", "erase"), tuple(WEIGHTS)):
+    for names in (("outside", "map", "agreement", "erase"), tuple(WEIGHTS)):
         for zero in (0, 1, 2) if "reasons" in names else (0, 1, 2, 3):
             config = configs.load(path)
             config = dataclasses.replace(
@@ -261,7 +275,7 @@ def test_every_zero_stage_trains_alike(tmp_path: Path, write_config: Any) -> Non
     path = write_config(tmp_path)
     processes.on_ranks(worker, str(path), processes.free_port())
     found = torch.load(tmp_path / "0.pt", weights_only=False)
-    assert found.keys() == {(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)}
+    assert found.keys() == {(4, 0), (4, 1), (4, 2), (4, 3), (5, 0), (5, 1), (5, 2)}
     for (count, _), losses in found.items():
         assert all(map(math.isfinite, losses))
         assert losses == pytest.approx(found[count, 0], rel=1e-3)

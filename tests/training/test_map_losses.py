@@ -16,6 +16,7 @@ from pcamx.training.losses.on_map import (
     agreement_loss,
     map_loss,
     mark_cells,
+    outside_share,
     reasons_loss,
 )
 
@@ -87,6 +88,19 @@ def test_pointing_is_blind_to_scale_and_shift() -> None:
     map_Bhw, inside_Bhw = maps()
     losses = [map_loss(m, inside_Bhw, "pointing") for m in (map_Bhw, 7 * map_Bhw - 100)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+
+
+def test_the_share_outside_the_mask_by_hand() -> None:
+    """M of 1, 1/2 and 0 is s(5), 1/2 and s(-5); a map of one cell peaks inside its mask."""
+    map_Bhw = torch.tensor([[[1.0, 0.5], [0, 0]]], dtype=torch.float64, requires_grad=True)
+    share_B = outside_share(map_Bhw, omega=10, sigma=0.5)
+    low, high = 1 / (1 + math.exp(5)), 1 / (1 + math.exp(-5))
+    assert share_B.tolist() == pytest.approx([(low + 0.25) / 1.5], rel=1e-12)
+    (grad_Bhw,) = torch.autograd.grad(share_B.sum(), map_Bhw)
+    by_cell = [(out - share_B.item()) / 1.5 for out in (low, 0.5, high, high)]
+    assert grad_Bhw.flatten().tolist() == pytest.approx(by_cell, rel=1e-12)
+    nothing = outside_share(torch.zeros(1, 2, 2, requires_grad=True), omega=10, sigma=0.5)
+    assert nothing.item() == 0
 
 
 def test_a_lesion_of_one_pixel_is_a_cell() -> None:

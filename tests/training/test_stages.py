@@ -1,6 +1,7 @@
 """What each stage's forward promises, on films of 64 px."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,27 @@ def test_the_mask_knows_the_label_only_where_it_is_asked_to(
     area, other_area = (stage(b).telemetry["area"] for b in (batch, flipped))
     same = [torch.equal(*seen.images), torch.equal(*seen.logits), torch.equal(area, other_area)]
     assert same == [mask_class != "label"] * 3
+
+
+def test_the_second_pass_sees_the_film_outside_the_attended_area_where_asked() -> None:
+    """The first map of six is flat: it attends to nothing, so its film stays whole."""
+    config = settings()
+    outside = dataclasses.replace(config.attention, shown="outside")
+    stage, batch = make(2, dataclasses.replace(config, attention=outside)), films()
+    empty = batch.image_B1HW.index_fill(0, torch.tensor([0]), 0)
+    batch, seen = batch._replace(image_B1HW=empty), Masked(stage.eval())
+    features = [map_BKhw.detach() for map_BKhw in stage.network.encoder(batch.image_B1HW)]
+    features[-1][0] = 1
+    stage.network.encoder.register_forward_hook(lambda *_: features)
+    stage(batch)
+    cam_Bhw = ops.class_activation(
+        features[-1].double(), stage.network.head.weight.double(), torch.ones(6, dtype=torch.int64)
+    )
+    low, high = (getattr(cam_Bhw, end)((1, 2), keepdim=True) for end in ("amin", "amax"))
+    up = F.interpolate(((cam_Bhw - low) / (high - low))[1:, None], size=64, mode="bilinear")
+    rest = batch.image_B1HW[1:].double() * (1 - torch.sigmoid(10 * (up - 0.5)))
+    expected = torch.cat([batch.image_B1HW[:1].double(), rest])
+    torch.testing.assert_close(seen.images[0].double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("number", [2, 3])

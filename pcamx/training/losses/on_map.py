@@ -102,6 +102,17 @@ def agreement_loss(map_Bhw: Tensor, answer_B1HW: Tensor) -> Tensor:
     return (of_map_BN + of_answer_BN).sum(1) / 2
 
 
+def outside_share(map_Bhw: Tensor, *, omega: float, sigma: float) -> Tensor:
+    """Return the share [B] of the normalised map that its own mask, M = sigmoid(omega (A - sigma))
+    of each cell, leaves out.
+
+    The mask carries no gradient: what lies outside shrinks, and the area does not move.
+    """
+    out_Bhw = 1 - torch.sigmoid(omega * (map_Bhw.detach() - sigma))
+    total_B = map_Bhw.sum((1, 2)).clamp(min=_SMALL)
+    return (map_Bhw * out_Bhw).sum((1, 2)) / total_B
+
+
 def _standardised(map_BN: Tensor) -> Tensor:
     centred_BN = map_BN - map_BN.mean(1, keepdim=True)
     # Inside the root: a flat map keeps a finite gradient.
