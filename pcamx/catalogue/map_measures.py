@@ -79,6 +79,7 @@ PXAP = Measure(
     of="map",
     function=f"{_METRICS}:pixel_counts",
     value=f"{_SCORING}:average_precision",
+    whole=True,
     shown="console",
 )
 FALSE_ACTIVATION = Measure(

@@ -28,8 +28,11 @@ class Measure:
     `pcamx.metrics.deletion`. basis: of `pcamx.metrics.basis.Pairs` where ``films`` is twins, else
     of `pcamx.metrics.basis.Erased` by fill; a value per pair or film."""
     value: str = ""
-    """map: (what ``function`` gave [M, ...], `pcamx.evaluation.scoring.Tuning`) > [M], a Statistic
-    of the whole set, or None where undefined; left out, the function's own [M]."""
+    """map: (what ``function`` gave [M, ...], `pcamx.evaluation.scoring.Tuning`) > [M], or None
+    where undefined; left out, the function's own [M]."""
+    whole: bool = False
+    """map: whether ``value`` is a Statistic of the whole set instead, and takes a
+    `pcamx.metrics.Table` of what ``function`` gave."""
     films: Films = "marked"
     unit: str = "share"
     better: Literal["higher", "lower"] = "higher"

@@ -58,9 +58,9 @@ class MapScores:
         Of films "normal" and "abnormal with marker" those of all, or of all films with a marker,
         which the caller takes its own from.
         """
-        found = self.of(measure)
         if not measure.value:
-            return found
+            return self.of(measure)
+        found = self.found[_place(measure)].table() if measure.whole else self.of(measure)
         value: Tensor | Statistic | None = resolve(measure.value)(found, tuning)
         return value
 
@@ -94,7 +94,7 @@ def best_box_hits(hit_MDT: Tensor, tuning: Tuning) -> Tensor:
     return metrics.max_box_acc(hit_MDT)
 
 
-def average_precision(count_M2L: Tensor, tuning: Tuning) -> Statistic:
+def average_precision(count_M2L: metrics.Table, tuning: Tuning) -> Statistic:
     """Return PxAP of all films; it knows no threshold."""
     del tuning
     return metrics.pixel_average_precision(count_M2L)

@@ -7,8 +7,9 @@ replicate is therefore a weight for every film, and a statistic a function of we
 Shapes: N films (or studies), P patients, R replicates.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 Values = Tensor | NDArray[Any] | Sequence[float]
 
-_CELLS = 4_000_000  # numbers held at a time: 32 MB
+_CELLS = 1_000_000  # numbers held at a time: 8 MB
 _DRAWN = 1_000_000  # of a draw, which are held four times: drawn, counted, by film, as floats
 
 
@@ -125,17 +126,29 @@ def _either(statistics: Sequence[Statistic]) -> NDArray[np.bool_] | None:
     return np.logical_or.reduce(known) if len(known) == len(statistics) else None
 
 
-def weighted_sums(weight_RN: Floats, table_NK: NDArray[Any]) -> Floats:
-    """Sum the rows of a table of small numbers with weights: float64 [R, K].
+class Table(Protocol):
+    """Rows [N, ...] that give a slice of themselves: an array, or a file that is read by parts."""
 
-    The table is made float64 a block at a time.
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
+
+
+def weighted_sums(weight_RN: Floats, table: Table) -> Floats:
+    """Sum the rows of a table [N, ...] of small numbers with weights: float64 [R, ...].
+
+    The table is read and made float64 a block at a time.
     """
-    total_RK = np.zeros((len(weight_RN), table_NK.shape[1]))
-    step = max(1, _CELLS // max(1, table_NK.shape[1]))
-    for start in range(0, len(table_NK), step):
+    films, *row = table.shape
+    width = math.prod(row)
+    total_RK = np.zeros((len(weight_RN), width))
+    step = max(1, _CELLS // max(1, width))
+    for start in range(0, films, step):
         block = slice(start, start + step)
-        total_RK += weight_RN[:, block] @ table_NK[block].astype(np.float64)
-    return total_RK
+        rows_BK = table[block].reshape(-1, width).astype(np.float64)
+        total_RK += weight_RN[:, block] @ rows_BK
+    return total_RK.reshape(-1, *row)
 
 
 def draw_patients(patients: int, replicates: int, seed: int) -> Iterator[NDArray[np.int64]]:

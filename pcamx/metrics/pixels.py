@@ -9,7 +9,7 @@ Shapes: B films, N films, H W the canvas, L levels, R replicates.
 import numpy as np
 from torch import Tensor
 
-from pcamx.metrics.bootstrap import Floats, Statistic, weighted_sums
+from pcamx.metrics.bootstrap import Floats, Statistic, Table, weighted_sums
 from pcamx.metrics.maps import count_pixels, lesion_pixels, minmax
 
 LEVELS = 1001
@@ -40,13 +40,12 @@ def average_precision(count_R2L: Floats) -> Floats:
         return np.asarray((precision_RL * gain_RL).sum(axis=1) / true_RL[:, -1])
 
 
-def pixel_average_precision(count_N2L: Tensor) -> Statistic:
-    """Return the PxAP of the films whose `pixel_counts` these are."""
-    count = count_N2L.cpu().numpy()
+def pixel_average_precision(count_N2L: Table) -> Statistic:
+    """Return the PxAP of the films whose `pixel_counts` these are, int [N, 2, L]."""
+    films = count_N2L.shape[0]
 
     def replicate(weight_RN: Floats) -> Floats:
-        pooled_RL = weighted_sums(weight_RN, count.reshape(len(count), -1))
-        return average_precision(pooled_RL.reshape(-1, 2, LEVELS))
+        return average_precision(weighted_sums(weight_RN, count_N2L))
 
-    value = float(replicate(np.ones((1, len(count))))[0]) if len(count) else None
-    return Statistic(value, len(count), replicate)
+    value = float(replicate(np.ones((1, films)))[0]) if films else None
+    return Statistic(value, films, replicate)

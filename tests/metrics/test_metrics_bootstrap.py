@@ -309,3 +309,5 @@ def test_weighted_sums_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_CELLS", 40)
     assert weighted_sums(weight_RN, table_NK) == pytest.approx(expected)
     assert weighted_sums(weight_RN[:, :0], table_NK[:0]).tolist() == np.zeros((3, 7)).tolist()
+    deep = weighted_sums(weight_RN, table_NK.reshape(50, 7, 1))
+    assert deep.shape == (3, 7, 1) and deep[:, :, 0] == pytest.approx(expected)

@@ -170,7 +170,7 @@ def test_no_films_give_no_figures() -> None:
     assert pointing(nothing, nothing).shape == energy(nothing, nothing).shape == (0,)
     assert relevance_rank(nothing, nothing).shape == iou_otsu(nothing, nothing).shape == (0,)
     counts = pixel_counts(nothing, nothing)
-    assert counts.shape == (0, 2, 1001) and pixel_average_precision(counts).value is None
+    assert counts.shape == (0, 2, 1001) and pixel_average_precision(counts.numpy()).value is None
     assert iou_curve(nothing, nothing).shape == (0, len(THRESHOLDS))
 
 
@@ -254,9 +254,9 @@ def test_pixels_are_pooled_over_films() -> None:
     assert counts[0, 1, [500, 1000]].tolist() == [1, 1] and counts[1, 0, 1000] == 1
     # at 1: 1 of 2 is lesion, recall 1/4; at 0.5: 3 of 4, recall 3/4; at 0: 4 of 8, recall 1
     expected = 1 / 2 * 1 / 4 + 3 / 4 * 2 / 4 + 4 / 8 * 1 / 4
-    assert pixel_average_precision(counts).value == pytest.approx(expected)
+    assert pixel_average_precision(counts.numpy()).value == pytest.approx(expected)
     weights = torch.tensor([[1.0, 1.0], [3.0, 0.0]], dtype=torch.float64).numpy()
-    replicates = pixel_average_precision(counts).replicate(weights)
+    replicates = pixel_average_precision(counts.numpy()).replicate(weights)
     assert replicates.tolist() == pytest.approx([expected, 1.0])
 
 

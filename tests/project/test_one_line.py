@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from pcamx import cli
+from pcamx import cli, metrics
 from pcamx import config as configs
 from pcamx.data.files import image_header
 from pcamx.data.files.file_content import UnfitError, one_line
@@ -192,13 +193,18 @@ def test_rows_come_back_wide_or_narrow(shape: tuple[int, ...], dtype: torch.dtyp
         found.add(batch)
     assert torch.equal(found.read(), torch.cat(batches)) and found.read().dtype == dtype
     found.add(batches[0])
-    assert torch.equal(found.read(), torch.cat([*batches, batches[0]]))
+    whole = torch.cat([*batches, batches[0]])
+    assert torch.equal(found.read(), whole)
+    table = found.table()
+    assert table.shape == whole.shape
+    for part in (slice(0, 4), slice(3, 100), slice(9, 9), slice(20, 30)):
+        assert np.array_equal(table[part], whole[part].numpy())
 
 
 def test_only_empty_rows() -> None:
     found = Rows()
     found.add(torch.zeros(0, 2, 1001))
-    assert found.read().shape == (0, 2, 1001)
+    assert found.read().shape == found.table().shape == (0, 2, 1001)
 
 
 def test_wide_rows_take_no_memory_of_ours() -> None:
@@ -206,6 +212,28 @@ def test_wide_rows_take_no_memory_of_ours() -> None:
     for _ in range(100):
         found.add(torch.ones(32, 2, 1001, dtype=torch.int32))
     assert len(found._memory) == 0 and found.read().sum() == 3200 * 2002
+
+
+def test_a_figure_of_wide_rows_holds_a_part_of_them() -> None:
+    """200 MB of counts of which a draw of patients is weighed; they were mapped whole."""
+    found, count = Rows(), torch.zeros(500, 2, 1001, dtype=torch.int32)
+    count[:, 0, 100], count[:, 1, 900] = 3, 1
+    for _ in range(50):
+        found.add(count)
+    started = int(Path("/proc/self/statm").read_text().split()[1])
+    pages: list[int] = []
+
+    class Watched:
+        shape = found.table().shape
+
+        def __getitem__(self, rows: slice) -> NDArray[Any]:
+            part = found.table()[rows]
+            pages.append(int(Path("/proc/self/statm").read_text().split()[1]) - started)
+            return part
+
+    figure = metrics.pixel_average_precision(Watched())
+    assert figure.value == 1 and figure.n == 25_000
+    assert max(pages) * 4096 < 60e6
 
 
 def test_rows_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
