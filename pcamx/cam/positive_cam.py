@@ -197,6 +197,8 @@ class PositiveCAM:
         if self._found is None or self._found[:2] != (self.target_layer, self.fc_layer):
             self._found = pooled_head(self.model, x, self.target_layer, self.fc_layer)
             self.target_layer, self.fc_layer, _ = self._found
+        if not {self._found.target, self._found.fc} <= set(self.model.modules()):
+            raise ValueError("a layer was replaced since it was found; make a new PositiveCAM")
         return self._found
 
 

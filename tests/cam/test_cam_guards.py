@@ -290,3 +290,15 @@ def test_torchscript_is_refused() -> None:
     model.last = torch.jit.trace(model.last, torch.zeros(1, 8, 4, 4))  # type: ignore[assignment]
     with pytest.raises(ValueError, match="last is TorchScript, which cannot be watched"):
         PositiveCAM(model, "last", "fc")(images(2))
+
+
+@pytest.mark.parametrize("name", ["last", "fc"])
+def test_refuses_a_layer_that_was_replaced(name: str) -> None:
+    """The old layer's weights would make the map, though the new one answers."""
+    model = Small()
+    cam = PositiveCAM(model)
+    cam(images(2), 1)
+    setattr(model, name, copy.deepcopy(getattr(model, name)))
+    with pytest.raises(ValueError, match="was replaced since it was found"):
+        cam(images(2), 1)
+    PositiveCAM(model)(images(2), 1)

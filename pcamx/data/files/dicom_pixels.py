@@ -71,6 +71,12 @@ def _plain(dataset: "Dataset", height: int, width: int, allocated: int) -> NDArr
         raise UnfitError(f"damaged DICOM: {len(data)} bytes of pixels, its header asks for {size}")
     if len(data) >= 2 * size:
         raise UnfitError(f"a DICOM of {len(data) // size} frames; a film has one")
+    row, rest = size // height, data[size:]
+    if len(rest) >= row and rest.strip(rest[-1:]):  # more than what fills up a file
+        raise UnfitError(
+            f"its pixels take {len(data)} bytes, {height} rows of {width} take {size}: its Rows or "
+            "its Columns are not those of the film"
+        )
     if dataset.original_encoding[1]:
         word = "<u2" if allocated == 16 else "u1"
         return np.frombuffer(data, word, height * width).reshape(height, width)

@@ -26,6 +26,9 @@ _TIFF_PHOTOMETRIC, _BLACK_IS_ZERO, _TIFF_RGB = 262, 1, 2
 TIFF_BITS = 258
 """TIFF's tag of the bits of each sample."""
 _TIFF_TILE, _TILE_PIXELS = (322, 323), 1 << 24
+_TIFF_FORMAT, _UNSIGNED = 339, 1
+_TIFF_SUBFILES, _TIFF_KIND, _OF_ANOTHER = 330, 254, 1 | 4
+_TIFF_OLD_KIND, _REDUCED = 255, 2
 _SEVERAL = "several images in one file; save them one by one"
 _STRIP = 1 << 18  # pixels
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100
@@ -81,9 +84,13 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         raise UnfitError(f"TIFF of photometric kind {kind} is not read; save it as grey PNG")
     if odd := {*tags.get(TIFF_BITS, (8,))} - {8, 16}:
         raise UnfitError(f"a TIFF of {min(odd)} bits a sample is not read; save it with 8 or 16")
+    if {*tags.get(_TIFF_FORMAT, (_UNSIGNED,))} != {_UNSIGNED}:
+        raise UnfitError("a TIFF of signed or fractional samples; save it as grey PNG")
     # The link alone: Pillow counts pages by going to each, and there may be millions.
-    if tags.next:
+    if tags.next or _TIFF_SUBFILES in tags:
         raise UnfitError(_SEVERAL)
+    if tags.get(_TIFF_KIND, 0) & _OF_ANOTHER or tags.get(_TIFF_OLD_KIND) == _REDUCED:
+        raise UnfitError("a TIFF of a thumbnail or a mask, by its own word; save the film itself")
     across, down = (int(tags.get(tag, 0)) for tag in _TIFF_TILE)
     if across * down > image.width * image.height + _TILE_PIXELS:
         raise UnfitError(f"a TIFF in tiles of {across} x {down} pixels, larger than the image")

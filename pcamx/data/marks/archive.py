@@ -11,6 +11,8 @@ from pcamx.data.marks import parse
 from pcamx.errors import PcamxError
 
 SUFFIX = ".zip"
+PACKED = {SUFFIX, ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
+"""Archives, which may hold marks; one that lies beside marks or in a zip is not looked into."""
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, RuntimeError, ValueError),
@@ -43,6 +45,8 @@ def unpacked(archive: Path, suffixes: Container[str]) -> dict[Path, bytes]:
                 room -= len(data)
                 if room < 0:
                     raise parse.too_large(archive)
+                if archive / name in found:
+                    raise PcamxError(f"{archive}: holds {name} twice; export the marks again")
                 found[archive / name] = data
     except _DAMAGE as error:
         raise PcamxError(

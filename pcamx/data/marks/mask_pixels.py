@@ -118,7 +118,11 @@ def _read(data: bytes) -> tuple[NDArray[Any], Bits, bool]:
             upright.info.update(image.info)
             grey = upright.mode in ("1", "L", "I", "F") or upright.mode.startswith("I;16")
             if not grey or (upright.mode in ("1", "L") and "transparency" in image.info):
-                return _coloured(upright)
+                found = _coloured(upright)
+                blank = upright.mode == "P" and not found[1].any()
+                if blank and len(upright.getcolors() or ()) > 1:
+                    raise PcamxError("its palette makes all of it black; save it as 8-bit grey")
+                return found
             return *_grey(np.asarray(upright), image.info.get("transparency")), True
     except PcamxError:
         raise

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,18 @@ def json_tree(data: bytes, file: Path) -> Any:
     """Return what the JSON of ``file`` holds. Raises PcamxError, with the file."""
     check_memory(data, file, _JSON)
     try:
-        return json.loads(text(data, file))
+        return json.loads(text(data, file), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise PcamxError(f"{file}: not valid JSON ({error}); export the marks again") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object. Raises ValueError for a name that stands twice: json would drop the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{short(name)} stands twice in one object")
+    return found
 
 
 def xml_tree(data: bytes, file: Path) -> ElementTree.Element:

@@ -435,6 +435,18 @@ def test_a_frame_in_many_fragments() -> None:
     assert np.array_equal(shown(film), RAMP)
 
 
+@pytest.mark.parametrize("name", ["Rows", "Columns"])
+def test_a_size_that_leaves_pixels_over_is_named(name: str) -> None:
+    film = dicoms.dataset(RAMP)
+    setattr(film, name, film[name].value - 2)  # cut short, or sheared
+    assert "Rows or its Columns are not those of the film" in refusal(film)
+
+
+@pytest.mark.parametrize("filler", [b"\0" * 400, b"\xff" * 400, b"\1\2" * 20])
+def test_what_fills_up_a_file_is_no_pixel(filler: bytes) -> None:
+    assert np.array_equal(shown(dicoms.dataset(RAMP, PixelData=RAMP.tobytes() + filler)), RAMP)
+
+
 def test_run_lengths_stop_at_the_films_size() -> None:
     bomb = np.array([1, 64] + [0] * 14, "<u4").tobytes() + bytes([129, 7]) * 1000
     found = codestream.unpack_rle(bomb, 300)

@@ -202,6 +202,8 @@ def twelve_bits() -> bytes:
     return tiff([*tags, (277, 3, 1, 1), (273, 4, 1, at), (279, 4, 1, len(rows))], rows)
 
 
+WITHIN = TiffImagePlugin.ImageFileDirectory_v2()
+WITHIN[330], WITHIN.tagtype[330] = 8, 4  # SubIFDs, where viewers look for what is larger
 WIDE = np.stack([DEEP, DEEP, DEEP], -1)
 UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "empty"),
@@ -237,6 +239,11 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
     "one-bit TIFF": (lambda: encoded(L.convert("1"), "TIFF"), "TIFF of mode 1"),
     "float TIFF": (lambda: encoded(L.convert("F"), "TIFF"), "TIFF of mode F"),
     "negative TIFF": (min_is_white, "photometric kind 0"),
+    "TIFF of signed samples": (lambda: encoded(L, "TIFF", tiffinfo={339: 2}), "of signed"),
+    "thumbnail": (lambda: encoded(L, "TIFF", tiffinfo={254: 1}), "a thumbnail or a mask"),
+    "old thumbnail": (lambda: encoded(L, "TIFF", tiffinfo={255: 2}), "a thumbnail or a mask"),
+    "mask of a film": (lambda: encoded(L, "TIFF", tiffinfo={254: 4}), "a thumbnail or a mask"),
+    "TIFF with a larger one within": (lambda: encoded(L, "TIFF", tiffinfo=WITHIN), "several image"),
     "several pages": (multipage, "several images in one file"),
     "a link to a page that is not there": (link_to_nowhere, "several images in one file"),
     "a tile far larger than the image": (huge_tile, "tiles of 65536 x 65536 pixels"),

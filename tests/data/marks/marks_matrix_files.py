@@ -17,6 +17,7 @@ from marks_truth import (
     as_json,
     as_text,
     b64,
+    box,
     oval,
     png,
     turned_box,
@@ -81,13 +82,26 @@ def voc(*objects: str) -> Write:
 
 _BND = "<bndbox><xmin>5</xmin><ymin>4</ymin><xmax>17</xmax><ymax>13</ymax></bndbox>"
 _ROB = "<robndbox><cx>20</cx><cy>14</cy><w>20</w><h>8</h><angle>0.5235988</angle></robndbox>"
-_PT = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in DENTED)
+_PT, _PT_OF_RING = (
+    "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ring) for ring in (DENTED, RING)
+)
 _XY = "".join(f"<x{k}>{x}</x{k}><y{k}>{y}</y{k}>" for k, (x, y) in enumerate(DENTED, 1))
 VOC = [
     Case("box", voc(_BND), {AP: BOX}),
     Case("turned box", voc(_ROB), {}, {AP: turned_box(20, 14, 20, 8, 30)}),
     Case("polygon, pt", voc(f"<polygon>{_PT}</polygon>"), {}, {AP: within(DENTED)}),
     Case("polygon, x1", voc(f"{_BND}<polygon>{_XY}</polygon>"), {}, {AP: within(DENTED)}),
+    Case(
+        "two boxes of one object",
+        voc(_BND + "<bndbox><xmin>30</xmin><ymin>20</ymin><xmax>35</xmax><ymax>25</ymax></bndbox>"),
+        {AP: BOX | box(30, 20, 35, 25)},
+    ),
+    Case(
+        "two polygons of one object",
+        voc(f"<polygon>{_PT}</polygon><polygon>{_PT_OF_RING}</polygon>"),
+        {},
+        {AP: within(DENTED) | within(RING)},
+    ),
     Case(
         "one without edges",
         voc("<difficult>0</difficult>", _BND),
@@ -157,6 +171,12 @@ LABELME = [
     Case(
         "of four points, turned",
         labelme({"shape_type": "rectangle", "points": _OBB}),
+        {},
+        {AP: within(_OBB)},
+    ),
+    Case(
+        "of four points in any order",
+        labelme({"shape_type": "rectangle", "points": [_OBB[k] for k in (0, 2, 1, 3)]}),
         {},
         {AP: within(_OBB)},
     ),

@@ -79,6 +79,14 @@ MASKS = [
     ),
     Case("transparent grey", image(_key, transparency=255), {AP: PAINTED}),
     Case("palette", image(palette([0, 0, 0, 1, 1, 1])), {AP: PAINTED}),
+    Case(
+        "palette of black alone",
+        lambda folder: (
+            image(palette([0] * 6, PAINTED.T), name="lat")(folder) and image(_one)(folder)
+        ),
+        {AP: PAINTED},
+        says=("damaged: lat.png: its palette makes all of it black; save it as 8-bit grey",),
+    ),
     Case("numbered classes", image(_two), {AP: PAINTED}, labels=("1",)),
     Case(
         "coloured classes",

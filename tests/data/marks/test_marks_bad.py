@@ -355,3 +355,16 @@ def test_brush_of_words_and_runs_by_hand() -> None:
     bits = header + words + run
     data = int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big")
     assert rle.label_studio_brush(data, 3, 1).tolist() == [[False, True, False]]
+
+
+def test_a_name_that_stands_twice_in_json(tmp_path: Path) -> None:
+    """json keeps the last: the marks under the first would be lost."""
+    file = by_hand.coco(tmp_path, "box")
+    file.write_text(file.read_text().rstrip()[:-1] + ', "annotations": []}')
+    assert_refused(file, "'annotations' stands twice in one object")
+
+
+def test_two_classes_of_one_id_in_coco(tmp_path: Path) -> None:
+    file = by_hand.coco(tmp_path, "box")
+    change(file, lambda t: t.update(categories=[{"id": 1, "name": n} for n in ("lesion", "L")]))
+    assert_refused(file, "category id 1 is given to two names")

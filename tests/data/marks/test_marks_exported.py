@@ -1,6 +1,7 @@
 """Exports as tools make them: one of Label Studio's own, and formats in a zip."""
 
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -101,6 +102,24 @@ def test_names_that_lead_out_of_a_zip(tmp_path: Path, name: str) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert read_marks(archive, FILMS).shapes() == {"box": 1}
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["a.xml", "./a.xml"])
+def test_a_name_that_a_zip_holds_twice(tmp_path: Path, name: str) -> None:
+    """The second of them alone would be read."""
+    text = by_hand.cvat(tmp_path, "box").read_text()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.writestr("a.xml", text)
+        file.writestr(name, text)
+    assert "holds a.xml twice" in refused(tmp_path / "x.zip")
+
+
+def test_an_archive_in_a_zip_is_named(tmp_path: Path) -> None:
+    by_hand.cvat(tmp_path / "export", "box")
+    (tmp_path / "export" / "more.zip").touch()
+    marks = read_marks(packed(tmp_path / "export"), by_hand.FILMS)
+    assert [problem.text for problem in marks.problems] == ["more.zip: of no known kind"]
 
 
 def test_damaged_zips(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_files_beside_masks_that_are_not_read(tmp_path: Path) -> None:
     }
 
 
+def test_archives_beside_marks_are_not_read(tmp_path: Path) -> None:
+    by_hand.labelme(tmp_path, "box")
+    for name in ("more.zip", "tasks.jsonl", "x.jpg"):
+        (tmp_path / name).touch()
+    assert problems(tmp_path, "x.jpg") == {
+        "damaged": ["more.zip: of no known kind", "tasks.jsonl: of no known kind"]
+    }
+
+
 def test_drafts_of_label_studio(tmp_path: Path) -> None:
     file = by_hand.label_studio(tmp_path, "box")
     (task,) = json.loads(file.read_text())

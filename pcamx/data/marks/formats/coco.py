@@ -40,9 +40,7 @@ def read(tree: Any, file: str) -> Iterator[Annotated]:
     """Return the images of the file. Raises PcamxError without the file."""
     del file
     images = _images(tree)
-    categories = objects(tree, "categories", "COCO") if "categories" in tree else []
-    labels = {_key(item.get("id")): label_of(item.get("name")) for item in categories}
-    labels.pop(None, None)
+    labels = _categories(tree)
     drafts: dict[Any, Draft] = defaultdict(Draft)
     for item in objects(tree, "annotations", "COCO"):
         key = _key(item.get("image_id"))
@@ -81,6 +79,16 @@ def _images(tree: Any) -> dict[Any, tuple[str, Size | None]]:
         name = word(image.get("file_name"), f"file_name of {key}")
         images[key] = name, image_size(image.get("width"), image.get("height"))
     return images
+
+
+def _categories(tree: Any) -> dict[Any, tuple[str, ...]]:
+    """Key > name. Two names of one key raise, as of images."""
+    labels: dict[Any, tuple[str, ...]] = {}
+    for item in objects(tree, "categories", "COCO") if "categories" in tree else []:
+        key, name = _key(item.get("id")), label_of(item.get("name"))
+        if key is not None and labels.setdefault(key, name) != name:
+            raise PcamxError(f"category id {key} is given to two names; export the marks again")
+    return labels
 
 
 def _take(

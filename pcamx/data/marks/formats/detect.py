@@ -52,6 +52,8 @@ ONE_EACH = ("Pascal VOC", "LabelMe")
 """Kinds of which each file is of one image, that the file names."""
 _COMPANIONS = ("classes.txt", "notes.json", "predefined_classes.txt", "train.txt", "valid.txt")
 """What tools lay beside marks."""
+_UNREAD = {*archive.PACKED, ".jsonl", ".ndjson"}
+"""What may hold marks as well, and is named."""
 
 
 def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
@@ -67,7 +69,7 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
     if source.is_dir():
         folder, files = source, _files(source)
     elif source.suffix.lower() == archive.SUFFIX:
-        packed = archive.unpacked(source, _LOAD)
+        packed = archive.unpacked(source, _LOAD.keys() | _UNREAD)
         folder, files = source, sorted(packed)
     found: list[tuple[Path, Any, _Kind]] = []
     others: list[Path] = []
@@ -78,6 +80,8 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
                 found.append((file, tree, kind))
             elif tree and file.name.lower() not in _COMPANIONS and not _is_readme(file):
                 others.append(file)
+        elif file.suffix.lower() in _UNREAD:
+            others.append(file)
     kinds = {kind.name: file for file, _, kind in reversed(found)}
     if len(kinds) > 1:
         several = ", ".join(
@@ -87,6 +91,7 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
     if found:
         return found[0][2].name, chain(_unknown(others), _read(folder, found))
     if source.is_dir() and any(file.suffix.lower() in mask_images.SUFFIXES for file in files):
+        others = [file for file in others if file.suffix.lower() in _LOAD]  # masks name the rest
         return MASKS, chain(_unknown(others), mask_images.read(folder, files))
     what = "holds no marks of a known kind" if folder == source else "marks of an unknown kind"
     hint = "" if folder != source or source.is_dir() else "unpack it if it holds mask images; "

@@ -66,7 +66,11 @@ def _of_corners(corners: Points) -> Shape:
     xs, ys = zip(*corners, strict=True)
     box = Box(min(xs), min(ys), max(xs), max(ys))
     upright = {(x, y) for x in (box.left, box.right) for y in (box.top, box.bottom)}
-    return box if set(corners) == upright else Polygon((corners,))
+    if set(corners) == upright:
+        return box
+    x, y = sum(xs) / 4, sum(ys) / 4  # in whatever order they stand
+    around = sorted(corners, key=lambda corner: math.atan2(corner[1] - y, corner[0] - x))
+    return Polygon((tuple(around),))
 
 
 def _mask(box: Box, encoded: Any) -> Shape:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from pcamx.data.marks.annotated import Annotated, Mark, Remark
+from pcamx.data.marks.archive import PACKED
 from pcamx.data.marks.mask_pixels import classes_of, upright_size
 from pcamx.data.marks.shapes import Raster
 from pcamx.errors import PcamxError
@@ -13,7 +14,9 @@ SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 _LOSSY = {".jpg", ".jpeg", ".webp"}
 _OTHERS = {
     *(".gif", ".jp2", ".heic", ".psd", ".svg", ".dcm", ".dicom", ".npy", ".npz", ".mat"),
-    *(".nii", ".gz", ".nrrd", ".mha", ".mhd", ".zip", ".tar", ".7z", ".rar"),
+    *PACKED,
+    *(".nii", ".nrrd", ".mha", ".mhd", ".h5", ".hdf5", ".parquet", ".xcf", ".avif", ".jxl"),
+    *(".heif", ".tga", ".pgm", ".pnm"),
 }
 """Other files that may hold masks."""
 

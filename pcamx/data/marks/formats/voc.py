@@ -37,8 +37,9 @@ def read(tree: Element, file: str) -> Iterator[Annotated]:
     for count, item in enumerate(tree.iter("object"), 1):
         if item.findtext("deleted") == "1":
             continue  # the first LabelMe keeps what was deleted
-        label = label_of(item.findtext("name"))
-        draft.take(f"object {count} of {name}", label, partial(_shape, item))
+        label, where = label_of(item.findtext("name")), f"object {count} of {name}"
+        for shape in _shapes(item) or [item]:
+            draft.take(where, label, partial(_shape, item, shape))
     yield draft.image(whole, size)
 
 
@@ -46,18 +47,22 @@ def _folder(file: str) -> tuple[str, ...]:
     return tuple(filter(None, (posixpath.dirname(file),)))
 
 
-def _shape(item: Element) -> Shape:
-    polygon, turned = item.find("polygon"), item.find("robndbox")
-    if polygon is not None and len(polygon):
-        return Polygon((points(_corners(polygon), "a polygon"),))
-    if turned is not None:
-        x, y, width, height, angle = _numbers(turned, ("cx", "cy", "w", "h", "angle"))
+def _shapes(item: Element) -> list[Element]:
+    """What is drawn of an object, mostly one: its polygons, else its turned boxes, else boxes."""
+    polygons = [polygon for polygon in item.findall("polygon") if len(polygon)]
+    return polygons or item.findall("robndbox") or item.findall("bndbox")
+
+
+def _shape(item: Element, shape: Element) -> Shape:
+    if shape.tag == "polygon":
+        return Polygon((points(_corners(shape), "a polygon"),))
+    if shape.tag == "robndbox":
+        x, y, width, height, angle = _numbers(shape, ("cx", "cy", "w", "h", "angle"))
         drawn = box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         return rectangle(drawn, math.degrees(angle), (x, y))
-    edges = item.find("bndbox")
-    if edges is None:
+    if shape.tag != "bndbox":
         raise PcamxError("no bndbox; draw it again")
-    drawn = box(*_numbers(edges, ("xmin", "ymin", "xmax", "ymax")))
+    drawn = box(*_numbers(shape, ("xmin", "ymin", "xmax", "ymax")))
     attributes = item.iterfind("attributes/attribute")
     turns = (one.findtext("value") for one in attributes if one.findtext("name") == "rotation")
     return about_middle(drawn, number(next(turns, "0"), "rotation"))
