@@ -200,9 +200,9 @@ def _notes(
         notes.append(f"{table}: ignored the columns {', '.join(others)}; read: {', '.join(known)}")
     if made:
         count = Counter(film.split for film in films)
-        made = ", ".join(f"{count[split]} {split}" for split in SPLITS)
+        counts = ", ".join(f"{count[split]} {split}" for split in SPLITS)
         notes.append(
-            f"{table}: no film has a split; split by a hash of the patient's name into {made}, "
+            f"{table}: no film has a split; split by a hash of the patient's name into {counts}, "
             "which stays the same when films are added"
         )
     if unknown := sum(film.patient == film.path for film in films):
