@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -23,11 +24,20 @@ def relative(text: str) -> str:
     return path.as_posix()
 
 
-def film_path(text: str) -> str:
-    """Return a film's path as `relative` does; it may have been written on Windows."""
+def film_path(text: str, root: Path | None = None) -> str:
+    """Return a film's path as `relative` does; it may have been written on Windows.
+
+    Below ``root``, the resolved data folder, it may stand in full.
+    """
     if text[1:3] in (":\\", ":/"):
         raise PcamxError(f"path {text} leaves the data folder; give a path inside it")
-    return relative(text.replace("\\", "/"))
+    path = text.replace("\\", "/")
+    folder, _, name = path.rpartition("/")
+    if root and path.startswith("/") and "\0" not in path:
+        real = Path(os.path.realpath(folder))  # not of the film, which may be a link itself
+        if real.is_relative_to(root):
+            path = (real / name).relative_to(root).as_posix()
+    return relative(path)
 
 
 def delimiter_of(path: Path) -> str:

@@ -62,7 +62,13 @@ def _bar(console: Console) -> Progress:
 
 
 def track(work: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield the items of ``work`` and show how many of ``total`` are done (a progress.Track)."""
+    """Yield the items of ``work`` and show how many of ``total`` are done (a progress.Track).
+
+    Of no items nothing is said.
+    """
+    if not total:
+        yield from work
+        return
     console = _stderr()
     if not _live(console):
         yield from _track_plainly(work, what, total, console)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def begin(
     # What it watched is learned from now: nothing watches it any more.
     known = theirs.data.marked + theirs.data.watched
     chosen = choose_marked(train, known, seed=theirs.run.seed)
-    with replacing_folder(out, _refuse) as draft:
+    with replacing_folder(out, partial(_refuse, parent=parent)) as draft:
         new = RunFolder(draft)
         new.store.mkdir()
         earlier = {train[i].path for i in chosen}
@@ -77,14 +78,15 @@ def begin(
     return Continued(run, start, found)
 
 
-def _refuse(out: Path) -> None:
+def _refuse(out: Path, parent: Path) -> None:
     """Refuse anything, and say how to go on with a run that is there: one that was killed."""
     run = RunFolder(out)
     if run.is_run():
-        raise PcamxError(
-            f"{out}: there is a run already; go on with it by pcamx train {run.config_file} "
-            f"--stage {STAGE_3.key} --resume, or name a new folder with --out"
-        )
+        how = "name a new folder with --out"
+        if not run.weights(STAGE_3.key).is_file() and out.resolve() != parent.resolve():
+            again = f"pcamx train {run.config_file} --stage {STAGE_3.key} --resume"
+            how = f"go on with it by {again}, or {how}"
+        raise PcamxError(f"{out}: there is a run already; {how}")
     refuse_anything(out)
 
 

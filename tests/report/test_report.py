@@ -524,6 +524,11 @@ def test_track_says_start_and_end(
     assert between == ["decoding: 2/4, 0.1/s, ETA 0:00:30", "decoding: 4/4, 0.1/s, ETA 0:00:00"]
 
 
+def test_track_says_nothing_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(console.track(iter(()), "tuning", 0)) == []
+    assert capsys.readouterr() == ("", "")
+
+
 def test_results_fit_80_columns(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     tables.print_results(report)
     out = capsys.readouterr().out

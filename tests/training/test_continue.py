@@ -203,6 +203,17 @@ def out_was_killed(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     return []
 
 
+def out_is_the_parent(parent: Path, store: Store, tmp_path: Path) -> list[str]:
+    shutil.rmtree(parent / "stage3")
+    random_runs.write_report(parent, stages=(1, 2))
+    return ["--out", str(parent)]
+
+
+def out_was_finished(parent: Path, store: Store, tmp_path: Path) -> list[str]:
+    shutil.copytree(parent, tmp_path / "two")
+    return []
+
+
 def not_evaluated(parent: Path, store: Store, tmp_path: Path) -> list[str]:
     (parent / "report.json").unlink()
     return []
@@ -247,6 +258,8 @@ def a_misspelt_key(parent: Path, store: Store, tmp_path: Path) -> list[str]:
         ),
         (out_exists, "two: there is something already; name a new folder with --out"),
         (out_was_killed, "two/config.yaml --stage 3 --resume, or name a new folder with --out"),
+        (out_is_the_parent, "one: there is a run already; name a new folder with --out"),
+        (out_was_finished, "two: there is a run already; name a new folder with --out"),
         (not_evaluated, "one: not evaluated yet; run pcamx evaluate"),
         (trained_since, "measures another training of stage 3; run pcamx evaluate"),
         (no_run, "one: not a run's folder, config.yaml is not there"),

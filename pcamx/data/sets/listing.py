@@ -45,7 +45,7 @@ def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
     if table is None and not is_mura(root) and (root / TABLE).is_file():
         table = root / TABLE
     if table is not None:
-        entries, notes = read_table(table, words)
+        entries, notes = read_table(table, words, root)
         return Listed(entries, None, notes=notes)
     if words is not NUMBERS:
         raise PcamxError("--normal and --abnormal are words of a table; name it with --table")
@@ -60,8 +60,8 @@ def _list(root: Path, table: Path | None, words: Mapping[str, int]) -> Listed:
         f"{root}: neither a MURA-v1.1 folder (no train_image_paths.csv) nor FracAtlas (no "
         f"{fracatlas.TABLE} beside images/) nor GRAZPEDWRI-DX (no {graz.TABLE} beside "
         f"{graz.FOLDERS[0]}/) nor one with {TABLE}; "
-        f"list the films in a csv with the columns {', '.join(REQUIRED)} and split and pass it as "
-        "--table"
+        f"list the films in a csv with the columns {' and '.join(REQUIRED)}, which pcamx prepare "
+        "takes after --table and pcamx init instead of the folder"
     )
 
 

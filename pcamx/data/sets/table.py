@@ -59,12 +59,12 @@ def split_of(patient: str) -> str:
     return "test" if share < _TEST else "valid" if share < _TEST + _VALID else "train"
 
 
-def read_table(table: Path, labels: Mapping[str, int] = NUMBERS) -> Table:
-    """Read a csv whose paths are relative to the data folder and whose labels are ``labels``.
+def read_table(table: Path, labels: Mapping[str, int] = NUMBERS, root: Path | None = None) -> Table:
+    """Read a csv whose paths lie in the data folder ``root`` and whose labels are ``labels``.
 
-    A film without a patient counts as a patient of its own. A patient without studies is one study,
-    or, where the films have both labels, each film is. Raises PcamxError that names file, line and
-    remedy.
+    A path is relative to ``root``, or stands in full where that is given, resolved. A film without
+    a patient counts as a patient of its own. A patient without studies is one study, or, where the
+    films have both labels, each film is. Raises PcamxError that names file, line and remedy.
     """
     rows = csv_rows(table, delimiter_of(table))
     _, given = next(rows, (0, []))
@@ -78,7 +78,7 @@ def read_table(table: Path, labels: Mapping[str, int] = NUMBERS) -> Table:
             if len(row) != len(header):
                 raise PcamxError(f"{len(header)} fields expected, found {len(row)}")
             fields = {n: v for n, v in zip(header, row, strict=True) if n in REQUIRED + OPTIONAL}
-            entry = _entry(fields, labels, where)
+            entry = _entry(fields, labels, where, root)
             if before := entries.get(entry.path):
                 labels_of = "" if before.label == entry.label else ", with two labels"
                 raise PcamxError(
@@ -88,13 +88,12 @@ def read_table(table: Path, labels: Mapping[str, int] = NUMBERS) -> Table:
         where = str(table)
         if not entries:
             raise PcamxError("no films listed; add one row per film")
-        films, mixed = _with_studies(list(entries.values()))
-        if "split" not in header:
-            _check_made(films)
+        films, made = _with_splits(list(entries.values()))
+        films, mixed = _with_studies(films)
     except PcamxError as error:
         text = str(error)
         raise PcamxError(text if text.startswith(str(table)) else f"{where}: {text}") from None
-    return Table(films, tuple(_notes(table, header, given, films, mixed)))
+    return Table(films, tuple(_notes(table, header, given, films, made, mixed)))
 
 
 def _check_header(header: Sequence[str], given: Sequence[str]) -> None:
@@ -105,12 +104,14 @@ def _check_header(header: Sequence[str], given: Sequence[str]) -> None:
         raise PcamxError(f"a column is given twice; {found}")
 
 
-def _entry(row: Mapping[str, str], labels: Mapping[str, int], where: str) -> Entry:
+def _entry(
+    row: Mapping[str, str], labels: Mapping[str, int], where: str, root: Path | None
+) -> Entry:
     """One row, with the defaults filled in; raises PcamxError without a location.
 
-    The study is "" where the table names none.
+    Study and split are "" where the table names none.
     """
-    path = film_path(row["path"])
+    path = film_path(row["path"], root)
     label = labels.get(row["label"].casefold())
     if label is None:
         remedy = "write 0 for normal, 1 for abnormal, or name the words with --normal, --abnormal"
@@ -120,16 +121,32 @@ def _entry(row: Mapping[str, str], labels: Mapping[str, int], where: str) -> Ent
         raise PcamxError(f"label is {row['label']!r}; {remedy}")
     patient = row.get("patient", "")
     patient = path if patient.casefold() in _UNKNOWN else patient
-    split = row.get("split")
-    if split is None:
-        split = split_of(patient)
-    else:
-        split = _ALSO.get(split.lower(), split.lower())
-    if split not in SPLITS:
-        raise PcamxError(f"split is {row['split']!r}; write {', '.join(SPLITS[:-1])} or test")
+    split = row.get("split", "").lower()
+    split = _ALSO.get(split, split)
+    if split and split not in SPLITS:
+        raise PcamxError(_no_split(row["split"]))
     # Tables number the studies within a patient as often as not; the pair is always unique.
     study = f"{patient}/{row['study']}" if row.get("study") else ""
     return Entry(where, path, label, patient, study, row.get("part", ""), split)
+
+
+def _no_split(given: str) -> str:
+    return f"split is {given!r}; write {', '.join(SPLITS[:-1])} or test"
+
+
+def _with_splits(entries: Sequence[Entry]) -> tuple[list[Entry], bool]:
+    """Make the splits where no row names one, and tell whether they were made.
+
+    Raises PcamxError where some rows do, or nobody would be in a split that training needs.
+    """
+    without = [entry for entry in entries if not entry.split]
+    if len(without) == len(entries):
+        films = [replace(entry, split=split_of(entry.patient)) for entry in entries]
+        _check_made(films)
+        return films, True
+    if without:
+        raise PcamxError(f"{without[0].where}: {_no_split('')}, or leave it empty in every row")
+    return list(entries), False
 
 
 def _with_studies(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
@@ -162,13 +179,18 @@ def _check_made(films: Sequence[Entry]) -> None:
     for split in ("train", "valid"):
         if not any(film.split == split for film in films):
             raise PcamxError(
-                f"no split column, and by the patients' names none of them falls to {split}: "
-                "these are too few; add a column split with train, valid or test"
+                f"no film has a split, and by the patients' names none of them falls to {split}: "
+                "these are too few; fill a column split with train, valid or test"
             )
 
 
 def _notes(
-    table: Path, header: Sequence[str], given: Sequence[str], films: Sequence[Entry], mixed: int
+    table: Path,
+    header: Sequence[str],
+    given: Sequence[str],
+    films: Sequence[Entry],
+    made: bool,
+    mixed: int,
 ) -> list[str]:
     """What was ignored, made or assumed, a sentence each."""
     known = REQUIRED + OPTIONAL
@@ -176,12 +198,12 @@ def _notes(
     pairs = zip(header, given, strict=True)
     if others := [shown or "(no name)" for name, shown in pairs if name not in known]:
         notes.append(f"{table}: ignored the columns {', '.join(others)}; read: {', '.join(known)}")
-    if "split" not in header:
+    if made:
         count = Counter(film.split for film in films)
-        made = ", ".join(f"{count[split]} {split}" for split in SPLITS)
+        counts = ", ".join(f"{count[split]} {split}" for split in SPLITS)
         notes.append(
-            f"{table}: no split column; split by a hash of the patient's name into {made}, which "
-            "stays the same when films are added"
+            f"{table}: no film has a split; split by a hash of the patient's name into {counts}, "
+            "which stays the same when films are added"
         )
     if unknown := sum(film.patient == film.path for film in films):
         notes.append(

@@ -194,6 +194,10 @@ def test_a_source_of_nothing_to_use_is_named(tmp_path: Path) -> None:
         ({"film": "x", "probability": {}, "candidates": [], "map": {}}, "of pcamx explain"),
         ([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}], "COCO results"),
         (
+            [{"data": {"image": "x.png"}, "predictions": [{"result": []}]}],
+            "tasks to import, with predictions that nobody has looked at yet",
+        ),
+        (
             {"images": [], "annotations": [{"image_id": 1, "score": 0.5}]},
             "every annotation has a score",
         ),

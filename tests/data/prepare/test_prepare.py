@@ -214,7 +214,7 @@ def test_folders_that_cannot_be(root: Path, tmp_path: Path) -> None:
     assert_refused("is the data folder itself", root, root)
     (tmp_path / "plain").mkdir()
     assert_refused(
-        "neither a MURA-v1.1 folder .* nor one with labels.csv; .* path, label and .*--table",
+        "neither a MURA-v1.1 folder .* nor one with labels.csv; .* path and label, .*--table",
         tmp_path / "plain",
         tmp_path / "out",
     )

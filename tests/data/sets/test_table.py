@@ -39,11 +39,12 @@ def test_studies_of_two_patients_stay_apart(tmp_path: Path) -> None:
         ("path;label;split\na;1\n", "line 2: 3 fields expected, found 2"),
         ("path,label,split\nC:\\x\\a.png,1,train\n", r"line 2: path C:\\x\\a.png leaves"),
         ("path,label,split\n..\\a.png,1,train\n", "line 2: path ../a.png leaves"),
-        ("path,label\np1,1\np5,0\n", "no split column, and .* add a column split"),
+        ("path,label\np1,1\np5,0\n", "no film has a split, and .* fill a column split"),
         ("path,label,split\n", "no films listed"),
         ("path,label,split\na.png,1\n", "line 2: 3 fields expected, found 2"),
         ("path,label,split\n\na.png,yes,train\n", "line 3: label is 'yes'; write 0"),
         ("path,label,split\na.png,1,dev\n", "line 2: split is 'dev'; write train, valid or test"),
+        ("path,label,split\na,1,\nb,0,train\n", "line 2: split is ''; .* empty in every row"),
         ("path,label,split\n/a.png,1,train\n", "line 2: path /a.png leaves"),
         ("path,label,split\n../a.png,1,train\n", "line 2: path ../a.png leaves"),
         ("path,label,split\n,1,train\n", "line 2: the path is empty"),
@@ -122,6 +123,25 @@ def test_a_split_is_made_by_patient(tmp_path: Path) -> None:
     fewer = read_table(table(tmp_path, "\n".join(["path,label,patient", *rows[:200]]))).entries
     assert [film.split for film in fewer] == [film.split for film in films[:200]]
     assert len(notes) == 1 and f"into {round(count['train'] * 2000)} train" in notes[0]
+
+
+def test_a_split_column_that_is_empty_is_none(tmp_path: Path) -> None:
+    rows = [f"{name}.png,{i % 2},{name}" for i, name in enumerate(("p1", "p2", "p3", "p5"))]
+    without = read_table(table(tmp_path, "\n".join(["path,label,patient", *rows])))
+    empty = [f"{row}," for row in rows]
+    assert read_table(table(tmp_path, "\n".join(["path,label,patient,split", *empty]))) == without
+
+
+def test_paths_in_full_below_the_data_folder(tmp_path: Path) -> None:
+    """As scripts list films; also where the data folder is reached through a link."""
+    root = tmp_path / "films"
+    root.mkdir()
+    (tmp_path / "link").symlink_to(root)
+    text = f"path,label,split\n{root}/a/x.png,1,train\n{tmp_path}/link/y.png,0,valid\n"
+    films = read_table(table(tmp_path, text), root=root).entries
+    assert [film.path for film in films] == ["a/x.png", "y.png"]
+    with pytest.raises(PcamxError, match=r"line 2: path .*/x.png leaves the data folder"):
+        read_table(table(tmp_path, text), root=root / "b")
 
 
 def test_the_split_of_a_name_is_fixed() -> None:

@@ -22,8 +22,11 @@ def refusal(tree: Any) -> str:
         suggested = tree.find(f"meta/{SUGGESTED_TAG}") is not None
         return f"{SUGGESTED}; {_REMEDY}" if suggested else ""
     if isinstance(tree, list):
-        results = bool(tree) and all(_is_scored(item) and "image_id" in item for item in tree)
-        return f"COCO results, the predictions of a model; {_REMEDY}" if results else ""
+        if tree and all(_is_scored(item) and "image_id" in item for item in tree):
+            return f"COCO results, the predictions of a model; {_REMEDY}"
+        if tree and all(map(_is_to_import, tree)):
+            return f"tasks to import, with predictions that nobody has looked at yet; {_REMEDY}"
+        return ""
     if not isinstance(tree, dict):
         return ""
     info = tree.get("info")
@@ -36,6 +39,12 @@ def refusal(tree: Any) -> str:
     if isinstance(drawn, list) and drawn and all(map(_is_scored, drawn)):
         return f"every annotation has a score: the predictions of a model; {_REMEDY}"
     return ""
+
+
+def _is_to_import(item: Any) -> bool:
+    """Whether this is a task as Label Studio imports it: what it exports has annotations."""
+    is_task = isinstance(item, dict) and "data" in item and "predictions" in item
+    return is_task and "annotations" not in item
 
 
 def _is_scored(item: Any) -> bool:
