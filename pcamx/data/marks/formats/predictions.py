@@ -42,9 +42,9 @@ def refusal(tree: Any) -> str:
 
 
 def _is_to_import(item: Any) -> bool:
-    """Whether this is a task as Label Studio imports it: what it exports has annotations."""
+    """Whether this is a task as Label Studio imports it: what it exports has a number."""
     is_task = isinstance(item, dict) and "data" in item and "predictions" in item
-    return is_task and "annotations" not in item
+    return is_task and not item.keys() & {"id", "annotations"}
 
 
 def _is_scored(item: Any) -> bool:
