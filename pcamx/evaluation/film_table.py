@@ -22,8 +22,6 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -146,14 +144,13 @@ def _rows(
 ) -> Iterator[list[object]]:
     marked = [bool(film.mark) for film in films]
     where = {"marked": marked, "with marker": [bool(boxes) for boxes in markers]}
-    everywhere = partial(repeat, times=len(films))
     for name, maps in scores.maps.items():
-        # Each cell is made when its row is written: of 40,000 films they would fill 60 MB.
+        # The cells of numbers are made row by row: those of 40,000 films would fill 60 MB.
         cells_of = [
             _spread(scores.lesion_share_M, marked),
-            everywhere(network),
-            everywhere("") if scores.probability_N is None else _cells(scores.probability_N),
-            everywhere(name),
+            [network] * len(films),
+            [""] * len(films) if scores.probability_N is None else _cells(scores.probability_N),
+            [name] * len(films),
             _cells(maps.of(FALSE_ACTIVATION)),
         ]
         for measure in measured():

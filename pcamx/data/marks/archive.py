@@ -25,11 +25,14 @@ def is_hidden(name: PurePosixPath | Path) -> bool:
     return any(part.startswith(".") for part in name.parts)
 
 
-def unpacked(archive: Path, suffixes: Container[str]) -> dict[Path, bytes]:
+def unpacked(
+    archive: Path, suffixes: Container[str], named: Container[str] = ()
+) -> dict[Path, bytes]:
     """Return the content of the files of ``suffixes``, by paths as if ``archive`` were a folder.
 
-    Nothing is written, and what a member says of its size is not believed. Raises PcamxError, with
-    the archive, where it is damaged or encrypted, or where the files are too large together.
+    Files of the suffixes ``named`` are there too, and empty: they are not read. Nothing is written,
+    and what a member says of its size is not believed. Raises PcamxError, with the archive, where
+    it is damaged or encrypted, or where the files are too large together.
     """
     found: dict[Path, bytes] = {}
     room = parse.MAX_BYTES
@@ -38,10 +41,13 @@ def unpacked(archive: Path, suffixes: Container[str]) -> dict[Path, bytes]:
             for member in file.infolist():
                 parts = [part for part in member.filename.split("/") if part not in ("", "..")]
                 name = PurePosixPath(*parts)
-                if name.suffix.lower() not in suffixes or is_hidden(name):
+                read = name.suffix.lower() in suffixes
+                if not (read or name.suffix.lower() in named) or is_hidden(name):
                     continue
-                with file.open(member) as opened:
-                    data = opened.read(room + 1)
+                data = b""
+                if read:
+                    with file.open(member) as opened:
+                        data = opened.read(room + 1)
                 room -= len(data)
                 if room < 0:
                     raise parse.too_large(archive)

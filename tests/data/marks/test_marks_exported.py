@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from marks_by_hand import FILMS
 
-from pcamx.data.marks import read_marks
+from pcamx.data.marks import parse, read_marks
 from pcamx.errors import PcamxError
 
 LABEL_STUDIO = Path(__file__).with_name("label_studio_1.23.2.json")
@@ -115,9 +115,11 @@ def test_a_name_that_a_zip_holds_twice(tmp_path: Path, name: str) -> None:
     assert "holds a.xml twice" in refused(tmp_path / "x.zip")
 
 
-def test_an_archive_in_a_zip_is_named(tmp_path: Path) -> None:
+def test_an_archive_in_a_zip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read: films may lie packed beside their marks, larger than marks may be."""
     by_hand.cvat(tmp_path / "export", "box")
-    (tmp_path / "export" / "more.zip").touch()
+    (tmp_path / "export" / "more.zip").write_bytes(bytes(100_000))
+    monkeypatch.setattr(parse, "MAX_BYTES", 50_000)
     marks = read_marks(packed(tmp_path / "export"), by_hand.FILMS)
     assert [problem.text for problem in marks.problems] == ["more.zip: of no known kind"]
 

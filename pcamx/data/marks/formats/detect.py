@@ -69,7 +69,7 @@ def open_marks(source: Path) -> tuple[str, Iterator[tuple[Path, Annotated]]]:
     if source.is_dir():
         folder, files = source, _files(source)
     elif source.suffix.lower() == archive.SUFFIX:
-        packed = archive.unpacked(source, _LOAD.keys() | _UNREAD)
+        packed = archive.unpacked(source, _LOAD, named=_UNREAD)
         folder, files = source, sorted(packed)
     found: list[tuple[Path, Any, _Kind]] = []
     others: list[Path] = []
