@@ -137,6 +137,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words, as "1 film" or "2 boxes"."""
+    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('x') else 's'}"
+
+
 _ADDRESS = re.compile(r"\s*<[\w.]+ object at 0x[0-9a-fA-F]+>")
 
 

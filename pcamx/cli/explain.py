@@ -7,7 +7,7 @@ from pathlib import Path
 from pcamx.catalogue import MAPS, classifiers, key_of
 from pcamx.cli.command import Commands, command
 from pcamx.errors import PcamxError
-from pcamx.output import printable
+from pcamx.output import counted, printable
 
 _SHOWN = 10  # films that are named on the screen, of each kind
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     abnormal = sum(row.called == "abnormal" for row in done.rows)
     candidates = sum(bool(row.candidates) for row in done.rows)
     print(
-        f"{len(done.rows) - len(skipped)} films explained, {abnormal} called abnormal; "
+        f"{counted(len(done.rows) - len(skipped), 'film')} explained, {abnormal} called abnormal; "
         f"{candidates} with a lesion candidate"
     )
     if done.level is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pcamx.cli.command import Commands, command
 from pcamx.cli.options import FORMATS, MERGING, add_labels
 from pcamx.marking.tools import TOOLS
-from pcamx.output import printable
+from pcamx.output import counted, printable
 
 if TYPE_CHECKING:
     from pcamx.marking.check import Checked
@@ -96,9 +96,9 @@ def run_check(options: argparse.Namespace) -> None:
 def _print(found: "Checked") -> None:
     from pcamx.data.marks.parse import line
 
-    shapes = ", ".join(_count(n, kind) for kind, n in sorted(found.marks.shapes().items()))
+    shapes = ", ".join(counted(n, kind) for kind, n in sorted(found.marks.shapes().items()))
     labels = ", ".join(f"{line(label)} {n}" for label, n in sorted(found.labels.items()))
-    print(f"{found.marks.kind}: {shapes} on {_count(len(found.share), 'film')}")
+    print(f"{found.marks.kind}: {shapes} on {counted(len(found.share), 'film')}")
     print(f"labels: {labels or 'none'}; images without a mark: {found.marks.unmarked}")
     if found.marks.left_out:
         print(found.marks.left_out_note())
@@ -108,7 +108,8 @@ def _print(found: "Checked") -> None:
         print(f"marked share of a film: median {middle:.2%}, largest {largest:.1%} ({path})")
     splits = ", ".join(f"{split} {n}" for split, n in found.splits.items())
     print(
-        f"usable: {_count(len(found.usable), 'abnormal film')}" + (f" ({splits})" if splits else "")
+        f"usable: {counted(len(found.usable), 'abnormal film')}"
+        + (f" ({splits})" if splits else "")
     )
     width = max(len(part.name) for part in found.parts)
     print(f"\n{'part':{width}}  films  abnormal  marked  marks")
@@ -121,10 +122,6 @@ def _print(found: "Checked") -> None:
             print(f"    {item}")
         if len(items) > _NAMED:
             print(f"    and {len(items) - _NAMED} more")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('x') else 's'}"
 
 
 def _odd(found: "Checked") -> dict[str, list[str]]:
@@ -161,6 +158,11 @@ def run_suggest(options: argparse.Namespace) -> None:
         print(printable(f"{one.score:.2f}  {one.film.path}  {one.reason}"))
     if len(found) > _NAMED:
         print(f"and {len(found) - _NAMED} more")
+    if len(found) < options.count:
+        print(
+            f"{counted(len(found), 'film')}, not {options.count}: no other abnormal training "
+            "film is without a mark"
+        )
     if options.to:
         print(f"{out} is for {options.to}; {out / 'README.txt'} says how")
         return

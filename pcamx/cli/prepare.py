@@ -6,7 +6,7 @@ from pathlib import Path
 from pcamx.cli.command import Commands, command
 from pcamx.cli.options import FORMATS, MERGING, add_labels, add_words
 from pcamx.errors import MismatchError, PcamxError
-from pcamx.output import printable
+from pcamx.output import counted, printable
 
 
 def add(commands: Commands) -> None:
@@ -82,19 +82,24 @@ def run(options: argparse.Namespace) -> None:
     for note in found.notes:
         print(note)
     for split, (normal, abnormal) in found.counts.items():
-        print(f"{split}: {normal + abnormal} films, {abnormal} of them abnormal")
+        print(f"{split}: {counted(normal + abnormal, 'film')}, {abnormal} of them abnormal")
     print(f"marked: {found.marks.used}; mean {found.mean:.2f}, std {found.std:.2f} grey levels")
     for split, count in found.missing.items():
-        print(f"{count} films of the {split} split are listed, but not in {options.root}")
+        told = counted(count, "film")
+        print(f"{told} of the {split} split listed, but not in {options.root}")
     for note in found.marks.dropped():
         print(note)
     if found.quarantined:
-        print(f"{found.quarantined} films left out, see {options.out / 'quarantine.csv'}")
-    if found.copies.pairs:
         print(
-            f"near copies: {found.copies.pairs} pairs of films, {found.copies.across} of them "
-            f"across splits, {len(found.copies.left_out)} films left out (test wins over valid, "
-            f"valid over train); see {options.out / 'near_copies.csv'}"
+            f"{counted(found.quarantined, 'film')} left out, see {options.out / 'quarantine.csv'}"
+        )
+    if found.copies.pairs:
+        pairs = counted(found.copies.pairs, "pair")
+        left_out = counted(len(found.copies.left_out), "film")
+        print(
+            f"near copies: {pairs} of films, {found.copies.across} of them across splits, "
+            f"{left_out} left out (test wins over valid, valid over train); "
+            f"see {options.out / 'near_copies.csv'}"
         )
     if found.copies.kept:
         print(
@@ -102,7 +107,8 @@ def run(options: argparse.Namespace) -> None:
             "since nothing else of their class is there to train on; no figure on those films holds"
         )
     if found.dicoms:
-        print(f"{found.dicoms} DICOM films, which DALI does not decode: the store holds all films")
+        dicoms = counted(found.dicoms, "DICOM film")
+        print(f"{dicoms}, which DALI does not decode: the store holds all films")
     for note in found.marks.notes:
         print(note)
     if found.parity is not None:

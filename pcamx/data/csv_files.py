@@ -3,11 +3,15 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pcamx.errors import PcamxError
 from pcamx.output import safe_cell
+
+_NAMED_DELIMITER = re.compile(r"""\s*"?sep=([,;\t])"?[\s,;]*""", re.IGNORECASE)
+"""A first line by which spreadsheets say what separates the fields; no row of the table."""
 
 
 def relative(text: str) -> str:
@@ -41,7 +45,8 @@ def film_path(text: str, root: Path | None = None) -> str:
 
 
 def delimiter_of(path: Path) -> str:
-    """Return comma, semicolon or tab: what stands most often in the first line; comma if none.
+    """Return comma, semicolon or tab: what the first line names as `sep=;` does, or what stands
+    most often in it; comma if none.
 
     Nothing is said of a file that cannot be read: `csv_rows` does.
     """
@@ -50,12 +55,15 @@ def delimiter_of(path: Path) -> str:
             first = next((line for line in file if line.strip()), "")
     except (OSError, UnicodeDecodeError):
         return ","
+    if named := _NAMED_DELIMITER.fullmatch(first):
+        return named[1]
     return max(",;\t", key=first.count)
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield line number and fields of each row that is not blank; UTF-8 with or without a BOM.
 
+    A first line that only names the delimiter, as `delimiter_of` knows it, is passed by.
     Raises PcamxError that names the file and the line.
     """
     line = 0
@@ -64,6 +72,8 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
             reader = csv.reader(file, strict=True, delimiter=delimiter)
             for row in reader:
                 line = reader.line_num
+                if line == 1 and _NAMED_DELIMITER.fullmatch(delimiter.join(row)):
+                    continue
                 if any(field.strip() for field in row):
                     yield line, [field.strip() for field in row]
     except UnicodeDecodeError:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from pcamx.data.marks.formats.predictions import LABELME_VERSION, SUGGESTED, SUGGESTED_TAG
 from pcamx.errors import PcamxError
-from pcamx.output import printable
+from pcamx.output import counted, printable
 
 LABEL = "lesion"
 COLOUR = "#56b4e9"
@@ -242,8 +242,7 @@ def _xml(path: Path, root: ElementTree.Element, *, declared: bool = True) -> Non
 
 def _readme(folder: Path, films: Sequence[ToMark], *lines: str) -> None:
     drawn = sum(bool(film.outlines) for film in films)
-    head = (
-        f"{len(films)} films; the model's candidates are drawn in on {drawn or 'none'} of them.\n"
-    )
+    count = counted(len(films), "film")
+    head = f"{count}; the model's candidates are drawn in on {drawn or 'none'} of them.\n"
     numbered = [f"{number}. {line}\n" for number, line in enumerate(lines, 1)]
     (folder / "README.txt").write_text("".join([head, *numbered]), encoding="utf-8")

@@ -349,7 +349,8 @@ def test_more_than_there_are(run: Path, unmarked: Path, pcamx: Any) -> None:
     code, out, _ = pcamx("marks", "suggest", run, "--count", 10_000)
     assert code == 0 and f"{run / 'to_mark.csv'} lists them" in out
     rows = (run / "to_mark.csv").read_text().splitlines()
-    assert len(rows) - 1 == len(_candidates(read_store(unmarked)))
+    count = len(_candidates(read_store(unmarked)))
+    assert len(rows) - 1 == count and f"{count} films, not 10000: no other abnormal" in out
 
 
 def test_suggest_refuses(run: Path, store_folder: Path, tmp_path: Path, pcamx: Any) -> None:

@@ -183,7 +183,7 @@ def test_prepare_as_a_user_does(release: Path, tmp_path: Path, pcamx: Pcamx) -> 
         "test: 6 films, 3 of them abnormal",
         "marked: 15;",
         "1 marks on films labelled normal, not used",
-        "1 films left out, see store/quarantine.csv",
+        "1 film left out, see store/quarantine.csv",
     ):
         assert line in text
     store = read_store(tmp_path / "store")
@@ -202,7 +202,7 @@ def test_test_films_kept_elsewhere(copy: Path, tmp_path: Path, pcamx: Pcamx) -> 
     for number in TEST:
         path(copy, number).unlink()
     text = pcamx("prepare", copy, "--out", "store")
-    assert f"6 films of the test split are listed, but not in {copy}" in text
+    assert f"6 films of the test split listed, but not in {copy}" in text
     assert "train: 16 films" in text and "test:" not in text
     rows = list(csv.reader((tmp_path / "store/quarantine.csv").open()))[1:]
     assert Counter(reason for _, reason in rows) == {

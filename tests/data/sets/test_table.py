@@ -63,6 +63,14 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, message: str)
     assert str(error.value).startswith(str(file)) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+def test_a_first_line_may_name_the_delimiter(tmp_path: Path, first: str) -> None:
+    """As Excel writes and reads it; the row's own commas are text."""
+    file = table(tmp_path, f"{first}\npath;label;split;note\na,1.png;1;train;x,y,z\n")
+    films, _ = read_table(file)
+    assert [(f.path, f.label) for f in films] == [("a,1.png", 1)]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_headers_and_delimiters_as_people_have_them(tmp_path: Path, delimiter: str) -> None:
     """A spreadsheet's header, an index without a name, Windows paths, a split called val."""
