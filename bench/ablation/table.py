@@ -28,6 +28,7 @@ from pcamx.catalogue import (
     ENERGY,
     MIOU,
     ON_MARKER,
+    ON_MARKER_ABNORMAL,
     POINTING,
     POSITIVE_CAM,
     STAGE_1,
@@ -50,7 +51,7 @@ LEVELS: dict[str, tuple[str, ...]] = {  # name: where report.json's stage has it
     AUROC.title: ("classification", AUROC.key),
     **{m.title: ("localization", POSITIVE_CAM.key, m.key) for m in (POINTING, MIOU, ENERGY)},
     **{_FROM_DECODER + m.title: ("localization", DECODER.key, m.key) for m in (POINTING, MIOU)},
-    ON_MARKER.title: ("localization", POSITIVE_CAM.key, ON_MARKER.key),
+    **{m.title: ("localization", POSITIVE_CAM.key, m.key) for m in (ON_MARKER, ON_MARKER_ABNORMAL)},
 }
 DIFFERENCES = {  # of maps; BASIS has the decisions'
     **{m.title: (POSITIVE_CAM.key, m.column) for m in (POINTING, MIOU)},
@@ -82,9 +83,10 @@ STEPS = {  # of the base: a network and its map, and those that it is compared w
 KEYS = {m.column: m.title for m in measures("map") if m.shown == "first"}
 """Columns of films.csv whose differences are shown, and their names."""
 NOTES = (
-    "Every figure is of the validation films. Pointing, mIoU, energy and peak on letter are of the "
+    "Every figure is of the validation films. Pointing, mIoU, energy and peak on marker are of the "
     "positive CAM of the full film unless the decoder is named; higher is better but for peak on "
-    "letter, the share of maps that peak on the side marker.",
+    "marker, the share of maps that peak on a letter or a plate, of all films with one and of the "
+    "abnormal ones.",
     "Flips, share and falls of p say what the decision rests on: of films drawn twice, the lesion "
     "taken away or put in, a temptation toggled; of marked films, the lesion erased, less another "
     "patch. The temptation's flips and share are better low.",

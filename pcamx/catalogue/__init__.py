@@ -33,6 +33,7 @@ from pcamx.catalogue.map_measures import (
     MAP_MEASURES,
     MIOU,
     ON_MARKER,
+    ON_MARKER_ABNORMAL,
     POINTING,
 )
 from pcamx.catalogue.maps import (
@@ -97,6 +98,7 @@ __all__ = [
     "LESIONS_FOUND",
     "LOSS",
     "ON_MARKER",
+    "ON_MARKER_ABNORMAL",
     "POINTING",
     "POSITIVE_CAM",
     "SAME_MARKS",

@@ -89,19 +89,27 @@ def _gaps(runs: Sequence[Measured]) -> tuple[dict[str, dict[str, dict[str, Gap]]
     gaps: dict[str, dict[str, dict[str, Gap]]] = {}
     remarks = []
     for run in runs[1:]:
-        why = other_films(run.films, runs[0].films) or _other_content(run, runs[0])
+        why = other_films(run.films, runs[0].films)
+        if not why and _other(run, runs[0], "content"):
+            why = "films of the same name are others"
         if why:
             remarks.append(f"{run.name} and {runs[0].name} have no differences: {why}.")
-        else:
-            gaps[run.name] = _gaps_of(run, runs[0])
+            continue
+        other_twins = _other(run, runs[0], "twins")
+        gaps[run.name] = _gaps_of(run, runs[0], other_twins)
+        if other_twins:
+            remarks.append(
+                f"{run.name} and {runs[0].name} have no differences of twins: they were measured "
+                "on others."
+            )
     tests = _correct([by_key for titles in gaps.values() for by_key in titles.values()])
     return gaps, [*remarks, *out_of_reach(tests)]
 
 
-def _other_content(run: Measured, first: Measured) -> str:
-    """Why films of the same names are not the same; empty where they are, or nobody knows."""
-    found = [one.report["data"].get("content") for one in (run, first)]
-    return "" if None in found or found[0] == found[1] else "films of the same name are others"
+def _other(run: Measured, first: Measured, key: str) -> bool:
+    """Whether they were measured on other "content" or "twins"; not where nobody knows of one."""
+    found = [one.report["data"].get(key) for one in (run, first)]
+    return None not in found and found[0] != found[1]
 
 
 def _correct(gaps: Sequence[dict[str, Gap]]) -> int:
@@ -113,7 +121,7 @@ def _correct(gaps: Sequence[dict[str, Gap]]) -> int:
     return sum(p is not None for p in corrected)
 
 
-def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:
+def _gaps_of(run: Measured, first: Measured, other_twins: bool) -> dict[str, dict[str, Gap]]:
     found: dict[str, dict[str, Gap]] = {}
     both = run.report["stages"].keys() & first.report["stages"].keys()
     for entry in (e for e in TRAINABLES if str(e.key) in both):
@@ -121,7 +129,7 @@ def _gaps_of(run: Measured, first: Measured) -> dict[str, dict[str, Gap]]:
         basis = {
             measure.key: basis_difference([run.films], [first.films], entry.title, measure)
             for measure in measures("basis")
-            if measure.shown == "first"
+            if measure.shown == "first" and not (other_twins and measure.films == "twins")
         }
         decided = {AUROC.key: auroc} | basis
         found[entry.title] = {k: _gap(d) for k, d in decided.items() if d and d.value is not None}

@@ -154,7 +154,8 @@ def _write_all_films(
 def _open_twins(run: MeasuredRun, folder: Path) -> tuple[Store, list[Twin]]:
     """The store of twins, standardised as the run was trained, and whose twins they are."""
     store = replace(read_store(folder), mean=run.own.mean, std=run.own.std)
-    return store, read_twins(store, run.store.split(run.split), store.split("valid"))
+    films, twins = run.store.split(run.split), store.split("valid")
+    return store, read_twins(store, films, twins, run.store.contents)
 
 
 def _refuse_another(out: RunFolder, store: Path) -> None:

@@ -1,7 +1,8 @@
 """Films drawn twice with one thing changed, and how far that moves the decision.
 
 A store of twins is made of what `pcamx phantom --twins` draws: its data folder holds twins.csv,
-whose rows are film, twin, change and temptation (`pcamx.data.phantom.twins`).
+whose rows are film, twin, change, temptation and, where it was drawn, the digest of the film's file
+(`pcamx.data.phantom.twins`).
 """
 
 from collections import Counter
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 
 from pcamx.catalogue import measures, resolve
+from pcamx.data.contents import Content
 from pcamx.data.csv_files import csv_rows
-from pcamx.data.phantom.twins import FILE, HEADER
+from pcamx.data.phantom.twins import DIGEST, FILE, HEADER
 from pcamx.data.store import Film, Store
 from pcamx.errors import PcamxError
 from pcamx.metrics import Floats
@@ -32,12 +34,18 @@ class Twin(NamedTuple):
     temptation: str
 
 
-def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> list[Twin]:
+def read_twins(
+    store: Store,
+    films: Sequence[Film],
+    twins: Sequence[Film],
+    contents: Mapping[str, Content] | None = None,
+) -> list[Twin]:
     """Read which of the ``twins`` of ``store`` are of which ``films``.
 
     A film is known by its path, or by that without the suffix, which transcoding changes. Films
     that are not among these are passed by. Raises PcamxError that names the file and line where it
-    cannot be understood, or where no pair is left.
+    cannot be understood, or is of another film than that of ``contents`` by the same path, and
+    where no pair is left.
     """
     path = store.root / FILE
     if not path.is_file():
@@ -51,16 +59,25 @@ def read_twins(store: Store, films: Sequence[Film], twins: Sequence[Film]) -> li
     film_at |= {name: i for i, name in enumerate(bare) if count[name] == 1}
     twin_at = {film.path: i for i, film in enumerate(twins)}
     found = []
+    header: tuple[str, ...] = HEADER
     for number, (line, row) in enumerate(csv_rows(path)):
         if number == 0:
-            if tuple(row) != HEADER:
+            header = tuple(row)
+            if header not in (HEADER, (*HEADER, DIGEST)):
                 raise PcamxError(f"{path}: line 1 must be {','.join(HEADER)}")
             continue
-        change = next((c for c in CHANGES if len(row) == len(HEADER) and row[2] == c), None)
+        change = next((c for c in CHANGES if len(row) == len(header) and row[2] == c), None)
         if change is None or not PurePosixPath(row[0]).name:
-            raise PcamxError(f"{path}, line {line}: not a twin; expected {','.join(HEADER)}")
+            raise PcamxError(f"{path}, line {line}: not a twin; expected {','.join(header)}")
         film = film_at.get(row[0], film_at.get(_without_suffix(row[0])))
         if film is not None and row[1] in twin_at:
+            # A transcoded film has another path.
+            known = (contents or {}).get(row[0])
+            if DIGEST in header and known is not None and row[4] != known.sha256:
+                raise PcamxError(
+                    f"{path}, line {line}: the twin of another {row[0]} than the one measured "
+                    "here; name the twins that were drawn with these films"
+                )
             found.append(Twin(film, twin_at[row[1]], change, row[3]))
     if not found:
         raise PcamxError(f"{path}: none of its films is measured here; are they of this data set?")

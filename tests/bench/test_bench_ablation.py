@@ -21,8 +21,9 @@ from bench.ablation import __main__ as ablation
 from bench.ablation import runs as ablation_runs
 from bench.ablation.grid import Cell, Job, absolute, jobs, read_grid, refuse_changed
 from bench.ablation.runs import finished, run_jobs
-from bench.ablation.table import Gain
+from bench.ablation.table import LEVELS, NOTES, Gain
 from pcamx import config as configs
+from pcamx.catalogue import ON_MARKER, ON_MARKER_ABNORMAL
 from pcamx.config import ConfigError
 from pcamx.metrics import bootstrap
 
@@ -412,6 +413,12 @@ def test_the_real_commands(
     assert run_jobs(every, 1, print) == []
     report = json.loads((every[1].folder / "report.json").read_text())
     assert list(report["stages"]) == ["3"] and report["data"]["marked_used"] == 4
+
+
+def test_where_maps_peak_on_what_tempts_stands_in_the_tables() -> None:
+    """Of abnormal films as well, which is what was asked for; normal ones have nothing to show."""
+    assert LEVELS.keys() >= {ON_MARKER.title, ON_MARKER_ABNORMAL.title}
+    assert ON_MARKER.title in NOTES[0] and "letter or a plate" in NOTES[0]
 
 
 def test_what_is_clear() -> None:

@@ -1,5 +1,6 @@
 """What the decision rests on: films and their twins, by hand and through the real commands."""
 
+import csv
 import io
 import shutil
 from pathlib import Path
@@ -11,7 +12,10 @@ from rich.console import Console
 
 from pcamx.catalogue import measures
 from pcamx.cli import main
-from pcamx.data.store import Film, read_store
+from pcamx.data.phantom import draw_phantoms, temptation
+from pcamx.data.phantom.twins import HEADER
+from pcamx.data.prepare.store_builder import prepare
+from pcamx.data.store import Film, Store, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.basis import Basis, all_figures, basis_figures, by_kind, erased_columns
 from pcamx.evaluation.erasing import Found
@@ -167,12 +171,39 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     table = store.root / "twins.csv"
     text = table.read_text()
     for row in ("a.png,b.png,lesion_moved,", ",b.png,lesion_removed,", ".,b.png,lesion_removed,"):
-        table.write_text(f"{text}{row}\n")
+        table.write_text(f"{text}{row},\n")
         with pytest.raises(PcamxError, match=r"twins\.csv, line \d+: not a twin; expected film,"):
             read_twins(store, films, store.split("valid"))
     table.unlink()
     with pytest.raises(PcamxError, match=r"no twins\.csv in .*; prepare the twins/ that pcamx"):
         read_twins(store, films, store.split("valid"))
+
+
+def test_twins_of_other_films_of_the_same_names_are_refused(tmp_path: Path) -> None:
+    """Drawn by the same seed with another temptation, the films have the same names."""
+    for kind in ("plate", "cast"):
+        kinds, numbers = [temptation(kind)], {"train": 6, "valid": 4, "size": 48, "seed": 1}
+        draw_phantoms(tmp_path / kind, **numbers, temptations=kinds, twins=True, workers=1)
+    roots = [tmp_path / place for place in ("plate/MURA-v1.1", "plate/twins", "cast/twins")]
+    for root in roots:
+        prepare(root, tmp_path / "stores" / root.relative_to(tmp_path))
+    plates, own, other = (
+        read_store(tmp_path / "stores" / root.relative_to(tmp_path)) for root in roots
+    )
+    films = plates.split("valid")
+    assert {film.path for film in films} == {row[0] for row in csv.reader(_twins_csv(other))}
+    assert len(read_twins(own, films, own.split("valid"), plates.contents)) == 2 * len(films)
+    said = r"twins\.csv, line 2: the twin of another valid/\S+ than the one measured here; name the"
+    with pytest.raises(PcamxError, match=said):
+        read_twins(other, films, other.split("valid"), plates.contents)
+    # A table made by hand, or by an earlier pcamx, says nothing of what is in the files.
+    rows = [row[:4] for row in csv.reader([",".join(HEADER), *_twins_csv(other)])]
+    (other.root / "twins.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
+    assert len(read_twins(other, films, other.split("valid"), plates.contents)) == 2 * len(films)
+
+
+def _twins_csv(store: Store) -> list[str]:
+    return (store.root / "twins.csv").read_text().splitlines()[1:]
 
 
 def test_terminal_and_page_show_it_first() -> None:

@@ -136,6 +136,26 @@ def test_films_of_the_same_names_that_are_others(tmp_path: Path) -> None:
     assert said in found.remarks
 
 
+def test_other_twins_of_the_same_films_are_not_compared(tmp_path: Path) -> None:
+    """Films without a plate or a cast are the same ones; how they react to either is another."""
+    basis: list[dict[str, list[float | None]]] = [
+        {"temptation_flips": [k, k, 0, 0], "erase_blur": [0.5, k, 0.5, 0.5]} for k in (0, 1, 1)
+    ]
+    runs = [
+        write_run(tmp_path / name, [0, 1, 0, 0], basis=found)
+        for name, found in zip(("first", "same", "other"), basis, strict=True)
+    ]
+    for run, twins in zip(runs, ("plates", "plates", "casts"), strict=True):
+        folder = RunFolder(run)
+        report = read_report(folder)
+        write_report(folder, report | {"data": report["data"] | {"twins": twins}})
+    found = compare(runs, tmp_path / "out")
+    assert found.gaps["same"]["stage 1"]["temptation_flips"].value == 0.5
+    assert set(found.gaps["other"]["stage 1"]) == {"erase_blur"}
+    said = "other and first have no differences of twins: they were measured on others."
+    assert [remark for remark in found.remarks if " and first have " in remark] == [said]
+
+
 def test_names_tell_runs_apart() -> None:
     assert names([Path("/a/base/seed0"), Path("/a/paper/seed0")]) == ["base/seed0", "paper/seed0"]
     assert names([Path("/a/base"), Path("/a/paper")]) == ["base", "paper"]

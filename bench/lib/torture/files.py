@@ -102,7 +102,7 @@ def _measured(folder: Path) -> Any:
 
 def _twins(folder: Path) -> Any:
     films, twins = read_store(folder / "store"), read_store(folder / "twins")
-    return read_twins(twins, films.split("valid"), twins.split("valid"))
+    return read_twins(twins, films.split("valid"), twins.split("valid"), films.contents)
 
 
 def _canvases(folder: Path) -> Any:

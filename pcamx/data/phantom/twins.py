@@ -9,6 +9,8 @@ from pcamx.data.phantom.temptations import KINDS, LETTER
 LESION = "lesion"
 FILE = "twins.csv"
 HEADER = ("film", "twin", "change", "temptation")
+DIGEST = "film_sha256"
+"""Column behind HEADER, of the film's file; tables made by hand may lack it."""
 
 
 @dataclass(frozen=True, slots=True)

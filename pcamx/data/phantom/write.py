@@ -13,10 +13,11 @@ from PIL import Image
 
 from pcamx.data.canvas import side_markers
 from pcamx.data.canvas.side_markers import Box
+from pcamx.data.contents import sha256_of
 from pcamx.data.phantom.film import draw_film
 from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, study_path
 from pcamx.data.phantom.temptations import EXPOSURE, PLATE, THE_LETTER, Temptation
-from pcamx.data.phantom.twins import FILE, HEADER, Twin, pair_up
+from pcamx.data.phantom.twins import DIGEST, FILE, HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
 from pcamx.processes import in_processes
@@ -112,7 +113,7 @@ def draw_plans(
         markers = dict(track(done, "drawing phantoms", len(jobs)))
         _write_markers(whole / FILMS, plans, markers)
         if twins:
-            _write_twins(whole / TWINS, twins)
+            _write_twins(whole, twins)
 
 
 def _refuse_anything(out: Path) -> None:
@@ -170,14 +171,17 @@ def _write_markers(root: Path, plans: Sequence[FilmPlan], markers: dict[str, Mar
                 writer.writerow([image_path(plan), name, *box])
 
 
-def _write_twins(root: Path, twins: Sequence[Twin]) -> None:
+def _write_twins(whole: Path, twins: Sequence[Twin]) -> None:
     """Which film became which twin, and the table that `pcamx prepare` reads."""
+    # Other films may have the same names: those of the same seed with another temptation do.
+    digests = {path: sha256_of(whole / FILMS / path) for path in {t.listed()[0] for t in twins}}
+    paired = [twin.listed() for twin in twins]
     tables = (
-        (FILE, HEADER, [twin.listed() for twin in twins]),
+        (FILE, (*HEADER, DIGEST), [(*row, digests[row[0]]) for row in paired]),
         ("labels.csv", LABELS, [twin.label() for twin in twins]),
     )
     for name, header, rows in tables:
-        with (root / name).open("w", newline="", encoding="utf-8") as file:
+        with (whole / TWINS / name).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 

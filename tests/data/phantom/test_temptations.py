@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.cli import main
+from pcamx.data.contents import sha256_of
 from pcamx.data.phantom import draw_phantoms, temptation
 from pcamx.data.phantom.film import Exposed, draw_film, expose
 from pcamx.data.phantom.plan import FilmPlan, image_path, plan_films, study_path
@@ -200,7 +201,7 @@ def test_twins_by_hand() -> None:
 
 def test_twins_on_disk_are_the_films_but_for_one_thing(drawn: Path) -> None:
     header, *rows = _rows(drawn / "twins" / "twins.csv")
-    assert header == ["film", "twin", "change", "temptation"]
+    assert header == ["film", "twin", "change", "temptation", "film_sha256"]
     asked = [temptation("plate"), temptation("letter")]
     plans = {image_path(p): p for p in plan_films(5, "valid", 10, asked)}
     assert len(rows) == 3 * len(plans) and {row[0] for row in rows} == set(plans)
@@ -208,7 +209,8 @@ def test_twins_on_disk_are_the_films_but_for_one_thing(drawn: Path) -> None:
         p.relative_to(drawn / "twins").as_posix() for p in drawn.glob("twins/*/valid/**/*.png")
     }
     assert {row[1] for row in rows} == on_disk
-    for film, path, change, kind in rows:
+    for film, path, change, kind, digest in rows:
+        assert digest == sha256_of(drawn / "MURA-v1.1" / film)
         pairs = {twin.path: twin.twin for twin in pair_up([plans[film]], ("plate", "letter"))}
         expected = draw_film(pairs[path], 64)
         with Image.open(drawn / "twins" / path) as image:
