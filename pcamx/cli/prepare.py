@@ -45,8 +45,8 @@ def add(commands: Commands) -> None:
         nargs="+",
         action="extend",
         metavar="PATH",
-        help=f"{FORMATS}; {MERGING}; look at them first with pcamx marks check; FracAtlas brings "
-        "its own",
+        help=f"{FORMATS}; {MERGING}; look at them first with pcamx marks check; FracAtlas "
+        "and GRAZPEDWRI-DX bring their own",
     )
     add_labels(sub)
     sub.add_argument(

@@ -139,9 +139,13 @@ def _shifted(x_BKhw: Tensor, by: int) -> Tensor:
 
 def input_scale(name: str) -> tuple[float, float]:
     """Return mean and standard deviation, in grey levels of 0..255, that the weights expect."""
-    cfg = _timm().models.get_pretrained_cfg(name.removeprefix(TIMM))
+    known = name.removeprefix(TIMM)
+    try:
+        cfg = _timm().models.get_pretrained_cfg(known)
+    except RuntimeError as error:  # a tag of other weights, such as resnet18.a1_in1k's
+        raise PcamxError(f"model.encoder: timm knows no {known}: {_line(error)}") from None
     if cfg is None:
-        raise PcamxError(f"model.encoder: timm knows no {name.removeprefix(TIMM)}")
+        raise PcamxError(f"model.encoder: timm knows no {known}")
     return 255 * sum(cfg.mean) / len(cfg.mean), 255 * sum(cfg.std) / len(cfg.std)
 
 
@@ -151,9 +155,9 @@ def _backbone(name: str) -> Any:
     try:
         backbone = timm.create_model(known, features_only=True, in_chans=1, pretrained=False)
         found = list(backbone.feature_info.reduction())
-    except (RuntimeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PcamxError(f"model.encoder: timm cannot make {known}: {reason}") from None
+    except Exception as error:
+        # Of a name that leads to a folder or the hub timm raises whatever reading it does.
+        raise PcamxError(f"model.encoder: timm cannot make {known}: {_line(error)}") from None
     if not {4, 8, 16} <= set(found):
         raise PcamxError(
             f"model.encoder: {known} gives maps at strides {found}; one with 4, 8 and 16 is "
@@ -171,12 +175,15 @@ def _timm() -> Any:
         ) from None
     except RuntimeError as error:
         # A torchvision of another torch: its operators are not there.
-        reason = " ".join(str(error).split())
         raise PcamxError(
-            f"model.encoder: timm cannot be imported ({reason}); install the torchvision that "
-            f"belongs to torch {torch.__version__}"
+            f"model.encoder: timm cannot be imported ({_line(error)}); install the "
+            f"torchvision that belongs to torch {torch.__version__}"
         ) from None
     return timm
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _modules_before(backbone: Any, stride: int) -> list[nn.Module]:
@@ -205,8 +212,9 @@ def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
     the mean, norms are left out and the image is all but black, so that what is multiplied by the
     whole image's mean is no matter, the mean place of a cell's gradient is the centre of all that
     it would see, to halves of a pixel. Raises PcamxError where the backbone takes no such image, or
-    nothing comes through.
+    its maps are of other sizes than their strides say, or nothing comes through.
     """
+    known = name.removeprefix(TIMM)
     backbone = _backbone(name).eval().double()
     image = torch.ones(1, 1, side, side, dtype=torch.float64, requires_grad=True)
     for module in backbone.modules():
@@ -216,22 +224,31 @@ def centres(name: str, side: int = _PROBE) -> tuple[float, ...]:
         maps = backbone(image * 1e-12)
     except (RuntimeError, AssertionError, ValueError) as error:
         # Of a fixed size, or made for sides of some multiple alone.
-        reason = " ".join(str(error).split())
         raise PcamxError(
-            f"model.encoder: {name.removeprefix(TIMM)} takes no image of {side} x {side} pixels "
-            f"({reason}); name one that takes every multiple of 16, such as timm:resnet18"
+            f"model.encoder: {known} takes no image of {side} x {side} pixels ({_line(error)}); "
+            "name one that takes every multiple of 16, such as timm:resnet18"
         ) from None
-    for map_BKhw, stride in zip(maps, backbone.feature_info.reduction(), strict=True):
+    info = backbone.feature_info
+    for map_BKhw, stride, channels in zip(maps, info.reduction(), info.channels(), strict=True):
         if stride not in TAPS:
             continue
+        # Half a cell of stride 32 may be left out, or filled up.
+        cells = {side // stride, -(-side // stride)}
+        if map_BKhw.shape[1] != channels or not cells.issuperset(map_BKhw.shape[2:]):
+            raise PcamxError(
+                f"model.encoder: {known} gives a map of shape {list(map_BKhw.shape[1:])} at stride "
+                f"{stride} of {side} x {side} pixels, where {channels} channels of "
+                f"{side // stride} x {side // stride} are needed; name another, such as "
+                "timm:resnet18"
+            )
         cell = map_BKhw.shape[-1] // 2
         seen = map_BKhw[0, :, cell, cell].sum()
         (grad_11HW,) = torch.autograd.grad(seen, image, retain_graph=True)
         weight_W = grad_11HW.abs().sum((0, 1, 2))
         if not weight_W.sum() > 0:
             raise PcamxError(
-                f"model.encoder: where the cells of {name.removeprefix(TIMM)} lie cannot be found; "
-                "name another, such as timm:resnet18"
+                f"model.encoder: where the cells of {known} lie cannot be found; name another, "
+                "such as timm:resnet18"
             )
         centre = float((weight_W * torch.arange(side)).sum() / weight_W.sum())
         found.append(round(2 * (centre - stride * cell)) / 2)
@@ -255,7 +272,7 @@ def _pass_the_middle(module: nn.Module) -> None:
             if module.bias is not None:
                 module.bias.zero_()
     elif isinstance(module, nn.MaxPool2d):
-        mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+        mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
         module.register_forward_hook(lambda _, given, __: mean(given[0]))
     elif _looks_everywhere(module) or (
         "Norm" in type(module).__name__

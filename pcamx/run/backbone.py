@@ -12,7 +12,8 @@ def load_backbone(encoder: TimmEncoder, weights: str, name: str) -> None:
     """Put pretrained weights into the backbone: a local file's, or timm's own for ``timm``.
 
     A safetensors file, or a state dict that torch loads weights-only; a stem of three channels is
-    summed to one. Raises PcamxError where the file is missing, something else or of another model.
+    summed to one. Raises PcamxError where the file is missing, something else, of another model, or
+    holds other than finite real numbers.
     """
     state = timm_state(name) if weights == "timm" else _read(weights)
     known = encoder.backbone.state_dict()
@@ -27,6 +28,13 @@ def load_backbone(encoder: TimmEncoder, weights: str, name: str) -> None:
         if given is None or given.shape != tensor.shape:
             what = "lacks" if given is None else "has another shape of"
             raise PcamxError(f"model.weights: {weights} {what} {key}; it is not of {name}")
+        # As float32, which whole numbers of a quantised file or complex ones would become unasked.
+        real = given.is_floating_point() and bool(given.float().isfinite().all())
+        if tensor.is_floating_point() and not real:
+            raise PcamxError(
+                f"model.weights: {weights}: {key} is not made of finite real numbers; name another "
+                "file"
+            )
         fitting[key] = given
     encoder.backbone.load_state_dict(fitting)
 

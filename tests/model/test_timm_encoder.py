@@ -58,6 +58,7 @@ class Backbone(nn.Module):
         pairs = zip(widths, widths[1:], strict=False)
         self.steps = nn.ModuleList(Step(a, b, same) for a, b in pairs)
         self.sides = {"fixed": 224, "coarse_cells": 32}.get(name.removesuffix("_32"), 0)
+        self.odd = next((kind for kind in ("valid", "last") if kind in name), "")
         self.taken = list(range(len(strides))) if out_indices is None else list(out_indices)
         taken = [strides[i] for i in self.taken]
         self.feature_info = SimpleNamespace(
@@ -73,6 +74,8 @@ class Backbone(nn.Module):
         for step in self.steps:
             x = step(x)
             maps.append(x)
+        if self.odd:
+            maps = [x[..., 1:-1, 1:-1] if self.odd == "valid" else x.movedim(1, -1) for x in maps]
         return [maps[i] for i in self.taken]
 
 
@@ -89,6 +92,8 @@ def create_model(
         raise RuntimeError(f"Unknown model ({name})")
     if name == "coarse":
         return nn.Module()
+    if name == "evenfolder":  # as of a name that begins with local-dir:
+        raise FileNotFoundError("Config file not found: evenfolder/config.json")
     return Backbone(name, in_chans, out_indices)
 
 
@@ -259,6 +264,16 @@ def test_weights_that_do_not_fit(toy: None, tmp_path: Path) -> None:
     refused("lacks.pth", {}, "lacks steps.0.conv.weight; it is not of timm:same_32")
     state = encoder.backbone.state_dict() | {"steps.1.conv.weight": torch.zeros(1)}
     refused("shape.pth", state, "has another shape of steps.1.conv.weight")
+    # Loading would make float32 of them without a word.
+    for name, change in (
+        ("nan", lambda x: x * torch.nan),
+        ("large", lambda x: torch.full_like(x, 1e39, dtype=torch.float64)),
+        ("quantised", lambda x: x.to(torch.int8)),
+        ("complex", lambda x: x.to(torch.complex64)),
+    ):
+        state = encoder.backbone.state_dict()
+        state["steps.1.conv.weight"] = change(state["steps.1.conv.weight"])
+        refused(f"{name}.pth", state, "steps.1.conv.weight is not made of finite real numbers")
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -318,9 +333,35 @@ def test_errors_of_names(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(PcamxError, match=f"{name} takes no image of {side} x {side}") as caught:
             TimmEncoder(f"timm:{name}")
         assert "\n" not in str(caught.value)
+    with pytest.raises(PcamxError, match="timm cannot make evenfolder: Config file not found"):
+        TimmEncoder("timm:evenfolder")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(PcamxError, match=r"needs timm; pip install 'pcamx\[encoders\]'"):
         TimmEncoder("timm:same_32")
+
+
+@pytest.mark.parametrize("kind", ["valid", "last"])
+def test_maps_of_other_sizes_than_their_strides_say_are_refused(toy: None, kind: str) -> None:
+    """As inception_v3's, which pads nothing, and mambaout_femto's, whose channels come last."""
+    with pytest.raises(PcamxError, match="at stride 4 of 128 x 128 pixels, where 6 channels of"):
+        TimmEncoder(f"timm:even_{kind}_32")
+
+
+def test_a_pool_that_fills_up_its_last_cell_keeps_it() -> None:
+    """As ese_vovnet19b_dw's: a window of 3 and no padding, so cells lie 4 pixels further each."""
+    pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+    timm_encoder._pass_the_middle(pool)
+    assert pool(torch.ones(1, 1, 32, 32)).shape == (1, 1, 16, 16)
+
+
+def test_a_tag_that_timm_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_pretrained_cfg(name: str) -> None:
+        raise RuntimeError(f"Invalid pretrained tag (nosuch) for {name.partition('.')[0]}.")
+
+    models = SimpleNamespace(get_pretrained_cfg=get_pretrained_cfg)
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(models=models))
+    with pytest.raises(PcamxError, match=r"knows no resnet18.nosuch: Invalid pretrained tag"):
+        input_scale("timm:resnet18.nosuch")
 
 
 def test_a_torchvision_of_another_torch_is_said_in_one_line(

@@ -44,9 +44,9 @@ def prepare(
     ``root`` is a folder of MURA-v1.1, GRAZPEDWRI-DX or FracAtlas, or holds the films that ``table``
     (root/labels.csv if left out) lists, DICOM among them (`pcamx.data.prepare.dicom_to_png`).
     ``words``: what stands for labels 0 and 1 in the table (`pcamx.data.sets.table.label_words`).
-    ``marks``: what `pcamx.data.marks` reads, one or several, all of which count; FracAtlas's own
-    are used where others are not named. ``labels``: the classes of marks that are lesions, where
-    a file has several.
+    ``marks``: what `pcamx.data.marks` reads, one or several, all of which count; FracAtlas's and
+    GRAZPEDWRI-DX's own are used where others are not named. ``labels``: the classes of marks that
+    are lesions, where a file has several.
     ``transcode`` writes the films anew into the store, with a report. ``workers``: processes, all
     cores by default; the result does not depend on it. Run it under
     ``if __name__ == "__main__"``.

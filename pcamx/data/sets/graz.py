@@ -2,7 +2,8 @@
 
 `dataset.csv` names 20,327 films, one a row, `images_part1` to `images_part4` hold them as PNG of
 8 or 16 bits, and `pascalvoc` (or `folder_structure/pascalvoc`, as it is unpacked) the boxes of
-nine classes, of which `fracture` alone is taken as a lesion: `text` is on most films.
+nine classes, of which `fracture` alone is taken as a lesion: `text` is on most films. Where only
+`yolov5` was unpacked, its boxes are the same: `--marks yolov5/labels --labels 3`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -80,6 +80,21 @@ def test_a_changed_film_is_found_among_others(change: str, swapped: bool) -> Non
     assert pairs == [(0, 3) if swapped else (2, 8)]
 
 
+@pytest.mark.parametrize("lost", ["end", "side", "end, turned and smaller"])
+def test_a_film_that_lost_a_part_is_found_by_its_other_half(lost: str) -> None:
+    """As IMG0004232 of FracAtlas' training films, which is IMG0002904 of the validation films."""
+    greys = [drawn(seed) for seed in range(8)]
+    cut = greys[2].copy()
+    cut[90:] = 190
+    if lost == "side":
+        cut = greys[2].copy()
+        cut[:, 63:] = 190
+    elif "turned" in lost:
+        cut = resized(np.rot90(cut), 93, 70)
+    (pair,) = found([*greys, cut])
+    assert pair[:2] == (2, 8) and 0.98 < pair.correlation < 1
+
+
 def test_the_correlation_is_pearsons_of_the_best_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against numpy's, over turns made by numpy, of films that are half copies."""
     monkeypatch.setattr(near_copies, "COPY", -1.0)
