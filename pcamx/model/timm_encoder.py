@@ -18,6 +18,8 @@ TAPS = (4, 8, 16, 32)
 """Strides of the backbone's maps that are used; the last is added to the one before."""
 _PROBE = 128
 """Side of the image on which `centres` looks, pixels."""
+_NOISE = (8, 1, 384, 384)
+"""Images on which `TimmEncoder.look` measures: their cells see little of the edges."""
 
 
 class TimmEncoder(nn.Module):
@@ -26,10 +28,14 @@ class TimmEncoder(nn.Module):
     The last is relu(norm(a + b)): a is a 1x1 convolution of the backbone's map of stride 16, b one
     of its map of stride 32, where it has one, interpolated to stride 16 (a top-down sum, Lin et
     al. 2017). So its cells stay as fine as the paper's, and non-negative. Where a cell of a map
-    lies depends on the backbone's padding: the image is moved by whole pixels such that the last
-    map's cells lie in the middle of the 16 pixels that upsampling paints them over, the finer maps
-    back by whole cells. The pixels that are moved out, 8 at most, at two edges, are not seen.
+    lies depends on the backbone's padding (`centres`) and on what its kernels have learned
+    (`look`): the image is moved by whole pixels such that the last map's cells lie in the middle
+    of the 16 pixels that upsampling paints them over, the finer maps back by whole cells. The
+    pixels that are moved out, mostly 8 at most, at two edges, are not seen.
     """
+
+    lean: Tensor
+    """Pixels by which the cells of each tap look below and to the right of `centres`, float32."""
 
     stride = 16
     shallow_centred = True
@@ -53,10 +59,11 @@ class TimmEncoder(nn.Module):
             if layer is not None:
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self._strides = strides
-        self._centres = dict(zip((s for s in TAPS if s in widths), centres(name), strict=True))
+        self._taps = [stride for stride in TAPS if stride in widths]
         # At stride 32 TensorFlow's padding depends on whether it halves an even number of cells.
-        self._coarse = [centres(name, _PROBE + 16 * odd)[-1] for odd in (0, 1)]
-        self._moved = round(self._centres[16] - _middle(16))
+        self._even, self._odd = (centres(name, _PROBE + 16 * odd) for odd in (0, 1))
+        self.register_buffer("lean", torch.zeros(len(self._taps)))
+        self._place()
         self._frozen = _modules_before(self.backbone, frozen) if frozen else []
         for module in self._frozen:
             module.requires_grad_(False)
@@ -67,6 +74,49 @@ class TimmEncoder(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+    def look(self) -> None:
+        """Measure where the cells look with the backbone's present weights; lay the maps there.
+
+        Pretrained kernels need not see their middle: TensorFlow's padding, which fills up behind
+        alone, is made up for. The place is the mean of the squared gradient of a cell to white
+        noise, its effective receptive field (Luo et al. 2016), to halves of a pixel, for rows and
+        columns together. Later weights keep it: they learn where their map is painted.
+        """
+        was = self.training
+        self.eval()
+        image = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
+        with torch.enable_grad():
+            maps = dict(zip(self._strides, self.backbone(image.requires_grad_()), strict=True))
+        at_W = torch.arange(image.shape[-1], dtype=torch.float64)
+        for k, stride in enumerate(self._taps):
+            cell = maps[stride].shape[-1] // 2
+            seen = maps[stride][:, :, cell, cell].sum()
+            (grad_B1HW,) = torch.autograd.grad(seen, image, retain_graph=True)
+            seen_HW = grad_B1HW.double().square().sum((0, 1))
+            if not seen_HW.sum() > 0:
+                continue  # nothing comes through, so it lies as well as anywhere
+            middle = ((seen_HW.sum(0) + seen_HW.sum(1)) * at_W).sum() / (2 * seen_HW.sum())
+            lean = float(middle) - stride * cell - self._even[k]
+            self.lean[k] = round(2 * lean) / 2
+        self.train(was)
+        self._place()
+
+    def _place(self) -> None:
+        """Lay the maps by `centres` and ``lean``."""
+        lean = dict(zip(self._taps, self.lean.tolist(), strict=True))
+        self._centres = {s: c + lean[s] for s, c in zip(self._taps, self._even, strict=True)}
+        last = self._taps[-1]
+        self._coarse = [found[-1] + lean[last] for found in (self._even, self._odd)]
+        self._moved = round(self._centres[16] - _middle(16))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *given: Any, **named: Any
+    ) -> None:
+        # Weights of before were trained with the maps laid by the padding alone.
+        state_dict.setdefault(f"{prefix}lean", torch.zeros_like(self.lean))
+        super()._load_from_state_dict(state_dict, prefix, *given, **named)
+        self._place()
 
     def forward(self, image_B1HW: Tensor) -> list[Tensor]:
         """Return the maps at strides 4, 8 and 16."""

@@ -9,11 +9,11 @@ from pcamx.model.timm_encoder import TimmEncoder, timm_state
 
 
 def load_backbone(encoder: TimmEncoder, weights: str, name: str) -> None:
-    """Put pretrained weights into the backbone: a local file's, or timm's own for ``timm``.
+    """Put pretrained weights into the backbone, and lay its maps where those look.
 
-    A safetensors file, or a state dict that torch loads weights-only; a stem of three channels is
-    summed to one. Raises PcamxError where the file is missing, something else, of another model, or
-    holds other than finite real numbers.
+    Of a local file, or timm's own for ``timm``: a safetensors file, or a state dict that torch
+    loads weights-only; a stem of three channels is summed to one. Raises PcamxError where the file
+    is missing, something else, of another model, or holds other than finite real numbers.
     """
     state = timm_state(name) if weights == "timm" else _read(weights)
     known = encoder.backbone.state_dict()
@@ -37,6 +37,7 @@ def load_backbone(encoder: TimmEncoder, weights: str, name: str) -> None:
             )
         fitting[key] = given
     encoder.backbone.load_state_dict(fitting)
+    encoder.look()
 
 
 def _unwrapped(key: str) -> str:

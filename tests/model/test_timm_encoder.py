@@ -158,10 +158,13 @@ def test_a_backbone_whose_cells_cannot_be_found_is_one_line(
         centres("timm:even_32")
 
 
-def looked_at(encoder: TimmEncoder, side: int = 256) -> list[float]:
-    """Mean row of the gradient of each map's middle cell, less the cell's first pixel."""
-    for module in encoder.modules():
-        if isinstance(module, nn.Conv2d):
+def looked_at(encoder: TimmEncoder, side: int = 256, *, learned: bool = False) -> list[float]:
+    """Mean row of the gradient of each map's middle cell, less the cell's first pixel.
+
+    ``learned``: with the backbone's own kernels, else with even ones.
+    """
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Conv2d) and not (learned and name.startswith("backbone.")):
             nn.init.constant_(module.weight, 0.1)
     image = torch.full((1, 1, side, side), 0.5, requires_grad=True)
     found = []
@@ -180,6 +183,47 @@ def test_cells_lie_where_upsampling_paints_them(toy: None, name: str) -> None:
     assert abs(four - 1.5) <= 2
     assert abs(eight - 3.5) <= 4
     assert abs(sixteen - 7.5) <= (0.51 if name.endswith("16") else 1)
+
+
+def corner_weights(path: Path, name: str) -> Path:
+    """Weights whose kernels have nothing but their upper left corner."""
+    state = Backbone(name, 1, None).state_dict()
+    for weight in state.values():
+        if weight.ndim == 4:
+            weight.zero_()[:, :, 0, 0] = 0.3
+    save_file(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["even_32", "same_32", "even_16", "same_16"])
+def test_maps_lie_where_pretrained_kernels_look(toy: None, tmp_path: Path, name: str) -> None:
+    """Pixel 2 i - 1, or 2 i where one is padded behind alone: a whole cell beside the middle."""
+    encoder = TimmEncoder(f"timm:{name}").train()
+    load_backbone(encoder, str(corner_weights(tmp_path / "corner.safetensors", name)), name)
+    assert encoder.training and encoder.backbone.training
+    strides = [4, 8, 16] if name.endswith("16") else [4, 8, 16, 32]
+    assert encoder.lean.tolist() == [1 - stride for stride in strides]
+    first = 0 if name.startswith("same") else -1
+    assert encoder._centres == {stride: first * (stride - 1) for stride in strides}
+    four, eight, sixteen = looked_at(encoder, learned=True)
+    assert abs(four - 1.5) <= 2
+    assert abs(eight - 3.5) <= 4
+    assert abs(sixteen - 7.5) <= (0.51 if name.endswith("16") else 1)
+
+
+def test_where_they_look_goes_with_the_weights(toy: None, tmp_path: Path) -> None:
+    encoder = TimmEncoder("timm:same_32").eval()
+    load_backbone(encoder, str(corner_weights(tmp_path / "c.safetensors", "same_32")), "same_32")
+    image = torch.rand(1, 1, 64, 64)
+    expected = encoder(image)
+    other = TimmEncoder("timm:same_32").eval()
+    other.load_state_dict(encoder.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(other(image), expected, strict=True))
+    # Of before, when the padding alone was looked at: the maps lie as they were trained.
+    before = {k: v for k, v in encoder.state_dict().items() if k != "lean"}
+    other.load_state_dict(before)
+    assert other._centres == {4: 3, 8: 7, 16: 15, 32: 31} and not other.lean.any()
+    assert "lean" not in before
 
 
 def test_maps_are_of_strides_4_8_16_and_the_last_is_not_negative(toy: None) -> None:
