@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pcamx.cli.command import Commands, command
 from pcamx.cli.options import FORMATS, MERGING, add_labels
@@ -144,10 +144,10 @@ def _odd(found: "Checked") -> dict[str, list[str]]:
 def run_suggest(options: argparse.Namespace) -> None:
     from pcamx.marking.package import suggest_to
     from pcamx.marking.suggest import SHEET, suggest
-    from pcamx.report.console import track
+    from pcamx.report.console import say, track
     from pcamx.run.folder import RunFolder
 
-    given = {"data": options.data, "track": track}
+    given: dict[str, Any] = {"data": options.data, "track": track, "say": say}
     if options.to:
         out = options.out or RunFolder(options.run).to_mark
         found = suggest_to(options.to, options.run, options.count, out, **given)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pcamx import config as configs
 from pcamx import provenance
-from pcamx.catalogue import AUROC, MAPS, TRAINABLES, measures
+from pcamx.catalogue import AUROC, MAPS, TRAINABLES, classifiers, measures
 from pcamx.compare import pictures
 from pcamx.compare.all_films import read_pages, write_all_films
 from pcamx.compare.differences import (
@@ -123,26 +123,44 @@ def _correct(gaps: Sequence[dict[str, Gap]]) -> int:
 
 def _gaps_of(run: Measured, first: Measured, other_twins: bool) -> dict[str, dict[str, Gap]]:
     found: dict[str, dict[str, Gap]] = {}
-    both = run.report["stages"].keys() & first.report["stages"].keys()
-    for entry in (e for e in TRAINABLES if str(e.key) in both):
-        auroc = auroc_difference(run.films, first.films, entry.title)
+    for here, there in _pairs(run, first):
+        title = here if here == there else f"{here} against {there}"
+        auroc = auroc_difference(run.films, first.films, here, minus=there)
         basis = {
-            measure.key: basis_difference([run.films], [first.films], entry.title, measure)
+            measure.key: basis_difference([run.films], [first.films], here, measure, minus=there)
             for measure in measures("basis")
             if measure.shown == "first" and not (other_twins and measure.films == "twins")
         }
         decided = {AUROC.key: auroc} | basis
-        found[entry.title] = {k: _gap(d) for k, d in decided.items() if d and d.value is not None}
+        found[title] = {k: _gap(d) for k, d in decided.items() if d and d.value is not None}
         for kind in MAPS:
             by_key = {
                 measure.key: difference(
-                    [run.films], [first.films], entry.title, kind.key, measure.column
+                    [run.films],
+                    [first.films],
+                    here,
+                    kind.key,
+                    measure.column,
+                    minus=(there, kind.key),
                 )
                 for measure in measures("map")
                 if measure.shown == "first"
             }
-            found[f"{entry.title}, {kind.title}"] = {k: _gap(d) for k, d in by_key.items() if d}
+            found[f"{title}, {kind.title}"] = {k: _gap(d) for k, d in by_key.items() if d}
     return {title: by_key for title, by_key in found.items() if by_key}
+
+
+def _pairs(run: Measured, first: Measured) -> list[tuple[str, str]]:
+    """Titles of what is compared: what both have, and the last stage of each if they share none.
+
+    A run that goes on from one without stage 3 shares none with it.
+    """
+    mine, theirs = (one.report["stages"].keys() for one in (run, first))
+    pairs = [(entry.title, entry.title) for entry in TRAINABLES if str(entry.key) in mine & theirs]
+    last = [[e.title for e in classifiers() if str(e.key) in keys][-1:] for keys in (mine, theirs)]
+    if all(last) and not any(str(e.key) in mine & theirs for e in classifiers()):
+        pairs.append((last[0][0], last[1][0]))
+    return pairs
 
 
 def _gap(found: Difference) -> Gap:

@@ -124,10 +124,14 @@ def _basis_columns(table: FilmTable, network: str, measure: Measure) -> dict[str
 
 
 def auroc_difference(
-    one: FilmTable, first: FilmTable, network: str, *, seed: int = 0
+    one: FilmTable, first: FilmTable, network: str, *, minus: str = "", seed: int = 0
 ) -> Difference | None:
-    """Return the AUROC of ``network`` in ``one`` minus in ``first``; None as in `difference`."""
-    values = [table.values(network, POSITIVE_CAM.key, "probability") for table in (one, first)]
+    """Return the AUROC of ``network`` in ``one`` minus in ``first``; None as in `difference`.
+
+    In ``first`` of ``minus`` where it is given.
+    """
+    places = ((one, network), (first, minus or network))
+    values = [table.values(name, POSITIVE_CAM.key, "probability") for table, name in places]
     films = list(first.label)
     if not films or any(v.keys() != first.label.keys() for v in values):
         return None

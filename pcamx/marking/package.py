@@ -28,7 +28,7 @@ from pcamx.marking.suggest import Suggestion, opened, suggest
 from pcamx.marking.tool_files import ToMark
 from pcamx.marking.tools import TOOLS
 from pcamx.output import refuse_anything, replacing_folder
-from pcamx.progress import Track, silent
+from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.viewer.pictures import eight_bits
 from pcamx.run.pretrained import Pretrained
 
@@ -45,6 +45,7 @@ def suggest_to(
     *,
     data: Path | None = None,
     track: Track = silent,
+    say: Say = mute,
 ) -> list[Suggestion]:
     """Write the new folder ``out`` for ``tool``, a key of `TOOLS`; return what is to be marked.
 
@@ -53,7 +54,7 @@ def suggest_to(
     cannot be decoded, two films differ by their suffixes alone, or a name is none for the tool.
     """
     with replacing_folder(out, refuse_anything) as draft:
-        chosen = suggest(run, count, draft / LIST, data=data, track=track)
+        chosen = suggest(run, count, draft / LIST, data=data, track=track, say=say)
         model, store = opened(run, data)
         films = list(track(_to_mark(model, store, chosen), "drawing films", len(chosen)))
         resolve(TOOLS[tool])(films, draft)

@@ -24,7 +24,7 @@ from pcamx.marking import film_tiles
 from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.model.maps import explain
 from pcamx.output import replacing_files, safe_cell, write_text
-from pcamx.progress import Track, silent
+from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
 from pcamx.report.figures.film_figure import Panel
 from pcamx.run.folder import RunFolder
@@ -46,16 +46,23 @@ class Suggestion:
 
 
 def suggest(
-    run: Path, count: int, out: Path, *, data: Path | None = None, track: Track = silent
+    run: Path,
+    count: int,
+    out: Path,
+    *,
+    data: Path | None = None,
+    track: Track = silent,
+    say: Say = mute,
 ) -> list[Suggestion]:
     """Write the csv ``out`` and its contact sheet; the films to mark, the most worth it first.
 
     ``run`` is measured by its last finished stage, on the store it was trained on or on ``data``.
+    A store that was prepared anew since, with more marks as it may be, is taken as it is, and said.
     Raises PcamxError where there is no trained network, no store, or no film left to mark.
     """
     if count < 1:
         raise PcamxError(f"--count {count}: ask for 1 film or more")
-    model, store = opened(run, data)
+    model, store = opened(run, data, say)
     check_place(out, ".csv")
     check_place(out.with_suffix(SHEET), SHEET)
     if out.exists() and next(csv_rows(out), (0, []))[1] != list(COLUMNS):
@@ -81,16 +88,21 @@ def suggest(
     return chosen
 
 
-def opened(run: Path, data: Path | None) -> tuple[Pretrained, Store]:
+def opened(run: Path, data: Path | None, say: Say = mute) -> tuple[Pretrained, Store]:
     """Return the run's last finished stage and the store that it was trained on, or ``data``."""
-    return from_pretrained(run, device=command_device()), read_store(data or _store(run))
+    return from_pretrained(run, device=command_device()), read_store(data or _store(run, say))
 
 
-def _store(run: Path) -> Path:
+def _store(run: Path, say: Say) -> Path:
     folder = RunFolder(run)
     if not folder.is_run():
         raise PcamxError(f"{run}: an export names no films; say where they are with --data STORE")
-    return folder.find_store(folder.read_config())
+    store = folder.find_store(folder.read_config(), anew=True)
+    try:
+        folder.check_store(store)
+    except PcamxError:
+        say(f"{store} was prepared anew since {run} began; its films are taken as they are now")
+    return store
 
 
 def in_turn(films: Sequence[Film], score: Sequence[float]) -> list[int]:

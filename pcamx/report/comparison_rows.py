@@ -150,7 +150,8 @@ def print_comparison(found: Comparison) -> None:
     )
     if found.gaps:
         for columns in _printed(found):
-            console.print(_gap_table(found, columns), "")
+            if (table := _gap_table(found, columns)).row_count:
+                console.print(table, "")
     console.print(
         f"[low, high]: 95 % bootstrap interval over {found.over}; of differences, film by film"
     )

@@ -218,11 +218,12 @@ class RunFolder(RunPaths):
         # A run of an earlier pcamx knows the times of change as well, or the manifest alone.
         return seen is None or seen in (*fingerprints(store), manifest_digest(store))
 
-    def find_store(self, config: Config) -> Path:
+    def find_store(self, config: Config, *, anew: bool = False) -> Path:
         """Return the store that the run was trained on.
 
         As data.store says from the working directory, else as it lay from the run's folder, else
-        where it was. Raises PcamxError where it is in none of these places, or was prepared anew.
+        where it was. Raises PcamxError where it is in none of these places, or was prepared anew,
+        unless ``anew`` takes that as well.
         """
         origin = self._origin()
         places = [Path(config.data.store)]
@@ -232,6 +233,8 @@ class RunFolder(RunPaths):
         for place in there:
             if self._is_of(place):
                 return place
+        if there and anew:
+            return there[0]
         if there:
             self.check_store(there[0])
         names = " nor ".join(dict.fromkeys(os.path.normpath(place) for place in places))

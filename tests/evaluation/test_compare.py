@@ -122,6 +122,22 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert "elsewhere" not in (tmp_path / "out/compare.html").read_text()
 
 
+def test_runs_that_share_no_stage_are_compared_by_their_last(tmp_path: Path, capsys: Any) -> None:
+    """As a run that goes on from one without stage 3 is."""
+    first = write_run(tmp_path / "first", [0, 0, 0, 0], [0.5, 0.4, 0.5, 0.6], stages=(1, 2))
+    marked = write_run(tmp_path / "marked", [1, 1, 1, 1], [0.9, 0.1, 0.8, 0.2], stages=(3,))
+    both = write_run(tmp_path / "both", [1, 1, 1, 1], stages=(2, 3))
+    found = compare([first, marked, both], tmp_path / "out")
+    gaps = found.gaps["marked"]
+    assert list(gaps) == ["stage 3 against stage 2", "stage 3 against stage 2, positive CAM"]
+    assert gaps["stage 3 against stage 2"]["auroc"].value == pytest.approx(1.0 - 0.5)
+    assert gaps["stage 3 against stage 2, positive CAM"]["pointing"].value == 1.0
+    assert list(found.gaps["both"]) == ["stage 2, positive CAM"]
+    assert "stage 3 against stage 2" in (tmp_path / "out/compare.html").read_text()
+    comparison_rows.print_comparison(found)
+    assert "stage 3 against stage 2" in capsys.readouterr().out
+
+
 def test_films_of_the_same_names_that_are_others(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, [0, 1, 0, 0]) for name in ("first", "same", "other")]
     for run, content in zip(runs, ("a", "a", "b"), strict=True):

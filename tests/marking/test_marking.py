@@ -1,8 +1,10 @@
 """`pcamx marks check` and `pcamx marks suggest`: figures by hand, and what a person sees."""
 
 import csv
+import dataclasses
 import json
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +29,9 @@ from pcamx.marking.wrong_attention import Signs, apart, measure, rival
 from pcamx.model.network import Network
 from pcamx.report.figures.contact_sheet import draw_sheet
 from pcamx.report.figures.film_figure import Panel
+from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained
-from pcamx.run.weights import Weights, save_weights
+from pcamx.run.weights import Weights, load_weights, save_weights
 
 
 @pytest.fixture
@@ -227,8 +230,6 @@ def test_parts_take_turns_and_ties_go_by_path() -> None:
 @pytest.fixture(scope="module")
 def unmarked(store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn films' store with two marks left."""
-    import shutil
-
     folder = Path(shutil.copytree(store_folder, tmp_path_factory.mktemp("few") / "store"))
     kept: list[str] = []
 
@@ -343,6 +344,31 @@ def test_suggest_by_file(run: Path, unmarked: Path, tmp_path: Path) -> None:
     before = (tmp_path / "list.csv").read_bytes()
     suggest(run, 7, tmp_path / "list.csv")
     assert (tmp_path / "list.csv").read_bytes() == before
+
+
+def test_a_store_that_was_prepared_anew(
+    run: Path, unmarked: Path, tmp_path: Path, pcamx: Any
+) -> None:
+    """As with the marks that came back: it is asked for those that are still missing."""
+    store = Path(shutil.copytree(unmarked, tmp_path / "store"))
+    ours = RunFolder(Path(shutil.copytree(run, tmp_path / "run")))
+    config = configs.changed(ours.read_config(), {"data.store": str(store)})
+    ours.config_file.write_text(configs.dump(config))
+    weights = dataclasses.replace(load_weights(ours.weights(1)), mean=50.0, std=50.0)
+    save_weights(ours.weights(1), weights)
+    ours.write_origin(store)
+    code, _, err = pcamx("marks", "suggest", ours.path, "--count", 2)
+    assert code == 0 and "prepared anew" not in err
+    first = _candidates(read_store(store))[0]
+
+    def other(row: stores.Row) -> stores.Row:
+        return row | {"label": "0"} if row["study"] == first.study else row
+
+    stores.change(store, other)
+    code, out, err = pcamx("marks", "suggest", ours.path, "--count", 10_000)
+    assert code == 0 and f"{store} was prepared anew since {ours.path} began; its films are" in err
+    assert f"{len(_candidates(read_store(store)))} films, not 10000" in out
+    assert first.path not in ours.to_mark_file.read_text()
 
 
 def test_more_than_there_are(run: Path, unmarked: Path, pcamx: Any) -> None:

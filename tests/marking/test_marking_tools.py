@@ -137,6 +137,24 @@ def test_there_and_back(tool: str, run: Path, store: Store, tmp_path: Path) -> N
         assert (ours & theirs).sum() / (ours | theirs).sum() > 0.7  # Pillow draws the edge thicker
 
 
+def test_films_that_nobody_has_saved_are_said(run: Path, store: Store, tmp_path: Path) -> None:
+    """In LabelMe a candidate is a mark once its film is saved, and not before."""
+    films = made("labelme", run, store, tmp_path / "out")
+    sizes = {film.path: (film.width, film.height) for film in store.films}
+    folder, said = (
+        tmp_path / "out/films",
+        "films with candidates of pcamx marks suggest that nobody",
+    )
+    with pytest.raises(PcamxError, match=f"LabelMe, but no mark can be used; {said} has saved"):
+        read_marks(folder, sizes)
+    saved = (folder / films[0].name).with_suffix(".json")
+    written(saved, json.dumps(json.loads(saved.read_text()) | {"version": "5.5.0"}))
+    marks = read_marks(folder, sizes)
+    assert set(marks.of) == {films[0].name}
+    (note,) = (note for note in marks.notes() if said in note)
+    assert note.startswith(f"3 {said}") and "candidate" in note
+
+
 def test_films_for_the_tools(run: Path, store: Store, tmp_path: Path) -> None:
     """Label Studio has them in the tasks, CVAT in a zip under their paths."""
     films = made("label-studio", run, store, tmp_path / "ls")

@@ -9,7 +9,7 @@ from pcamx.errors import PcamxError
 
 MOST = 100_000
 """Items that are named; a file of more is none that a tool wrote."""
-RemarkKind = Literal["damaged", "drafts", "open", "people", "greys"]
+RemarkKind = Literal["damaged", "unsaved", "drafts", "open", "people", "greys"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ PROBLEMS = {
     "outside": "marks outside the film, not used",
     "cut": "marks partly outside the film, cut at its border",
     "empty": "marks without any area, not used",
+    "unsaved": "films with candidates of pcamx marks suggest that nobody has saved, not used",
     "drafts": "tasks with drafts that nobody has submitted, not used",
     "open": "points and lines, which have no area, not used",
     "greys": "masks of several greys or colours, all but black taken as lesion",

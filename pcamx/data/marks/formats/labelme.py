@@ -12,6 +12,7 @@ from pcamx.data.marks.mask_pixels import embedded
 from pcamx.data.marks.parse import image_size, number, objects, pair, points, word
 from pcamx.data.marks.shapes import Box, Points, Polygon, Raster, Shape, ellipse
 from pcamx.errors import PcamxError
+from pcamx.output import counted
 
 _NO_AREA = ("point", "points", "line", "linestrip")
 _CORNERS = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
@@ -30,6 +31,8 @@ def read(tree: dict[str, Any], file: str) -> Iterator[Annotated]:
     size = image_size(tree.get("imageWidth"), tree.get("imageHeight"))
     draft = Draft()
     if tree.get("version") == LABELME_VERSION:  # not saved: nobody has said that it is right
+        if shapes := objects(tree, "shapes", "LabelMe"):
+            draft.leave(path, counted(len(shapes), "candidate"), "unsaved")
         yield draft.image(name, size)
         return
     for count, item in enumerate(objects(tree, "shapes", "LabelMe"), 1):
