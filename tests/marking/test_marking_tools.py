@@ -196,7 +196,7 @@ def test_refusals(run: Path, store: Store, tmp_path: Path) -> None:
             suggest_to("coco", run, 2, out, data=store.folder)
     out = tmp_path / "unsaved"
     made("labelme", run, store, out)
-    with pytest.raises(PcamxError, match="LabelMe, but nothing is marked in it"):
+    with pytest.raises(PcamxError, match="LabelMe, but no mark can be used; films with cand"):
         read_marks(out / "films", {film.path: (film.width, film.height) for film in store.films})
 
 
