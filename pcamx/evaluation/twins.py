@@ -38,7 +38,7 @@ def read_twins(
     store: Store,
     films: Sequence[Film],
     twins: Sequence[Film],
-    contents: Mapping[str, Content] | None = None,
+    contents: Mapping[str, Content],
 ) -> list[Twin]:
     """Read which of the ``twins`` of ``store`` are of which ``films``.
 
@@ -72,7 +72,7 @@ def read_twins(
         film = film_at.get(row[0], film_at.get(_without_suffix(row[0])))
         if film is not None and row[1] in twin_at:
             # A transcoded film has another path.
-            known = (contents or {}).get(row[0])
+            known = contents.get(row[0])
             if DIGEST in header and known is not None and row[4] != known.sha256:
                 raise PcamxError(
                     f"{path}, line {line}: the twin of another {row[0]} than the one measured "

@@ -24,7 +24,7 @@ from pcamx.errors import PcamxError
 from pcamx.explain.maps import answer
 from pcamx.explain.messages import Job
 from pcamx.explain.read_film import Reading
-from pcamx.marking.suggest import Suggestion, opened, suggest
+from pcamx.marking.suggest import Suggestion, choose, opened
 from pcamx.marking.tool_files import ToMark
 from pcamx.marking.tools import TOOLS
 from pcamx.output import refuse_anything, replacing_folder
@@ -54,8 +54,8 @@ def suggest_to(
     cannot be decoded, two films differ by their suffixes alone, or a name is none for the tool.
     """
     with replacing_folder(out, refuse_anything) as draft:
-        chosen = suggest(run, count, draft / LIST, data=data, track=track, say=say)
-        model, store = opened(run, data)
+        model, store = opened(run, data, say)
+        chosen = choose(run, model, store, count, draft / LIST, track)
         films = list(track(_to_mark(model, store, chosen), "drawing films", len(chosen)))
         resolve(TOOLS[tool])(films, draft)
     return chosen

@@ -60,9 +60,15 @@ def suggest(
     A store that was prepared anew since, with more marks as it may be, is taken as it is, and said.
     Raises PcamxError where there is no trained network, no store, or no film left to mark.
     """
+    return choose(run, *opened(run, data, say), count, out, track)
+
+
+def choose(
+    run: Path, model: Pretrained, store: Store, count: int, out: Path, track: Track
+) -> list[Suggestion]:
+    """Do as `suggest` with what `opened` has returned of ``run``."""
     if count < 1:
         raise PcamxError(f"--count {count}: ask for 1 film or more")
-    model, store = opened(run, data, say)
     check_place(out, ".csv")
     check_place(out.with_suffix(SHEET), SHEET)
     if out.exists() and next(csv_rows(out), (0, []))[1] != list(COLUMNS):
@@ -88,7 +94,7 @@ def suggest(
     return chosen
 
 
-def opened(run: Path, data: Path | None, say: Say = mute) -> tuple[Pretrained, Store]:
+def opened(run: Path, data: Path | None, say: Say) -> tuple[Pretrained, Store]:
     """Return the run's last finished stage and the store that it was trained on, or ``data``."""
     return from_pretrained(run, device=command_device()), read_store(data or _store(run, say))
 
@@ -98,9 +104,7 @@ def _store(run: Path, say: Say) -> Path:
     if not folder.is_run():
         raise PcamxError(f"{run}: an export names no films; say where they are with --data STORE")
     store = folder.find_store(folder.read_config(), anew=True)
-    try:
-        folder.check_store(store)
-    except PcamxError:
+    if not folder.is_of(store):
         say(f"{store} was prepared anew since {run} began; its films are taken as they are now")
     return store
 

@@ -5,7 +5,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from pcamx.errors import PcamxError
-from pcamx.model.timm_encoder import TimmEncoder, timm_state
+from pcamx.model.timm_backbone import timm_state
+from pcamx.model.timm_encoder import TimmEncoder
 
 
 def load_backbone(encoder: TimmEncoder, weights: str, name: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pcamx.config import Model
 from pcamx.data.store import Store, read_store
-from pcamx.model.timm_encoder import input_scale
+from pcamx.model.timm_backbone import input_scale
 
 
 def read_films(folder: Path, model: Model) -> Store:

@@ -196,7 +196,7 @@ class RunFolder(RunPaths):
 
     def check_store(self, store: Path) -> None:
         """Refuse a store that has changed since the run began: its splits, its scale, its marks."""
-        if not self._is_of(store):
+        if not self.is_of(store):
             raise PcamxError(
                 f"{store} was prepared anew since {self.path} began, with other films, splits or "
                 "marks; prepare it as it was then, or train a new run in another run.folder"
@@ -212,8 +212,8 @@ class RunFolder(RunPaths):
                 "another run.folder"
             )
 
-    def _is_of(self, store: Path) -> bool:
-        """Whether the run, if it has begun, is of this store as it is now."""
+    def is_of(self, store: Path) -> bool:
+        """Tell whether the run, if it has begun, is of this store as it is now."""
         seen = self._origin().get("sha256")
         # A run of an earlier pcamx knows the times of change as well, or the manifest alone.
         return seen is None or seen in (*fingerprints(store), manifest_digest(store))
@@ -231,7 +231,7 @@ class RunFolder(RunPaths):
             places += [self.path / origin["store_from_run"], Path(origin["store"])]
         there = [place for place in places if os.path.isfile(place / HEAD)]
         for place in there:
-            if self._is_of(place):
+            if self.is_of(place):
                 return place
         if there and anew:
             return there[0]

@@ -154,7 +154,7 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     pcamx("prepare", drawn / "twins", "--out", tmp_path / "twins")
     films = read_store(tmp_path / "store").split("valid")
     store = read_store(tmp_path / "twins")
-    twins = read_twins(store, films, store.split("valid"))
+    twins = read_twins(store, films, store.split("valid"), {})
     assert len(twins) == 2 * len(films)
     for one in twins:
         film, twin = films[one.film], store.films[one.twin]
@@ -164,19 +164,19 @@ def test_through_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     pcamx("prepare", drawn / "MURA-v1.1", "--out", tmp_path / "jpeg", "--transcode", "jpeg")
     pcamx("prepare", drawn / "twins", "--out", tmp_path / "jpeg_twins", "--transcode", "jpeg")
     smaller = [read_store(tmp_path / name) for name in ("jpeg", "jpeg_twins")]
-    assert read_twins(smaller[1], *(one.split("valid") for one in smaller)) == twins
+    assert read_twins(smaller[1], *(one.split("valid") for one in smaller), {}) == twins
     others = [film for film in films if film.path.startswith("nowhere")]
     with pytest.raises(PcamxError, match=r"twins\.csv: none of its films is measured here"):
-        read_twins(store, others, store.split("valid"))
+        read_twins(store, others, store.split("valid"), {})
     table = store.root / "twins.csv"
     text = table.read_text()
     for row in ("a.png,b.png,lesion_moved,", ",b.png,lesion_removed,", ".,b.png,lesion_removed,"):
         table.write_text(f"{text}{row},\n")
         with pytest.raises(PcamxError, match=r"twins\.csv, line \d+: not a twin; expected film,"):
-            read_twins(store, films, store.split("valid"))
+            read_twins(store, films, store.split("valid"), {})
     table.unlink()
     with pytest.raises(PcamxError, match=r"no twins\.csv in .*; prepare the twins/ that pcamx"):
-        read_twins(store, films, store.split("valid"))
+        read_twins(store, films, store.split("valid"), {})
 
 
 def test_twins_of_other_films_of_the_same_names_are_refused(tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ from pcamx import config as configs
 from pcamx.catalogue import GRADCAM, LAYERCAM, maps_of, trainable
 from pcamx.config import ConfigError
 from pcamx.errors import PcamxError
-from pcamx.model import timm_encoder
+from pcamx.model import receptive_field
 from pcamx.model.batch_norm import BatchNorm, join_ranks
 from pcamx.model.head import TOP_SHARE, Head
 from pcamx.model.maps import explain
 from pcamx.model.network import Network, build_encoder
-from pcamx.model.timm_encoder import TimmEncoder, centres, input_scale
+from pcamx.model.receptive_field import centres
+from pcamx.model.timm_backbone import input_scale
+from pcamx.model.timm_encoder import TimmEncoder
 from pcamx.run.backbone import load_backbone
 
 WIDTHS = {2: 4, 4: 6, 8: 8, 16: 10, 32: 12}
@@ -394,7 +396,7 @@ def test_maps_of_other_sizes_than_their_strides_say_are_refused(toy: None, kind:
 def test_a_pool_that_fills_up_its_last_cell_keeps_it() -> None:
     """As ese_vovnet19b_dw's: a window of 3 and no padding, so cells lie 4 pixels further each."""
     pool = nn.MaxPool2d(3, 2, ceil_mode=True)
-    timm_encoder._pass_the_middle(pool)
+    receptive_field._pass_the_middle(pool)
     assert pool(torch.ones(1, 1, 32, 32)).shape == (1, 1, 16, 16)
 
 
@@ -506,11 +508,11 @@ def test_the_config_chooses_the_encoder(toy: None) -> None:
 def test_backbones_of_timm_itself() -> None:
     """lite0 pads as TensorFlow does; densenet's mean pools of two add half their step each."""
     pytest.importorskip("timm", reason="timm, the extra `encoders`, is not installed")
-    assert timm_encoder.centres("timm:tf_efficientnet_lite0") == (3, 7, 15, 31)
-    assert timm_encoder.centres("timm:tf_efficientnet_lite0", 144) == (3, 7, 15, 15)
-    assert timm_encoder.centres("timm:resnet18") == (0, 0, 0, 0)
-    assert timm_encoder.centres("timm:densenet121") == (0, 2, 6, 14)
-    assert timm_encoder.centres("timm:convnext_atto") == (1.5, 3.5, 7.5, 15.5)
+    assert centres("timm:tf_efficientnet_lite0") == (3, 7, 15, 31)
+    assert centres("timm:tf_efficientnet_lite0", 144) == (3, 7, 15, 15)
+    assert centres("timm:resnet18") == (0, 0, 0, 0)
+    assert centres("timm:densenet121") == (0, 2, 6, 14)
+    assert centres("timm:convnext_atto") == (1.5, 3.5, 7.5, 15.5)
     assert input_scale("timm:tf_efficientnet_lite0") == (127.5, 127.5)
 
 

@@ -26,7 +26,7 @@ from pcamx.evaluation.twins import margins
 from pcamx.explain.folder import explain
 from pcamx.marking.suggest import opened
 from pcamx.marking.wrong_attention import measure
-from pcamx.progress import silent
+from pcamx.progress import mute, silent
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import Pretrained, from_pretrained
 from pcamx.run.report import read_report, read_report_of, write_report
@@ -131,7 +131,7 @@ def test_suggest_still_tells_an_unsteady_map(switch: Switch) -> None:
     """The mean's map is the same on both, so the sign is of the film and its image alone."""
     found = []
     for mirrored in (False, True):
-        model, store = opened(switch(mirrored), None)
+        model, store = opened(switch(mirrored), None, mute)
         found.append(measure(model, store, store.split("train")[:6]))
     alone, mean = ([signs.unsteady for signs in one] for one in found)
     assert alone == pytest.approx(mean) and max(alone) > 0
