@@ -1,5 +1,7 @@
 """The grid of an ablation: one base run, and cells that change some of its keys.
 
+``train`` says which stages the base trains, all of its config's where it is left out.
+
 Every cell and seed is an ordinary run, OUT/<slug of the cell's name>/seed<k>/.
 """
 
@@ -19,7 +21,7 @@ from pcamx.training.start_weights import start_weights
 BASE = "base"
 LEAST_SEEDS = 3
 _GRID = {"base", "seeds", "cells"}
-_OPTIONAL = {"twins"}
+_OPTIONAL = {"train", "twins"}
 _CELL = {"name", "group", "train", "set"}
 
 
@@ -94,11 +96,12 @@ def read_grid(path: Path) -> Grid:
         if not isinstance(cells, list) or not cells:
             raise ConfigError(f"cells: expected a list of cells, found {cells!r}")
         base = configs.load(tree["base"])
+        trained = _train(tree["train"], "") if "train" in tree else tuple(base.trained())
         found = Grid(
             base,
             _seeds(tree["seeds"]),
             (
-                Cell(BASE, BASE, tuple(base.trained())),
+                Cell(BASE, BASE, trained),
                 *(_cell(c, n) for n, c in enumerate(cells, 1)),
             ),
             _twins(tree.get("twins")),
@@ -145,19 +148,22 @@ def _cell(tree: Any, number: int) -> Cell:
     for key in ("name", "group"):
         if not isinstance(tree[key], str) or not tree[key].strip():
             raise ConfigError(f"{where}: {key}: {tree[key]!r} is not text")
-    train = tree["train"]
-    known = [entry.key for entry in TRAINABLES]
-    if not isinstance(train, list) or not train or train != [k for k in known if k in train]:
-        raise ConfigError(
-            f"{where}: train: {train!r} is not a list of "
-            f"{', '.join(map(str, known))}, in that order"
-        )
+    train = _train(tree["train"], f"{where}: ")
     if not isinstance(tree["set"], dict) or not tree["set"]:
         raise ConfigError(f"{where}: set: expected dotted keys and values, found {tree['set']!r}")
     for key in tree["set"]:
         if not isinstance(key, str) or key.split(".")[0] == "run":
             raise ConfigError(f"{where}: set: {key} is not a key that a cell may set")
-    return Cell(tree["name"], tree["group"], tuple(train), dict(tree["set"]))
+    return Cell(tree["name"], tree["group"], train, dict(tree["set"]))
+
+
+def _train(found: Any, where: str) -> tuple[StageId, ...]:
+    known = [entry.key for entry in TRAINABLES]
+    if not isinstance(found, list) or not found or found != [k for k in known if k in found]:
+        raise ConfigError(
+            f"{where}train: {found!r} is not a list of {', '.join(map(str, known))}, in that order"
+        )
+    return tuple(found)
 
 
 def _check(grid: Grid) -> None:

@@ -3,9 +3,8 @@
 import ctypes
 
 # <malloc.h> of glibc.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _MOST_KEPT = 2**31 - 1  # bytes; what an int takes
-_LARGEST_ON_HEAP = 2**25  # bytes; glibc allows no more
 
 
 def keep_freed_memory() -> bool:
@@ -18,4 +17,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_ON_HEAP) and mallopt(_TRIM_THRESHOLD, _MOST_KEPT))
+    # No block in pages of its own, whatever its size: a threshold takes 32 MB at most, and the
+    # maps of a batch of large films are larger.
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _MOST_KEPT))

@@ -104,6 +104,7 @@ def test_a_grid_that_is_not_there(tmp_path: Path) -> None:
         (("seeds",), [0, 1], r"seeds: expected 3 or more different whole numbers, found \[0, 1\]"),
         (("seeds",), [0, 1, 1], "seeds: expected 3 or more different"),
         (("seeds",), [True, 1, 2], "seeds: expected 3 or more different"),
+        (("train",), [2, 1], r"grid.yaml: train: \[2, 1\] is not a list of 1, 2, 3, segmenter"),
         (("cells", 0, "group"), None, r"cell 1 \(Paper's schedule\): missing key group"),
         (("cells", 0, "train"), [2, 1], "train: .* not a list of 1, 2, 3, segmenter, in that"),
         (("cells", 0, "train"), [4], "train: .* not a list of 1, 2, 3, segmenter, in that"),
@@ -129,7 +130,7 @@ def test_a_grid_that_cannot_be_used(grid: Path, path: Any, value: Any, message: 
     assert str(caught.value).startswith(f"{grid}: ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "least"), [("grid", 20), ("tempting", 15)])
+@pytest.mark.parametrize(("name", "least"), [("grid", 20), ("tempting", 15), ("fracatlas", 8)])
 def test_the_grids_of_the_project_can_be_used(
     name: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +145,13 @@ def test_the_grids_of_the_project_can_be_used(
         for key in job.cell.changes:
             lines = configs.differences(job.config, base)
             assert any(line.startswith(f"{key}:") for line in lines), job.name
+
+
+def test_what_the_base_trains(grid: Path) -> None:
+    assert read_grid(grid).cells[0].train == (1, 2, 3)
+    tree = yaml.safe_load(grid.read_text()) | {"train": [1]}
+    base, cell = read_grid(write(grid.parent, tree)).cells
+    assert base.train == (1,) and cell.train == (2,)
 
 
 def test_what_a_run_is(grid: Path) -> None:

@@ -18,8 +18,8 @@ def faults():
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-def step():  # a forward's maps of 4 MB each, all freed at its end
-    return [torch.ones(2**20) for _ in range(20)]
+def step():  # a forward's maps of 4 MB each and one of 80, all freed at its end
+    return [torch.ones(2**20) for _ in range(20)] + [torch.ones(20 * 2**20)]
 for _ in range(3):
     step()
 before = faults()
@@ -27,7 +27,7 @@ for _ in range(10):
     step()
 print("faults:", faults() - before)
 """
-PAGES = 10 * 20 * 2**22 // 2**12
+PAGES = 10 * 40 * 2**22 // 2**12
 """Of 4 KB, in ten steps."""
 
 
