@@ -64,7 +64,7 @@ STARTS = {
 PREPARE = "pcamx.data.prepare.store_builder"
 EQ_4 = {"map_weight": 0.0, "erase_weight": 0.0}
 """Stage 3 without what else the marks may teach, which test_guidance.py has: erased films are
-normalised by few, so that rounding grows fast, and which fill up depends on the ranks."""
+normalised by few, so that rounding grows fast, and a rank's few by themselves."""
 EQ_4_KEYS = {f"objective.{name}": weight for name, weight in EQ_4.items()}
 ONE_EPOCH = {f"stages.{name}.epochs": 1 for name in ("stage1", "stage2", "segmenter")}
 

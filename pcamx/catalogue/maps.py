@@ -58,7 +58,7 @@ LAYERCAM = MapKind(
     key="layercam",
     title="LayerCAM, stride 8",
     meaning="As Grad-CAM, weighed in each place by the gradient where it is positive. At the last "
-    "features it would be positive CAM times a constant.",
+    "features it would be positive CAM times a constant, where those are pooled by their mean.",
     function="pcamx.model.maps:layercam",
     needs=frozenset({"classifier"}),
     gradient=True,

@@ -147,7 +147,7 @@ UNTRAINED = Baseline(
 SAME_MARKS = Baseline(
     key=str(SEGMENTER.key),
     title="same-marks segmenter",
-    meaning="Encoder and decoder of stage 3, trained from random weights on its marked films "
-    "alone: no label, no attention.",
+    meaning="Encoder and decoder of stage 3, trained on its marked films alone, from random or a "
+    "backbone's pretrained weights: no label, no attention.",
 )
 BASELINES: list[Baseline] = [CENTRE, UNTRAINED, SAME_MARKS]

@@ -25,7 +25,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.example_films import draw_panels
 from pcamx.evaluation.explainers import explainer
 from pcamx.report.figures.film_figure import Panel
-from pcamx.run.films import read_films
+from pcamx.run.films import read_films_of
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained
 
@@ -86,7 +86,8 @@ def _panels(run: Measured, names: Sequence[str]) -> list[Panel]:
         raise PcamxError(f"{run.folder}: holds a report and no networks")
     config = folder.read_config()
     entries = [entry for entry in classifiers() if str(entry.key) in run.report["stages"]]
-    store = read_films(folder.find_store(config), config.model)
+    weights = [folder.load_weights(entry.key) for entry in entries]
+    store = read_films_of(folder, config, weights)
     known = {film.path: film for film in store.split("valid")}
     if lost := [name for name in names if name not in known]:
         raise PcamxError(f"{store.folder}: {lost[0]} is not in its valid split any more")

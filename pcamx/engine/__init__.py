@@ -6,7 +6,6 @@ engine that takes batches goes out; `pcamx.training` calls it, and `pcamx.run.ch
 """
 
 from pcamx.engine.build import (
-    average_buffers,
     compiler_failure,
     finish,
     initialize,
@@ -20,6 +19,7 @@ from pcamx.engine.checkpoint_files import load, load_failure, to_universal
 from pcamx.engine.meeting import Meeting
 from pcamx.engine.ranks import Ranks, is_first, lost_rank, prepare, start, stop, world_size
 from pcamx.engine.settings import deepspeed_config
+from pcamx.engine.unoptimised import average_buffers, frozen_state, load_unoptimised
 from pcamx.engine.watch import Watch
 
 __all__ = [
@@ -30,10 +30,12 @@ __all__ = [
     "compiler_failure",
     "deepspeed_config",
     "finish",
+    "frozen_state",
     "initialize",
     "is_first",
     "load",
     "load_failure",
+    "load_unoptimised",
     "lost_rank",
     "prepare",
     "report",

@@ -16,6 +16,7 @@ from pcamx.config import Config, Stage
 from pcamx.engine.clip import clip
 from pcamx.engine.ranks import import_deepspeed, import_muon
 from pcamx.engine.settings import deepspeed_config, instruments
+from pcamx.engine.unoptimised import share_buffers
 from pcamx.errors import PcamxError
 from pcamx.types import Batch, StageOutput
 
@@ -65,6 +66,7 @@ def initialize(
         raise PcamxError(f"run.folder: cannot write {error.filename}: {error.strerror}") from None
     if dist.get_world_size() == 1:
         _spare_reduction(engine)
+    share_buffers(engine.module)
     if config.runtime.compile in _COMPILE:
         engine.compile(compile_kwargs=_COMPILE[config.runtime.compile])
     return engine
@@ -151,16 +153,6 @@ def parameter_groups(stage: nn.Module, decay: float, settings: Stage) -> list[di
             for group in groups[-2:]:
                 group["lr"] = settings.lr * share
     return groups
-
-
-def average_buffers(module: nn.Module) -> None:
-    """Give every rank the mean of the ranks' batch-norm statistics."""
-    if dist.get_world_size() == 1:
-        return
-    for buffer in module.buffers():
-        if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= dist.get_world_size()
 
 
 def whole_state(engine: Any) -> dict[str, Tensor]:

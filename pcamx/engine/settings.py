@@ -7,7 +7,8 @@ from pcamx.config import Config
 from pcamx.errors import PcamxError
 
 # Default buckets hold 5e8 elements, gigabytes for a model of 0.7 M parameters. One bucket of this
-# size holds all its gradients, so they are reduced once.
+# size holds all gradients of the paper's layouts, so they are reduced once; a larger timm backbone
+# takes several.
 _BUCKET = 2_000_000
 # Below this many elements ZeRO-3 keeps a parameter whole on each rank.
 _SHARD_ABOVE = 10_000

@@ -20,7 +20,7 @@ from pcamx.errors import PcamxError
 from pcamx.evaluation.explainers import Explainer, centre, explainer
 from pcamx.model.network import Network, Segmenter, build_network
 from pcamx.progress import Say, Track, silent
-from pcamx.run.films import read_films
+from pcamx.run.films import read_films_of
 from pcamx.run.folder import RunFolder
 from pcamx.run.weights import Weights, network_of
 from pcamx.types import NORMAL as NORMAL_LABEL
@@ -162,11 +162,11 @@ def open_run(folder: Path, other: Path | None, split: Split, track: Track, say: 
     """
     run = RunFolder(folder)
     config = run.read_config()
-    own = read_films(run.find_store(config), config.model)
-    run.check_store(own.folder)
-    store = own if other is None else replace(read_store(other), mean=own.mean, std=own.std)
+    run.check_store(run.find_store(config))
     run.finished_classifiers()
     weights = [run.load_weights(key) for key in run.finished()]
+    own = read_films_of(run, config, weights)
+    store = own if other is None else replace(read_store(other), mean=own.mean, std=own.std)
     if not store.split(split):
         others = ", ".join(name for name in SPLITS if store.split(name))
         raise PcamxError(f"{store.folder}: no film is in the {split} split, only in {others}")

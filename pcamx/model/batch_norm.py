@@ -17,6 +17,9 @@ class BatchNorm(nn.BatchNorm2d):
     backward that normalises by the batch, so all must make the same ones.
     """
 
+    counted = True
+    """Whether this rank's films enter the statistics (`pcamx.model.network.batch_norm_by`)."""
+
     def forward(self, x_BKhw: Tensor) -> Tensor:
         """Normalise each channel; in the dtype of ``x_BKhw``, computed in float32 at least."""
         if not self.training or rank_count() == 1:
@@ -24,7 +27,7 @@ class BatchNorm(nn.BatchNorm2d):
         dtype = torch.promote_types(x_BKhw.dtype, torch.float32)
         with torch.autocast(x_BKhw.device.type, enabled=False):
             wide_BKhw = x_BKhw.to(dtype)
-            mean_K, var_K, count = _moments(wide_BKhw)
+            mean_K, var_K, count = _moments(wide_BKhw, counted=self.counted)
             if self.track_running_stats:
                 self._track(mean_K.detach(), var_K.detach(), count)
             mean_K, var_K = mean_K.to(dtype), var_K.to(dtype)
@@ -44,14 +47,15 @@ class BatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_K.to(self.running_var.dtype), self.momentum)
 
 
-def _moments(x_BKhw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(x_BKhw: Tensor, *, counted: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance of each channel over all ranks, float64 [K], and of how many values.
 
-    One differentiable sum over the ranks. In float64, since the mean's square is taken off again.
+    What is not ``counted`` is none of them. One differentiable sum over the ranks. In float64,
+    since the mean's square is taken off again.
     """
     own_var_K, own_mean_K = torch.var_mean(x_BKhw, dim=(0, 2, 3), correction=0)
     own_var_K, own_mean_K = own_var_K.double(), own_mean_K.double()
-    count = x_BKhw.numel() // x_BKhw.shape[1]
+    count = x_BKhw.numel() // x_BKhw.shape[1] * counted
     own = [own_mean_K, own_var_K + own_mean_K.square(), own_mean_K.new_ones(1)]
     sums = total_over_ranks(torch.cat(own) * count)
     K, total = len(own_mean_K), sums[-1]

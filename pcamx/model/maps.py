@@ -120,8 +120,9 @@ def _class_activation(seen: Seen, *, positive: bool) -> Tensor:
 def gradcam(seen: Seen) -> Tensor:
     """Return Grad-CAM of the features before the deepest, at stride 8, [B, H, W].
 
-    Not of the deepest, A_k: there the gradient of the pooled linear head is w_k / hw in every
-    cell, so Grad-CAM is relu(CAM) / hw and LayerCAM is positive CAM / hw.
+    Not of the deepest, A_k: there the gradient of the linear head pooled by the mean is w_k / hw in
+    every cell, so Grad-CAM is relu(CAM) / hw and LayerCAM is positive CAM / hw. Pooled otherwise
+    it is w_k times a share of the cell's own, which LayerCAM's map has besides.
     """
     assert seen.grad_BKhw is not None
     return _at_image(seen, gradcam_of(seen.features[-2].float(), seen.grad_BKhw.float()))

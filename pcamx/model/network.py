@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pcamx.catalogue import Trainable
 from pcamx.config import Attention, Model
+from pcamx.model.batch_norm import BatchNorm
 from pcamx.model.decoder import Decoder
 from pcamx.model.encoder import Encoder
 from pcamx.model.head import Head
@@ -108,21 +109,26 @@ def build_network(entry: Trainable, config: Architecture) -> Network | Segmenter
 
 @contextmanager
 def batch_norm_by(
-    module: nn.Module, statistics: Literal["batch", "running", "updated"]
+    module: nn.Module, statistics: Literal["batch", "running", "updated"], *, counted: bool = True
 ) -> Iterator[None]:
     """Choose how batch norm inside normalises; masked images have other statistics than whole ones.
 
     ``batch``: by the batch, the running statistics stay as they are. ``running``: by those, which
-    stay too. ``updated``: as a module in its present mode does.
+    stay too. ``updated``: as a module in its present mode does. Statistics over the ranks leave out
+    this rank's images where they are not ``counted``.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     modes = [norm.training for norm in norms]
     for norm in norms:
         norm.track_running_stats = statistics != "batch"
         norm.training = norm.training and statistics != "running"
+        if isinstance(norm, BatchNorm):
+            norm.counted = counted
     try:
         yield
     finally:
         for norm, mode in zip(norms, modes, strict=True):
             norm.track_running_stats = True
             norm.training = mode
+            if isinstance(norm, BatchNorm):
+                norm.counted = True

@@ -13,8 +13,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from pcamx.engine import Ranks, load, load_failure, lost_rank, to_universal
+from pcamx.engine import (
+    Ranks,
+    frozen_state,
+    load,
+    load_failure,
+    load_unoptimised,
+    lost_rank,
+    to_universal,
+)
 from pcamx.errors import PcamxError
 from pcamx.output import folder_to_disk, refusal, refused, write_text
 from pcamx.run.folder import RunFolder
@@ -22,6 +31,8 @@ from pcamx.run.paths import CHECKPOINTS
 from pcamx.seals import sealed, unsealed
 
 _KIND = "checkpoint"
+_FROZEN = "frozen.pt"
+"""Frozen parameters: a universal checkpoint has none, and the ranks' files would repeat them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,6 +65,9 @@ def save(engine: Any, folder: Path, progress: Progress, ranks: Ranks, config: st
         dist.barrier()
         engine.save_checkpoint(str(root), tag=tag, save_latest=False)
         torch.save(_rank_state(engine, ranks), root / tag / f"rank_{ranks.rank}.pt")
+        frozen = frozen_state(engine)
+        if frozen and ranks.rank == 0:
+            torch.save(frozen, root / tag / _FROZEN)
         dist.barrier()
         if ranks.rank == 0:
             facts = dataclasses.asdict(progress) | {"world": ranks.world} | _origin(folder, config)
@@ -167,7 +181,10 @@ def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
     try:
         loaded = load(engine, root, tag)
         if loaded:
-            _restore_rank(engine, root / tag.removesuffix("_universal"), ranks)
+            universal = tag.endswith("_universal")
+            _restore_rank(engine, root / tag.removesuffix("_universal"), ranks, universal=universal)
+    except PcamxError:
+        raise
     except Exception as error:
         # DeepSpeed and torch raise pickle, zip, key, shape and assertion errors alike.
         if isinstance(error, RuntimeError) and lost_rank(error):
@@ -185,18 +202,34 @@ def restore(engine: Any, folder: Path, tag: str, ranks: Ranks) -> None:
             shutil.rmtree(root / tag)
 
 
-def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks) -> None:
+def _restore_rank(engine: Any, checkpoint: Path, ranks: Ranks, *, universal: bool) -> None:
     """Statistics, P and random state of this rank; of rank 0 for a rank that was not there.
 
-    Always: a universal checkpoint holds parameters alone, no buffers.
+    Always: a universal checkpoint holds what is optimised alone, no buffers, nothing frozen.
     """
     own = checkpoint / f"rank_{ranks.rank}.pt"
     file = own if own.is_file() else checkpoint / "rank_0.pt"
     state = torch.load(file, map_location="cpu", weights_only=True)
-    buffers = dict(engine.module.named_buffers())
-    for name, value in state["buffers"].items():
-        buffers[name].copy_(value)
+    kept = state["buffers"]
+    if universal:
+        kept |= _read_frozen(engine, checkpoint)
+    load_unoptimised(engine, kept, frozen=universal)
     torch.set_rng_state(state["rng"])
     # A run that was begun on CPUs has none.
     if ranks.device.type == "cuda" and "cuda_rng" in state:
         torch.cuda.set_rng_state(state["cuda_rng"], ranks.device)
+
+
+def _read_frozen(engine: Any, checkpoint: Path) -> dict[str, Tensor]:
+    """The frozen parameters; PcamxError where an earlier pcamx did not keep them by themselves."""
+    file = checkpoint / _FROZEN
+    if file.is_file():
+        frozen: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return frozen
+    if all(parameter.requires_grad for parameter in engine.module.parameters()):
+        return {}
+    world = len(list(checkpoint.glob("rank_*.pt")))
+    raise PcamxError(
+        f"{checkpoint}: an earlier pcamx kept no frozen parameters in it for another number of "
+        f"ranks; resume it on {world}, as it was written"
+    )

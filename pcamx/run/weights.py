@@ -15,6 +15,7 @@ from pcamx.catalogue import StageId, trainable
 from pcamx.config import Attention, Config, ConfigError, Model, Pooling
 from pcamx.errors import PcamxError
 from pcamx.model.network import Network, Segmenter, build_network
+from pcamx.model.timm_backbone import input_scale
 from pcamx.ops import Impl
 from pcamx.output import replacing_file
 
@@ -98,7 +99,7 @@ def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_start(path: Path, config: Config, stage: StageId) -> Weights:
     """Return the weights that a stage starts from.
 
-    Raises PcamxError where they are missing or of another encoder or pooling.
+    Raises PcamxError where they are missing, or of another encoder, pooling or input scale.
     """
     entry = trainable(stage)
     if not path.is_file():
@@ -112,6 +113,11 @@ def load_start(path: Path, config: Config, stage: StageId) -> Weights:
         raise PcamxError(
             f"{path}: weights of the pooling {weights.pooling}, the config says "
             f"{config.model.pooling}; set model.pooling or start from another run"
+        )
+    if config.model.timm and (weights.mean, weights.std) != input_scale(config.model.encoder):
+        raise PcamxError(
+            f"{path}: trained by another mean and deviation of films than the timm that is "
+            "installed expects; install the one that it was trained with"
         )
     return weights
 

@@ -41,11 +41,11 @@ def test_a_run_may_go_on_where_it_has_not_begun(tmp_path: Path, begun_on_a_gpu: 
     if begun_on_a_gpu:
         state["cuda_rng"] = torch.zeros(16, dtype=torch.uint8)
     torch.save(state, tmp_path / "rank_0.pt")
-    model = SimpleNamespace(module=torch.nn.Linear(1, 1))
+    model = SimpleNamespace(module=torch.nn.Linear(1, 1), zero_optimization_stage=lambda: 0)
     with mock.patch.object(torch.cuda, "set_rng_state") as restored:
-        checkpoints._restore_rank(model, tmp_path, CUDA)
+        checkpoints._restore_rank(model, tmp_path, CUDA, universal=False)
         assert restored.called == begun_on_a_gpu
-        checkpoints._restore_rank(model, tmp_path, CPU)
+        checkpoints._restore_rank(model, tmp_path, CPU, universal=False)
         assert restored.call_count == begun_on_a_gpu
 
 

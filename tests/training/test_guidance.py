@@ -24,6 +24,7 @@ from pcamx.config.checks import ConfigError
 from pcamx.data.canvas.provider import Decoded
 from pcamx.data.feed.batches import open_feed
 from pcamx.data.store import read_store
+from pcamx.model.batch_norm import join_ranks
 from pcamx.model.network import batch_norm_by
 from pcamx.training.losses import guidance
 from pcamx.training.losses.erasing import erased
@@ -125,17 +126,25 @@ def test_the_third_pass_normalises_by_its_own_batch() -> None:
     torch.testing.assert_close(told, F.cross_entropy(logits, torch.tensor([0, 0, 1, 1])))
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(("world", "rows"), [(1, 2), (2, 2), (4, 4)])
 def test_the_erased_films_are_the_same_on_any_number_of_ranks(
-    monkeypatch: pytest.MonkeyPatch, world: int
+    monkeypatch: pytest.MonkeyPatch, world: int, rows: int
 ) -> None:
-    """Two of 16 columns are kept for marked films, 4 and 12; others may be marked as well."""
+    """Two of 16 columns are kept for marked films, 4 and 12; others may be marked as well.
+
+    A rank without one of them takes another in vain."""
     lesion = torch.zeros(16, 1, 32, 32)
     lesion[[1, 2, 4, 9, 12], :, 5:9, 5:9] = 1
     image = torch.arange(16.0).view(16, 1, 1, 1).expand(16, 1, 32, 32)
     taken: list[float] = []
+    in_pass = 0
     monkeypatch.setattr(guidance, "rank_count", lambda: world)
-    monkeypatch.setattr(guidance, "batch_norm_by", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(
+        guidance,
+        "batch_norm_by",
+        lambda *_, counted: contextlib.nullcontext(counts.append(counted)),
+    )
+    counts: list[bool] = []
 
     def network(images: Tensor) -> Tensor:
         seen.extend(images[: len(images) // 2, 0, 0, 0].tolist())
@@ -154,7 +163,49 @@ def test_the_erased_films_are_the_same_on_any_number_of_ranks(
         batch = Batch(image[share], shown.long(), lesion[share], shown)
         seen: list[float] = []
         guidance.erase_loss(network, batch, shown, 2)  # type: ignore[arg-type]
-    assert taken == [4, 12]
+        in_pass += len(seen)
+    assert taken == [4, 12] and in_pass == rows
+    assert sum(counts) == min(2, world)
+
+
+KEPT = (1, 3)
+"""Of 12 columns: of two ranks one has none, or one has two and the other one."""
+
+
+def erasing(part: slice, marked: int) -> tuple[float, Tensor]:
+    """The erase loss of some of 12 marked films, and its gradient to the first weights."""
+    stage = make(3, settings(objective=objective("erase")))
+    join_ranks(stage.network)
+    network = stage.network.double()
+    batch = films(12, marked_every=2)
+    lesion = batch.lesion_B1HW.roll(1, 0) + batch.lesion_B1HW
+    shown = torch.ones(12, dtype=torch.bool)
+    image = (batch.image_B1HW * torch.linspace(0.5, 3, 12)[:, None, None, None]).double()
+    batch = Batch(image[part], batch.label_B[part], lesion[part], shown[part])
+    loss = guidance.erase_loss(network, batch, shown[part], marked)
+    loss.backward()
+    weight = next(network.parameters())
+    assert weight.grad is not None
+    return float(loss.detach()), weight.grad
+
+
+def erasing_rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    found = [erasing((slice(0, 6), slice(6, 12))[rank], marked) for marked in KEPT]
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_joined_batch_norms_take_the_erased_films_alone(tmp_path: Path) -> None:
+    """Not what a rank takes in vain: two ranks have the erase loss and the gradient of one."""
+    processes.on_ranks(erasing_rank, str(tmp_path))
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for marked, (one, two) in zip(KEPT, zip(*shares, strict=True), strict=True):
+        loss, gradient = erasing(slice(0, 12), marked)
+        assert (one[0] + two[0]) / 2 == pytest.approx(loss, rel=1e-5)
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close((one[1] + two[1]) / 2, gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("any_marked", [True, False])

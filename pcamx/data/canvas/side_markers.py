@@ -2,10 +2,11 @@
 
 ``markers.csv`` in the data folder, beside the films: a header and one row for each lead letter or
 plate of a film, its box in the upright film's pixels (right and bottom just past it; all four empty
-where it is not known). Phantoms come with one; without one, what the data set itself names counts,
-whose place is not known: FracAtlas' hardware, GRAZPEDWRI-DX's casts and metal. Nothing is learned
-from it; `pcamx evaluate` counts the maps that peak on a marker and compares films with the same
-markers, and `data.balanced: markers` draws as many abnormal as normal films of those.
+where it is not known or has no place, as an exposure). Phantoms come with one; without one, what
+the data set itself names counts, whose place is not known: FracAtlas' hardware, GRAZPEDWRI-DX's
+casts and metal. Nothing is learned from it; `pcamx evaluate` counts the maps that peak on a marker
+and compares films with the same markers, and `data.balanced: markers` draws as many abnormal as
+normal films of those.
 """
 
 from collections.abc import Iterator, Sequence

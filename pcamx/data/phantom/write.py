@@ -14,9 +14,9 @@ from PIL import Image
 from pcamx.data.canvas import side_markers
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.contents import sha256_of
-from pcamx.data.phantom.film import draw_film
+from pcamx.data.phantom.film import Drawn, draw_film
 from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, study_path
-from pcamx.data.phantom.temptations import EXPOSURE, PLATE, THE_LETTER, Temptation
+from pcamx.data.phantom.temptations import CAST, EXPOSURE, PLATE, THE_LETTER, Temptation
 from pcamx.data.phantom.twins import DIGEST, FILE, HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
 from pcamx.output import replacing_folder
@@ -26,8 +26,10 @@ from pcamx.progress import Track, silent
 MOST = {"train": 60_000, "valid": 39_999}  # images; a patient has at least one
 ALONE = 128  # films that are not worth a second process
 FILMS, MARKS, TEMPTING, TWINS = "MURA-v1.1", "marks", "temptations", "twins"
-Markers = list[tuple[str, Box]]
-"""Of a film, each with its name, L, R or plate."""
+OBJECTS = (PLATE, CAST)
+"""Temptations that have a box in markers.csv, as letters do."""
+Markers = list[tuple[str, Box | None]]
+"""Of a film, each with its name: L, R or a temptation's kind."""
 LABELS = ("path", "label", "split", "patient", "study", "part")
 
 
@@ -59,8 +61,9 @@ def draw_phantoms(
     under the same relative paths. About half of the studies are abnormal, in every body part. What
     tempts a network to decide by something else, and how often, stands in
     `pcamx.data.phantom.temptations`; ``out/temptations/KIND`` holds masks of where it is, but
-    for the letter, whose place is in markers.csv (a plate's box is there too), and for exposure,
-    which is everywhere. A network that falls for a temptation does well in training only.
+    for the letter, whose place is in markers.csv, and for exposure, which is everywhere.
+    markers.csv names them all, so that `data.balanced: markers` knows them, and has the boxes of
+    letters, plates and casts. A network that falls for a temptation does well in training only.
 
     ``out/twins``, if asked for, is a data set of its own for `pcamx prepare` and `pcamx evaluate`:
     the validation films once more, each with its lesion toggled and with each of the temptations
@@ -162,13 +165,13 @@ def _write_tables(root: Path, plans: Sequence[FilmPlan]) -> None:
 
 
 def _write_markers(root: Path, plans: Sequence[FilmPlan], markers: dict[str, Markers]) -> None:
-    """Where letters and plates lie, in the films' order."""
+    """What tempts on each film, in the films' order."""
     with (root / side_markers.FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(side_markers.HEADER)
         for plan in plans:
             for name, box in markers[f"{FILMS}/{image_path(plan)}"]:
-                writer.writerow([image_path(plan), name, *box])
+                writer.writerow([image_path(plan), name, *(box or ("", "", "", ""))])
 
 
 def _write_twins(whole: Path, twins: Sequence[Twin]) -> None:
@@ -204,11 +207,18 @@ def _draw_one(job: Job, root: Path, size: int) -> tuple[str, Markers]:
         _save(drawn.mask, root / job.mark)
     for kind, mask_HW in drawn.temptations.items():
         _save(mask_HW, root / job.tempting.format(kind=kind))
-    markers = [] if drawn.marker is None else [(job.plan.marker, drawn.marker)]
-    if PLATE in drawn.temptations:
-        box = Image.fromarray(drawn.temptations[PLATE]).getbbox()
-        markers += [] if box is None else [(PLATE, Box(*box))]
-    return job.film, markers
+    return job.film, _markers(job.plan, drawn)
+
+
+def _markers(plan: FilmPlan, drawn: Drawn) -> Markers:
+    """The letter and the temptations that show on the film."""
+    found: Markers = [] if drawn.marker is None else [(plan.marker, drawn.marker)]
+    for kind in plan.temptations:
+        if kind not in drawn.temptations:  # everywhere
+            found.append((kind, None))
+        elif box := Image.fromarray(drawn.temptations[kind]).getbbox():
+            found.append((kind, Box(*box) if kind in OBJECTS else None))
+    return found
 
 
 def _save(image_HW: NDArray[np.uint8], path: Path) -> None:

@@ -74,25 +74,25 @@ def erase_loss(network: Network, batch: Batch, shown_B: Tensor, marked_per_batch
     """Return cross-entropy of marked films: the lesion erased, normal; another patch, abnormal.
 
     Both go in one more pass, normalised by its own batch. The films are those in the columns that
-    the feed keeps for marked ones, whatever the number of ranks. Every rank takes its share of
-    ``marked_per_batch`` rounded up: an index that depended on the marks would wait for the device,
-    and ZeRO-3 for a rank without any. What fills up, or shows no lesion, does not count.
+    the feed keeps for marked ones, whatever the number of ranks: an index that depended on the
+    marks would wait for the device. What shows no lesion does not count. A rank without such a
+    column, for which ZeRO-3 and the statistics over the ranks would wait, takes a film in vain.
     """
     B = len(shown_B)
     slots, before = B * rank_count(), B * rank_number()
     marked = min(marked_per_batch, slots)
-    first, count = turns_before(before, marked, slots), -(-marked // rank_count())
-    turn_E = torch.arange(first, first + count, device=shown_B.device)
+    first, behind = (turns_before(column, marked, slots) for column in (before, before + B))
+    kept = behind > first
+    turn_E = torch.arange(first, behind if kept else first + 1, device=shown_B.device)
     row_E = column_of(turn_E, marked, slots) - before
-    counts_E = row_E < B
     row_E = row_E.clamp(max=B - 1)
     image_E1HW, lesion_E1HW = batch.image_B1HW[row_E], batch.lesion_B1HW[row_E]
     healed_E1HW, elsewhere_E1HW, free_E = erased(image_E1HW, lesion_E1HW)
-    with batch_norm_by(network, "batch"):
+    with batch_norm_by(network, "batch", counted=kept):
         logits_FC = network(torch.cat([healed_E1HW, elsewhere_E1HW]))
     # Filled on the device: two numbers from the host would be a wait.
     label_F = torch.cat([torch.full_like(row_E, label) for label in (NORMAL, ABNORMAL)])
-    taken_E = shown_B[row_E] & counts_E
+    taken_E = shown_B[row_E] & kept
     taken_F = torch.cat([taken_E, taken_E & free_E])
     (taken,) = sum_over_ranks(taken_F.sum())
     loss_F = F.cross_entropy(logits_FC.float(), label_F, reduction="none")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.cli import main
+from pcamx.data.canvas.side_markers import marker_names, read_markers
 from pcamx.data.contents import sha256_of
 from pcamx.data.phantom import draw_phantoms, temptation
 from pcamx.data.phantom.film import Exposed, draw_film, expose
@@ -275,18 +276,38 @@ def test_the_command_takes_several_kinds(tmp_path: Path, monkeypatch: pytest.Mon
     kinds = {path.name for path in (tmp_path / "set" / "twins").iterdir() if path.is_dir()}
     assert kinds == {"lesion", "plate", "exposure", "cast", "marks", "temptations"}
     _, *rows = _rows(tmp_path / "set" / "MURA-v1.1" / "markers.csv")
-    plates = tmp_path / "set" / "temptations" / "plate"
-    assert len(rows) == len([*plates.rglob("*.png")]) > 0
-    for path, name, *box in rows:
-        with Image.open(plates / path) as mask:
-            ys, xs = np.nonzero(np.asarray(mask))
-        assert name == "plate"
-        assert list(map(int, box)) == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    masks = tmp_path / "set" / "temptations"
+    for kind in ("plate", "cast"):
+        boxes = {path: box for path, name, *box in rows if name == kind}
+        assert len(boxes) == len([*(masks / kind).rglob("*.png")]) > 0
+        for path, box in boxes.items():
+            with Image.open(masks / kind / path) as mask:
+                ys, xs = np.nonzero(np.asarray(mask))
+            assert list(map(int, box)) == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     assert (
         _pcamx(monkeypatch, "phantom", str(tmp_path / "bare"), *small, "--temptation", "none") == 0
     )
     assert _rows(tmp_path / "bare" / "MURA-v1.1" / "markers.csv")[1:] == []
     assert {path.name for path in (tmp_path / "bare").iterdir()} == {"MURA-v1.1", "marks"}
+
+
+def test_batches_are_balanced_by_every_temptation(tmp_path: Path) -> None:
+    """As markers.csv has them: by the letter alone, an exposure would go on telling the label."""
+    kinds = [temptation(kind, 0.5) for kind in KINDS]
+    draw_phantoms(tmp_path / "set", train=60, valid=4, size=32, seed=1, temptations=kinds)
+    prepare(tmp_path / "set" / "MURA-v1.1", tmp_path / "store", workers=1)
+    store = read_store(tmp_path / "store")
+    films = store.split("train")
+    plans = {image_path(plan): plan for plan in plan_films(1, "train", 60, kinds)}
+    named = marker_names(store, films)
+    assert {name for names in named for name in names} == {"L", "R", *KINDS} - {"letter"}
+    for film, names in zip(films, named, strict=True):
+        plan = plans[film.path]
+        assert set(names) == {plan.marker, *plan.temptations} - {""}
+    # What is everywhere, or nowhere in particular, has no box.
+    boxes = read_markers(store, films, 320)
+    objects = {"L", "R", "plate", "cast"}
+    assert [len(found) for found in boxes] == [len(objects.intersection(n)) for n in named]
 
 
 @pytest.mark.parametrize(
