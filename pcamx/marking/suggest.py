@@ -16,6 +16,7 @@ import torch
 
 from pcamx import metrics
 from pcamx.catalogue import POSITIVE_CAM
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.csv_files import csv_rows
 from pcamx.data.store import Film, Store, read_store
 from pcamx.devices import command_device
@@ -148,12 +149,13 @@ def _panels(
         map_BHW = metrics.minmax(maps[POSITIVE_CAM.key]).float()
         for k, film in enumerate(batch):
             one = chosen[len(panels)]
+            place = fit(film.width, film.height, model.canvas)
             panels.append(
                 Panel(
                     title=film.path,
                     caption=f"{film.part} ({one.signs.probability:.2f}), {one.reason}".lstrip(),
-                    image_HW=film_tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
-                    maps={POSITIVE_CAM.title: film_tiles.on_film(map_BHW[k], film).cpu().numpy()},
+                    image_HW=on_film(canvas_B1HW[k, 0], place).cpu().numpy(),
+                    maps={POSITIVE_CAM.title: on_film(map_BHW[k], place).cpu().numpy()},
                 )
             )
     return panels
