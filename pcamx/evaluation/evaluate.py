@@ -92,9 +92,11 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
     new.pictures.mkdir()
     pictures = FilmPictures(new.pictures, run.store, films, list(networks))
     batches = run.measured(run.store, "evaluating films")
-    scores = score(explainers, batches, markers, pictures.watch)
+    scores = score(explainers, batches, films, markers, pictures.watch)
     tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
-    add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
+    normal = run.normal_films()
+    some = run.some(run.own, normal, "looking at normal films")
+    add_levels(tuned, explainers, some, normal)
     classifiers = stages | {UNTRAINED.key: untrained}
     cooled = _temperatures(run, classifiers)
     strata = strata_of(run.store, films)
