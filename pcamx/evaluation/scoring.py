@@ -275,9 +275,10 @@ def probabilities(networks: Mapping[str, Network], batches: Iterable[Batch]) -> 
 def faithfulness(
     networks: Mapping[str, Network], explainers: Mapping[str, Explainer], batches: Iterable[Batch]
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """Return deletion and insertion of every map by the network itself: network > map > key > [N].
+    """Return every map's figures by the network's own answers: network > map > key > [N].
 
-    Each film passes through the network 2 x (`pcamx.metrics.STEPS` + 1) times for each map.
+    Each film passes through the network 99 times for each map: 17 for deletion, as many for
+    insertion, 65 for the patches.
     """
     found: dict[str, dict[str, dict[str, list[Tensor]]]] = {name: {} for name in networks}
     for batch in batches:
