@@ -23,18 +23,21 @@ from pcamx.metrics import (
     Figure,
     Statistic,
     accuracy,
-    at_temperature,
     auroc,
     brier,
     calibration_error,
     classification_figures,
-    cohen_kappa,
     figure,
-    gather_studies,
-    share_called,
     temperature,
 )
-from pcamx.metrics.classification import auroc_within, sensitivity_at
+from pcamx.metrics.calibration import at_temperature
+from pcamx.metrics.classification import (
+    auroc_within,
+    cohen_kappa,
+    gather_studies,
+    sensitivity_at,
+    share_called,
+)
 
 Ours = Callable[[Any, Any], Statistic]
 STATISTICS: dict[Ours, Callable[[Tensor, Tensor], Tensor]] = {
