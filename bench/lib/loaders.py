@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench.lib.stores import JPEG, PNG, Stores
 from pcamx.config import Config
 from pcamx.data.canvas.cache import HEAD
-from pcamx.data.canvas.placement import fit
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.canvas.provider import Canvases, gathered, stream
 from pcamx.data.feed.batches import Feed
 from pcamx.data.store import CANVASES, Film, Store
@@ -85,7 +85,7 @@ class FilmSet(Dataset[Tensor]):
         at = fit(film.width, film.height, self.side)
         canvas_HW = np.zeros((self.side, self.side), np.uint8)
         grey_HW = self.read(self.root / film.path, at.width, at.height)
-        canvas_HW[at.top : at.top + at.height, at.left : at.left + at.width] = grey_HW
+        on_film(canvas_HW, at)[:] = grey_HW
         return torch.from_numpy(canvas_HW)[None]
 
 

@@ -85,8 +85,8 @@ PXAP = Measure(
 FALSE_ACTIVATION = Measure(
     key="false_activation",
     title="false activation",
-    meaning="Share of the normal films whose map, not normalised, somewhere exceeds the level that "
-    "it reaches on 80 % of the marked training lesions.",
+    meaning="Share of the normal films on which the map, not normalised, somewhere exceeds the "
+    "level that it reaches on 80 % of the marked training lesions.",
     of="map",
     function=f"{_METRICS}:peak",
     value=f"{_SCORING}:active",
@@ -97,8 +97,8 @@ FALSE_ACTIVATION = Measure(
 FALSE_CANDIDATES = Measure(
     key="false_candidates",
     title="false candidates",
-    meaning="Share of the normal films whose map, not normalised, reaches the level that 5 % of "
-    "the normal training films reach: pcamx explain then shows a lesion candidate.",
+    meaning="Share of the normal films on which the map, not normalised, reaches the level that it "
+    "reaches on 5 % of the normal training films: pcamx explain then shows a lesion candidate.",
     of="map",
     function=f"{_METRICS}:peak",
     value=f"{_SCORING}:candidate",

@@ -23,10 +23,10 @@ class Measure:
     """What it judges: one map; the classification; one map by the network's own answers; what the
     decision rests on, by films and their twins or with a patch erased."""
     function: str
-    """map: (maps [M, H, W], lesions or markers [M, H, W]) > [M, ...], or of maps alone where
-    ``films`` is normal. decision: of a `pcamx.metrics.Decisions`. faithfulness: see
-    `pcamx.metrics.deletion`. basis: of `pcamx.metrics.basis.Pairs` where ``films`` is twins, else
-    of `pcamx.metrics.basis.Erased` by fill; a value per pair or film."""
+    """map: (maps [M, H, W], lesions or markers [M, H, W]) > [M, ...], or where ``films`` is normal
+    (maps, where the films lie on the canvas). decision: of a `pcamx.metrics.Decisions`.
+    faithfulness: see `pcamx.metrics.deletion`. basis: of `pcamx.metrics.basis.Pairs` where
+    ``films`` is twins, else of `pcamx.metrics.basis.Erased` by fill; a value per pair or film."""
     value: str = ""
     """map: (what ``function`` gave [M, ...], `pcamx.evaluation.scoring.Tuning`) > [M], or None
     where undefined; left out, the function's own [M]."""

@@ -168,7 +168,7 @@ def _gap(found: Difference) -> Gap:
 
 
 def _settings(first: Measured, run: Measured) -> list[str]:
-    """Keys, with both values, in which the configs differ; folders and seed apart from these."""
+    """Keys, with both values, in which the configs differ, but for the run's folder."""
     try:
         one, other = (RunFolder(r.folder).read_config() for r in (run, first))
     except PcamxError:

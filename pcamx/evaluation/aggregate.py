@@ -178,7 +178,7 @@ def add_faithfulness(
     films: Sequence[Film],
     seed: int,
 ) -> None:
-    """Put deletion and insertion on ``films`` beside the other figures of every map."""
+    """Put the figures by the network's own answers on ``films`` beside the others of every map."""
     patients = [film.patient for film in films]
     for name, maps in found.items():
         for map_name, areas in maps.items():

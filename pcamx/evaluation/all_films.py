@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pcamx import metrics
 from pcamx.catalogue import BASELINES, CENTRE, MAPS, MEASURES, TRAINABLES, best_map
-from pcamx.data.canvas.placement import fit
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.canvas.side_markers import Box
 from pcamx.data.files.file_content import UnfitError
 from pcamx.data.files.film import read_film
@@ -124,9 +124,7 @@ def _tile(scaled_HW: Tensor, film: Film) -> NDArray[np.uint8]:
 
 
 def _on_film(canvas_HW: Tensor, film: Film) -> Tensor:
-    place = fit(film.width, film.height, canvas_HW.shape[-1])
-    rows = slice(place.top, place.top + place.height)
-    return canvas_HW[rows, place.left : place.left + place.width]
+    return on_film(canvas_HW, fit(film.width, film.height, canvas_HW.shape[-1]))
 
 
 def _marks(batch: Batch, films: Sequence[Film]) -> Iterator[list[Ring]]:

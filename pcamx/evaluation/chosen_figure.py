@@ -8,7 +8,6 @@ from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 from pcamx.evaluation.example_films import draw_panels
 from pcamx.evaluation.measured_run import Split, open_run
-from pcamx.model.network import Network
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.figures.film_figure import FORMATS, save
 
@@ -40,12 +39,8 @@ def draw_figure(
         raise PcamxError(f"{len(names)} films: a figure holds {MOST} at most; draw several")
     run = open_run(folder, other, split, track, say)
     films = chosen(run.store.split(split), names)
-    networks = run.networks()
-    explainers = run.explainers(networks, run.untrained())
-    stages = [title for title, network in networks.items() if isinstance(network, Network)]
-    panels = draw_panels(
-        {title: explainers[title] for title in stages}, run.store, run.some(run.store, films), films
-    )
+    stages = run.trained_explainers(run.networks(), classify=True)
+    panels = draw_panels(stages, run.store, run.some(run.store, films), films)
     save(panels, out)
     return films
 

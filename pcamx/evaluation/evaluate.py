@@ -19,7 +19,7 @@ from pcamx.catalogue import AGAINST_SEGMENTER, AUROC, CENTRE, TRAINABLES, UNTRAI
 from pcamx.data.canvas.side_markers import Box, read_markers, strata_of
 from pcamx.data.contents import digest_of, sha256_of
 from pcamx.data.patients import drawn
-from pcamx.data.store import Store, fingerprint, read_store
+from pcamx.data.store import Film, Store, fingerprint, read_store
 from pcamx.errors import PcamxError
 from pcamx.evaluation.aggregate import (
     add_faithfulness,
@@ -30,9 +30,10 @@ from pcamx.evaluation.aggregate import (
 from pcamx.evaluation.all_films import FilmPictures, all_films, only_pictures
 from pcamx.evaluation.basis import all_figures, measure_basis
 from pcamx.evaluation.example_films import choose_films, draw_panels
+from pcamx.evaluation.explainers import Explainer
 from pcamx.evaluation.film_table import write_films
 from pcamx.evaluation.measured_run import MeasuredRun, Split, open_run
-from pcamx.evaluation.scoring import add_levels, faithfulness, probabilities, score, tune
+from pcamx.evaluation.scoring import Tuning, add_levels, faithfulness, probabilities, score, tune
 from pcamx.evaluation.twins import Twin, read_twins
 from pcamx.model.network import Network
 from pcamx.output import replacing_files, write_text
@@ -92,9 +93,8 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
     new.pictures.mkdir()
     pictures = FilmPictures(new.pictures, run.store, films, list(networks))
     batches = run.measured(run.store, "evaluating films")
-    scores = score(explainers, batches, markers, pictures.watch)
-    tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
-    add_levels(tuned, explainers, run.some(run.own, run.normal_films(), "looking at normal films"))
+    scores = score(explainers, batches, films, markers, pictures.watch)
+    tuned = _tuned(run, explainers, tuning)
     classifiers = stages | {UNTRAINED.key: untrained}
     cooled = _temperatures(run, classifiers)
     strata = strata_of(run.store, films)
@@ -136,6 +136,17 @@ def _measure(run: MeasuredRun, new: RunFolder, twins: Path | None, faithful: int
     del scores, basis, columns  # of every film, which the page of all films has to hold anew
     _write_all_films(run, pictures, markers, paired[1] if paired else [], new)
     return report
+
+
+def _tuned(
+    run: MeasuredRun, explainers: Mapping[str, Explainer], tuning: Sequence[Film]
+) -> dict[str, dict[str, Tuning]]:
+    """What every map takes from training films: the marked ones, ``tuning``, and normal ones."""
+    tuned = tune(explainers, run.some(run.own, tuning, "tuning thresholds on films"))
+    normal = run.normal_films()
+    some = run.some(run.own, normal, "looking at normal films")
+    add_levels(tuned, explainers, some, normal)
+    return tuned
 
 
 def _write_all_films(

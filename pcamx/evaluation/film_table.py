@@ -7,7 +7,8 @@ lesion_share      the lesion's share of the canvas; of marked films, like all fi
 network           title of what was trained ("stage 1"), or key of a baseline ("centre")
 probability       of abnormal, by that network
 map               key of the map ("positive_cam")
-peak              the map's maximum, not normalised: on normal films, what false activation reads
+peak              the map's maximum on the film, not normalised: on normal films, what false
+                  activation and false candidates read
 on_marker, pointing, ...
                   the film's own share in the figure of that name in report.json, for every measure
                   in `pcamx.catalogue` that has a column; on_marker of films with a marker

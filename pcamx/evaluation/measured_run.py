@@ -123,18 +123,23 @@ class MeasuredRun:
         self, networks: dict[str, Network | Segmenter], untrained: Network
     ) -> dict[str, Explainer]:
         """Return everything whose maps are measured, by title: networks, then baselines."""
-        entries = [trainable(weights.stage) for weights in self.weights]
-        found: dict[str, Explainer] = {
-            entry.title: explainer(networks[entry.title], maps_of(entry))
-            for entry in entries
-            if entry.classifies
-        }
         plain: list[MapKind] = maps_of(STAGE_3, gradient=False)
-        found |= {CENTRE.key: centre, UNTRAINED.key: explainer(untrained, plain)}
-        return found | {
+        return {
+            **self.trained_explainers(networks, classify=True),
+            CENTRE.key: centre,
+            UNTRAINED.key: explainer(untrained, plain),
+            **self.trained_explainers(networks, classify=False),
+        }
+
+    def trained_explainers(
+        self, networks: dict[str, Network | Segmenter], *, classify: bool
+    ) -> dict[str, Explainer]:
+        """Return, by title, those of the networks that ``classify``, the stages, or do not."""
+        entries = [trainable(weights.stage) for weights in self.weights]
+        return {
             entry.title: explainer(networks[entry.title], maps_of(entry))
             for entry in entries
-            if not entry.classifies
+            if entry.classifies is classify
         }
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from pcamx import metrics
 from pcamx.catalogue import Films, Measure, measures, resolve
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.canvas.side_markers import Box
+from pcamx.data.store import Film
 from pcamx.evaluation.explainers import Explainer, Maps, abnormal_probability
 from pcamx.evaluation.rows import Rows
 from pcamx.metrics import Statistic
@@ -131,10 +133,11 @@ class _Parts:
 def score(
     explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
+    films: Sequence[Film],
     markers: Sequence[Sequence[Box]] | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Scores]:
-    """Score every explainer on the same films, decoded once.
+    """Score every explainer on the same ``films``, decoded once into ``batches``.
 
     ``markers`` are the regions of the films' markers on the canvas, in the films' order.
     ``watch`` is called with each batch, explainer's name and maps.
@@ -142,7 +145,7 @@ def score(
     parts = {name: _Parts() for name in explainers}
     start = 0
     for batch in batches:
-        truth = _truth(batch, markers[start:] if markers else [])
+        truth = _truth(batch, films[start:], markers[start:] if markers else [])
         start += len(batch.label_B)
         for name, explain in explainers.items():
             part = parts[name]
@@ -166,23 +169,25 @@ def score(
 
 
 class _Truth(NamedTuple):
-    """What is known of a batch's films: lesions of the marked ones, markers of some."""
+    """What is known of a batch's films: where they lie, lesions of the marked, markers of some."""
 
+    film_BHW: Tensor
     marked_B: Tensor
     lesion_MHW: Tensor
     marker_B: Tensor
     marker_KHW: Tensor
 
 
-def _truth(batch: Batch, markers: Sequence[Sequence[Box]]) -> _Truth:
-    films, _, height, width = batch.image_B1HW.shape
-    marker_BHW = torch.zeros(films, height, width)
-    for film, boxes in enumerate(markers[:films]):
+def _truth(batch: Batch, films: Sequence[Film], markers: Sequence[Sequence[Box]]) -> _Truth:
+    count, _, height, width = batch.image_B1HW.shape
+    marker_BHW = torch.zeros(count, height, width)
+    for film, boxes in enumerate(markers[:count]):
         for box in boxes:
             marker_BHW[film, box.top : box.bottom, box.left : box.right] = 1
     marker_B = marker_BHW.any(dim=2).any(dim=1)
     device = batch.image_B1HW.device
     return _Truth(
+        _places(batch, films),
         batch.marked_B,
         batch.lesion_B1HW[batch.marked_B, 0],
         marker_B.to(device),
@@ -190,12 +195,20 @@ def _truth(batch: Batch, markers: Sequence[Sequence[Box]]) -> _Truth:
     )
 
 
+def _places(batch: Batch, films: Sequence[Film]) -> Tensor:
+    """Bool [B, H, W]: where the first of ``films``, those of the batch, lie on the canvas."""
+    place_BHW = torch.zeros_like(batch.image_B1HW[:, 0], dtype=torch.bool)
+    for place_HW, film in zip(place_BHW, films[: len(place_BHW)], strict=True):
+        on_film(place_HW, fit(film.width, film.height, place_HW.shape[-1])).fill_(True)
+    return place_BHW
+
+
 def _observe(map_BHW: Tensor, truth: _Truth) -> dict[tuple[str, Films], Tensor]:
     """What the measures' functions say of a batch's maps, each asked once."""
     given: dict[Films, tuple[Tensor, ...]] = {
         "marked": (map_BHW[truth.marked_B], truth.lesion_MHW),
         "with marker": (map_BHW[truth.marker_B], truth.marker_KHW),
-        "every": (map_BHW,),
+        "every": (map_BHW, truth.film_BHW),
     }
     places = dict.fromkeys(_place(measure) for measure in measures("map"))
     return {(function, films): resolve(function)(*given[films]).cpu() for function, films in places}
@@ -228,13 +241,20 @@ def add_levels(
     tuned: Mapping[str, dict[str, Tuning]],
     explainers: Mapping[str, Explainer],
     batches: Iterable[Batch],
+    films: Sequence[Film],
 ) -> None:
-    """Put the candidates' level of every map, from ``batches`` of normal films, into ``tuned``."""
+    """Put the candidates' level of every map, from ``batches`` of normal ``films``, into
+    ``tuned``.
+    """
     peaks: dict[tuple[str, str], list[Tensor]] = {}
+    start = 0
     for batch in batches:
+        place_BHW = _places(batch, films[start:])
+        start += len(place_BHW)
         for name, explain in explainers.items():
             for map_name, map_BHW in explain(batch.image_B1HW)[1].items():
-                peaks.setdefault((name, map_name), []).append(metrics.peak(map_BHW).cpu())
+                peak_B = metrics.peak(map_BHW, place_BHW).cpu()
+                peaks.setdefault((name, map_name), []).append(peak_B)
     for (name, map_name), parts in peaks.items():
         level = metrics.candidate_level(torch.cat(parts))
         before = tuned[name].get(map_name, Tuning())
@@ -255,9 +275,10 @@ def probabilities(networks: Mapping[str, Network], batches: Iterable[Batch]) -> 
 def faithfulness(
     networks: Mapping[str, Network], explainers: Mapping[str, Explainer], batches: Iterable[Batch]
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """Return deletion and insertion of every map by the network itself: network > map > key > [N].
+    """Return every map's figures by the network's own answers: network > map > key > [N].
 
-    Each film passes through the network 2 x (`pcamx.metrics.STEPS` + 1) times for each map.
+    Each film passes through the network 99 times for each map: 17 for deletion, as many for
+    insertion, 65 for the patches.
     """
     found: dict[str, dict[str, dict[str, list[Tensor]]]] = {name: {} for name in networks}
     for batch in batches:

@@ -11,7 +11,7 @@ import contourpy
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.canvas.placement import Fit
+from pcamx.data.canvas.placement import Fit, on_film
 
 Points = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def find_candidates(
     The outline is the map's own level line, linear between the centres of canvas pixels. What
     lies on the padding around the film is none. Highest first; of equals the uppermost, leftmost.
     """
-    film_hw = scaled_HW[place.top : place.top + place.height, place.left :][:, : place.width]
+    film_hw = on_film(scaled_HW, place)
     # The film ends half a pixel beyond the last centre: the outline closes on its edge.
     levels = np.pad(film_hw, 1, mode="edge")
     x, y = (_centres_and_ends(side) for side in (place.width, place.height))

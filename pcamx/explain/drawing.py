@@ -49,8 +49,7 @@ def _verdict(settings: Settings, job: Job, candidates: int) -> str:
     if job.flat():
         return verdict + "; the map is flat and says nothing about where"
     if not candidates and settings.level is not None:
-        high = job.ends()[1]
-        return verdict + f": the map reaches {high:.3g}, a candidate's {settings.level:.3g}"
+        return verdict + f": the map reaches {job.peak():.3g}, a candidate's {settings.level:.3g}"
     if job.called() == "normal" and candidates:
         return verdict + ", dashed as the film is called normal"
     return verdict

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcamx.data.canvas.placement import Fit, fit
+from pcamx.data.canvas.placement import Fit, fit, on_film
 from pcamx.explain.candidates import Candidate, find_candidates
 from pcamx.explain.read_film import Reading
 
@@ -58,17 +58,19 @@ class Job(NamedTuple):
 
     def on_film(self) -> NDArray[np.float64]:
         """Return the film's part of the scaled map."""
-        place = self.place()
-        rows = slice(place.top, place.top + place.height)
-        return self.scaled_HW[rows, place.left : place.left + place.width]
+        return on_film(self.scaled_HW, self.place())
+
+    def peak(self) -> float:
+        """Return the most that the map, as it is, reaches on the film."""
+        return float(on_film(self.map_HW, self.place()).max())
 
     def candidates(self, threshold: float, level: float | None) -> list[Candidate]:
         """Find what is outlined at ``threshold`` of the scaled map and peaks at ``level`` or above.
 
-        A film has one exactly where its map, as it is, reaches ``level``: where that lies below the
-        threshold, as the map's peak is not on the film, the outline is drawn at the level, around
-        the whole film where all of it lies above. None where the map is flat. Without a level a
-        film has one where the scaled map reaches the threshold on it.
+        A film has one exactly where its map, as it is, reaches ``level`` on it (`peak`): where that
+        lies below the threshold, as the map's peak is on the padding, the outline is drawn at the
+        level, around the whole film where all of it lies above. None where the map is flat. Without
+        a level a film has one where the scaled map reaches the threshold on it.
         """
         if self.flat():
             return []

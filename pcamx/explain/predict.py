@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcamx.catalogue import best_map, maps_of, trainable
-from pcamx.data.canvas.placement import Fit
+from pcamx.data.canvas.placement import Fit, on_film
 from pcamx.data.canvas.without_dali import has_dali
 from pcamx.errors import PcamxError
 from pcamx.explain.inputs import FilmPath
@@ -50,8 +50,7 @@ class Prediction:
 
     def on_film(self, key: str) -> NDArray[np.float32]:
         """Return a map at the upright film's own size, [h, w], bilinear between canvas pixels."""
-        place = self.place
-        film_hw = self.maps[key][place.top :][: place.height, place.left :][:, : place.width]
+        film_hw = on_film(self.maps[key], self.place)
         image = Image.fromarray(np.ascontiguousarray(film_hw))
         return np.asarray(image.resize((self.width, self.height), Image.Resampling.BILINEAR))
 

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pcamx.catalogue import StageId
-from pcamx.data.prepare.store_folder import refuse_foreign
-from pcamx.errors import PcamxError
 from pcamx.export.card import model_card
 from pcamx.export.graph import ONNX, require_packages, write_onnx
 from pcamx.export.samples import check_copy, write_samples
-from pcamx.output import replacing_folder
+from pcamx.output import refuse_anything, replacing_folder
 from pcamx.run.folder import RunFolder
 from pcamx.run.pretrained import from_pretrained, save_pretrained
 from pcamx.run.report import read_report_of
@@ -32,15 +30,14 @@ def export(run: Path, out: Path, *, stage: StageId | None = None) -> dict[str, A
     All of it or nothing. Returns what onnx.json says. Raises PcamxError where the run has no such
     stage, ``out`` is not empty, a package is missing, or ONNX and PyTorch disagree.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise PcamxError(f"{out}: there is something already; name a new folder with --out")
+    refuse_anything(out)
     folder = RunFolder(run)
     folder.read_config()
     require_packages()
     model = from_pretrained(run, stage=stage, device="cpu")
     weights = folder.load_weights(model.stage)
     report = read_report_of(folder, weights)
-    with replacing_folder(out, refuse_foreign) as draft:
+    with replacing_folder(out, refuse_anything) as draft:
         save_pretrained(model, draft)
         onnx = write_onnx(model, draft / ONNX)
         (draft / "onnx.json").write_text(json.dumps(onnx, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from pcamx.data.canvas.lesion_mask import lay_lesion
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.csv_files import csv_rows
 from pcamx.data.marks import Marks, read_marks
 from pcamx.data.marks.usable import is_frame_told
@@ -144,13 +145,14 @@ def _draw(found: Checked, store: Store, films: Sequence[Film], sheet: Path, trac
             make = found.marks.masks[film.path]
             assert make is not None
             lesion_HW = lay_lesion(make() > 0, CANVAS)[0]
+            place = fit(film.width, film.height, CANVAS)
             panels.append(
                 Panel(
                     title=film.path,
                     caption=_caption(film, found),
-                    image_HW=film_tiles.on_film(canvas_1HW[0], film).numpy(),
+                    image_HW=on_film(canvas_1HW[0], place).numpy(),
                     maps={},
-                    lesion_HW=film_tiles.on_film(lesion_HW, film).numpy(),
+                    lesion_HW=on_film(lesion_HW, place).numpy(),
                 )
             )
     what = f"{found.marks.kind}: {len(films)} of {len(found.share)} marked films"

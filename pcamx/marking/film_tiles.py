@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pcamx.data.canvas.decode import decode_batches
-from pcamx.data.canvas.placement import fit
 from pcamx.data.store import Film, Store
 from pcamx.progress import Track
 
@@ -24,11 +23,3 @@ def batches(
     shown = track(decoded, f"{what}, {BATCH} at a time", len(index))
     for rows, canvas_B1HW in zip(index, shown, strict=True):
         yield [films[i] for i in rows], canvas_B1HW
-
-
-def on_film(canvas_HW: Tensor, film: Film) -> Tensor:
-    """Return the part of a canvas that the film covers, without the padding; a view."""
-    place = fit(film.width, film.height, canvas_HW.shape[-1])
-    rows = slice(place.top, place.top + place.height)
-    columns = slice(place.left, place.left + place.width)
-    return canvas_HW[rows, columns]

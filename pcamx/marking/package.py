@@ -55,7 +55,7 @@ def suggest_to(
     """
     with replacing_folder(out, refuse_anything) as draft:
         model, store = opened(run, data, say)
-        chosen = choose(run, model, store, count, draft / LIST, track)
+        chosen = choose(run, model, store, count, draft / LIST, track, say)
         films = list(track(_to_mark(model, store, chosen), "drawing films", len(chosen)))
         resolve(TOOLS[tool])(films, draft)
     return chosen

@@ -16,14 +16,16 @@ import torch
 
 from pcamx import metrics
 from pcamx.catalogue import POSITIVE_CAM
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.csv_files import csv_rows
 from pcamx.data.store import Film, Store, read_store
 from pcamx.devices import command_device
 from pcamx.errors import PcamxError
 from pcamx.marking import film_tiles
+from pcamx.marking.ancestors import without_marked
 from pcamx.marking.wrong_attention import Signs, measure
 from pcamx.model.maps import explain
-from pcamx.output import replacing_files, safe_cell, write_text
+from pcamx.output import counted, replacing_files, safe_cell, write_text
 from pcamx.progress import Say, Track, mute, silent
 from pcamx.report.figures.contact_sheet import FILMS, check_place, save_sheet
 from pcamx.report.figures.film_figure import Panel
@@ -58,13 +60,14 @@ def suggest(
 
     ``run`` is measured by its last finished stage, on the store it was trained on or on ``data``.
     A store that was prepared anew since, with more marks as it may be, is taken as it is, and said.
+    Films that were marked for a run which ``run`` goes on from are passed over, and counted.
     Raises PcamxError where there is no trained network, no store, or no film left to mark.
     """
-    return choose(run, *opened(run, data, say), count, out, track)
+    return choose(run, *opened(run, data, say), count, out, track, say)
 
 
 def choose(
-    run: Path, model: Pretrained, store: Store, count: int, out: Path, track: Track
+    run: Path, model: Pretrained, store: Store, count: int, out: Path, track: Track, say: Say
 ) -> list[Suggestion]:
     """Do as `suggest` with what `opened` has returned of ``run``."""
     if count < 1:
@@ -73,9 +76,7 @@ def choose(
     check_place(out.with_suffix(SHEET), SHEET)
     if out.exists() and next(csv_rows(out), (0, []))[1] != list(COLUMNS):
         raise PcamxError(f"{out} is no list of films to mark; choose another --out")
-    films = [f for f in store.split("train") if f.label == ABNORMAL and not f.mark]
-    if not films:
-        raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")
+    films = _without_mark(run, store, say)
     signs = measure(model, store, films, track)
     chosen = [
         Suggestion(films[i], signs[i], signs[i].score(), signs[i].reason())
@@ -92,6 +93,20 @@ def choose(
         )
         write_text(draft / out.name, _csv(chosen))
     return chosen
+
+
+def _without_mark(run: Path, store: Store, say: Say) -> list[Film]:
+    """The films to choose from; those that were marked for an earlier run are not."""
+    films = [film for film in store.split("train") if film.label == ABNORMAL and not film.mark]
+    left = without_marked(films, store, RunFolder(run), say)
+    if passed := len(films) - len(left):
+        say(
+            f"{counted(passed, 'film')} passed over: marked for a run that {run} goes on from, "
+            "which did not learn from those marks"
+        )
+    if not left:
+        raise PcamxError(f"{store.folder}: every abnormal training film has a mark already")
+    return left
 
 
 def opened(run: Path, data: Path | None, say: Say) -> tuple[Pretrained, Store]:
@@ -134,12 +149,13 @@ def _panels(
         map_BHW = metrics.minmax(maps[POSITIVE_CAM.key]).float()
         for k, film in enumerate(batch):
             one = chosen[len(panels)]
+            place = fit(film.width, film.height, model.canvas)
             panels.append(
                 Panel(
                     title=film.path,
                     caption=f"{film.part} ({one.signs.probability:.2f}), {one.reason}".lstrip(),
-                    image_HW=film_tiles.on_film(canvas_B1HW[k, 0], film).cpu().numpy(),
-                    maps={POSITIVE_CAM.title: film_tiles.on_film(map_BHW[k], film).cpu().numpy()},
+                    image_HW=on_film(canvas_B1HW[k, 0], place).cpu().numpy(),
+                    maps={POSITIVE_CAM.title: on_film(map_BHW[k], place).cpu().numpy()},
                 )
             )
     return panels

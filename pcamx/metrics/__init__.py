@@ -23,19 +23,12 @@ from pcamx.metrics.bootstrap import (
     mean_of,
     paired,
 )
-from pcamx.metrics.boxes import IOU_LEVELS, box_hits, box_hits_of, box_iou_curve, max_box_acc
-from pcamx.metrics.calibration import at_temperature, brier, calibration_error, temperature
-from pcamx.metrics.classification import (
-    Studies,
-    accuracy,
-    auroc,
-    cohen_kappa,
-    gather_studies,
-    share_called,
-)
+from pcamx.metrics.boxes import box_hits_of, max_box_acc
+from pcamx.metrics.calibration import brier, calibration_error, temperature
+from pcamx.metrics.classification import accuracy, auroc
 from pcamx.metrics.comparisons import holm
 from pcamx.metrics.decisions import Classification, Decisions, classification_figures
-from pcamx.metrics.faithfulness import PATCHES, STEPS, deletion, insertion, patch_correlation
+from pcamx.metrics.faithfulness import STEPS, deletion, insertion, patch_correlation
 from pcamx.metrics.localization import (
     SIZES,
     centre_gaussian,
@@ -50,8 +43,6 @@ from pcamx.metrics.overlap import THRESHOLDS, dice, iou_curve, iou_otsu, tune_th
 from pcamx.metrics.pixels import pixel_average_precision, pixel_counts
 
 __all__ = [
-    "IOU_LEVELS",
-    "PATCHES",
     "SIZES",
     "STEPS",
     "THRESHOLDS",
@@ -62,27 +53,21 @@ __all__ = [
     "Floats",
     "Statistic",
     "Table",
-    "Studies",
     "accuracy",
     "activation_threshold",
     "auroc",
-    "box_hits",
     "box_hits_of",
-    "box_iou_curve",
     "brier",
     "calibration_error",
     "temperature",
-    "at_temperature",
     "candidate_level",
     "centre_gaussian",
     "classification_figures",
-    "cohen_kappa",
     "deletion",
     "dice",
     "energy",
     "false_activation",
     "figure",
-    "gather_studies",
     "holm",
     "in_slice",
     "insertion",
@@ -101,6 +86,5 @@ __all__ = [
     "pixel_counts",
     "pointing",
     "relevance_rank",
-    "share_called",
     "tune_threshold",
 ]

@@ -19,9 +19,13 @@ CANDIDATES = 0.05
 """Share of the normal training films that may have a lesion candidate."""
 
 
-def peak(map_BHW: Tensor) -> Tensor:
-    """Return each map's maximum, in its own unit: float64 [B]."""
-    return value_range(map_BHW).high_B11[:, 0, 0].double()
+def peak(map_BHW: Tensor, film_BHW: Tensor) -> Tensor:
+    """Return each map's maximum on the film, in its own unit: float64 [B].
+
+    ``film_BHW``, bool, is where the film lies: on the padding nobody is shown anything.
+    """
+    value_range(map_BHW)
+    return map_BHW.masked_fill(~film_BHW, -torch.inf).amax(dim=(1, 2)).double()
 
 
 def lesion_peak(map_BHW: Tensor, lesion_BHW: Tensor) -> Tensor:

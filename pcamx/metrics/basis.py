@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pcamx.catalogue import Measure, resolve
 from pcamx.metrics.bootstrap import Floats, Statistic, mean_known
+from pcamx.metrics.calibration import sigmoid
 
 Change = Literal["lesion_removed", "lesion_added", "temptation_removed", "temptation_added"]
 CHANGES: tuple[Change, ...] = (
@@ -91,12 +92,12 @@ def share(lesion_N: Floats, tempted_N: Floats) -> Statistic:
 
 def erase_blur(erased: Mapping[Fill, Erased]) -> Floats:
     """Return how far p falls by blurring the lesion, less the mean fall by another patch."""
-    return _fall(erased["blur"], _probability)
+    return _fall(erased["blur"], sigmoid)
 
 
 def erase_inpaint(erased: Mapping[Fill, Erased]) -> Floats:
     """Return the same by in-painting."""
-    return _fall(erased["inpaint"], _probability)
+    return _fall(erased["inpaint"], sigmoid)
 
 
 def erase_blur_logit(erased: Mapping[Fill, Erased]) -> Floats:
@@ -133,10 +134,6 @@ def statistic(measure: Measure, column: Mapping[str, Floats]) -> Statistic:
 def _fall(erased: Erased, of: Callable[[Floats], Floats]) -> Floats:
     """What the lesion's erasing takes off less what another patch's does, of the same film."""
     return np.asarray(of(erased.other_MD).mean(1) - of(erased.lesion_M))
-
-
-def _probability(margin: Floats) -> Floats:
-    return np.asarray((1 + np.tanh(margin / 2)) / 2)
 
 
 def _called(margin: Floats) -> Floats:

@@ -20,12 +20,14 @@ Values = Tensor | NDArray[Any] | Sequence[float]
 
 _CELLS = 1_000_000  # numbers held at a time: 8 MB
 _DRAWN = 1_000_000  # of a draw, which are held four times: drawn, counted, by film, as floats
+_EQUAL = 1e-12  # by how much replicates that are one value differ, by rounding
 
 
 class Figure(NamedTuple):
     """A value, its 95 % interval and the number of films (or studies) behind it.
 
-    None where undefined, never NaN, so that it can go into JSON as it is.
+    None where undefined, never NaN, so that it can go into JSON as it is. A value whose spread the
+    films do not show has no interval.
     """
 
     value: float | None
@@ -181,8 +183,9 @@ def figure(
     has the exact interval of Clopper and Pearson 1934 instead, of as many trials as there are
     patients; ``share`` tells that values are shares. ``patients`` names the patient of each of the
     N films, in the order of the values; those whose films the statistic is not of do not count.
-    One patient alone, also of one of two classes, shows no spread and has no interval. Raises
-    ValueError if the lengths differ or ``replicates`` < 1.
+    One patient alone, also of one of two classes, shows no spread and has no interval; nor has
+    anything else that is the same in every replicate. Raises ValueError if the lengths differ or
+    ``replicates`` < 1.
     """
     statistic = values if isinstance(values, Statistic) else mean(values, share=share)
     _check(statistic, patients, replicates)
@@ -196,6 +199,8 @@ def figure(
         low, high = (0.0, 1 - end) if statistic.value == 0 else (end, 1.0)
         return Figure(statistic.value, low, high, statistic.n)
     value_R = _replicates(statistic, patients, replicates, seed)
+    if len(value_R) and np.ptp(value_R) <= _EQUAL:
+        return Figure(statistic.value, None, None, statistic.n)
     return Figure(statistic.value, *_interval(value_R), statistic.n)
 
 

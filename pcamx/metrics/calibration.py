@@ -55,7 +55,7 @@ def temperature(score_N: Values, label_N: Values) -> float | None:
     logit = _logit(score)
 
     def slope(steepness: float) -> float:  # of the convex -log likelihood; it grows
-        return float((logit * (_probability(steepness * logit) - label)).sum())
+        return float((logit * (sigmoid(steepness * logit) - label)).sum())
 
     low, high = (-math.log(limit) for limit in reversed(TEMPERATURES))
     for _ in range(60):
@@ -68,7 +68,7 @@ def temperature(score_N: Values, label_N: Values) -> float | None:
 def at_temperature(score_N: Values, temperature: float) -> Floats:
     """Return probabilities [N], float64, whose logit was divided by ``temperature``."""
     score = np.asarray(score_N, np.float64)
-    return _probability(_logit(score) / temperature)
+    return sigmoid(_logit(score) / temperature)
 
 
 def _logit(score_N: Floats) -> Floats:
@@ -76,5 +76,6 @@ def _logit(score_N: Floats) -> Floats:
     return np.log(score_N / (1 - score_N))
 
 
-def _probability(logit_N: Floats) -> Floats:
-    return 0.5 * (1 + np.tanh(logit_N / 2))
+def sigmoid(logit_N: Floats) -> Floats:
+    """Return the probability of each logit; none is too large."""
+    return np.asarray(0.5 * (1 + np.tanh(logit_N / 2)))

@@ -127,7 +127,8 @@ def sensitivity_at(score_N: Values, label_N: Values, specificity: float) -> Stat
 
     value = float(replicate(np.ones((1, len(score))))[0]) if len(score) else float("nan")
     found = None if np.isnan(value) else value
-    return Statistic(found, len(score), replicate, share=True, known_N=label == 1)
+    # No share of a fixed number of films: the threshold moves with the normal films drawn.
+    return Statistic(found, len(score), replicate, known_N=label == 1, rare_N=_rarer(label))
 
 
 def accuracy(score_N: Values, label_N: Values) -> Statistic:

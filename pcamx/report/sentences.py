@@ -57,7 +57,10 @@ def terms(drawn: str = PATIENTS) -> Iterator[tuple[str, str]]:
         "small, medium, large",
         "Lesions that cover less than 0.3 % of the canvas, less than 1 %, and more.",
     )
-    exact = "A share of none or of all has the exact one (Clopper and Pearson)."
+    exact = (
+        "A share of none or of all has the exact one (Clopper and Pearson), unless its threshold "
+        "is drawn anew as well. Another figure that is the same in every draw has none."
+    )
     yield "interval", f"95 % bootstrap interval that {_DRAWN[drawn]} {exact}"
     yield from ((baseline.title, baseline.meaning) for baseline in BASELINES)
     yield (
@@ -119,13 +122,14 @@ def against(report: Mapping[str, Any]) -> str:
     found = rows.against_segmenter(report)
     if found.get("value") is None:
         return ""
-    low, high = (numbers.number(found[end]) for end in ("low", "high"))
+    low, high = (found.get(end) for end in ("low", "high"))
+    interval = "" if None in (low, high) else f" [{numbers.number(low)}, {numbers.number(high)}]"
     ratio, iou = found.get("ratio"), MIOU.title
     times = f", {numbers.number(ratio, 2)} times its {iou}" if ratio else ""
     ours = f"{STAGE_3.title.capitalize()}'s {DECODER.title}"
     return (
         f"{ours} minus the {SAME_MARKS.title}, film by film: "
-        f"{iou} {found['value']:+.3f} [{low}, {high}]{times}."
+        f"{iou} {found['value']:+.3f}{interval}{times}."
     )
 
 

@@ -227,6 +227,21 @@ def test_folder_that_is_not_empty(pcamx: Any, run: Path, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_store_that_appears_meanwhile_is_not_replaced(
+    pcamx: Any, run: Path, store_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def write(*_: object) -> dict[str, Any]:
+        shutil.copytree(store_folder, out)
+        return {}
+
+    monkeypatch.setattr("pcamx.export.write_onnx", write)
+    monkeypatch.setattr("pcamx.export.model_card", lambda *_: "")
+    assert_refused(pcamx("export", run, "--out", out), "there is something already; name a new")
+    assert (out / "store.json").is_file() and list(tmp_path.iterdir()) == [out]
+
+
 def test_folder_that_cannot_be_made(pcamx: Any, run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = pcamx("export", run, "--out", tmp_path / "file/export")

@@ -18,9 +18,12 @@ from pcamx.metrics import (
 def test_peaks_by_hand() -> None:
     map_BHW = torch.tensor([[[3.0, -1.0], [0.0, 2.0]], [[-4.0, -3.0], [-2.0, -9.0]]])
     lesion_BHW = torch.tensor([[[0, 1], [0, 1]], [[1, 1], [0, 0]]])
-    assert peak(map_BHW).tolist() == [3, -2]
+    film_BHW = torch.ones(2, 2, 2, dtype=torch.bool)
+    assert peak(map_BHW, film_BHW).tolist() == [3, -2]
+    film_BHW[0, :, 0] = False  # padding
+    assert peak(map_BHW, film_BHW).tolist() == [2, -2]
     assert lesion_peak(map_BHW, lesion_BHW).tolist() == [2, -3]
-    assert peak(map_BHW).dtype == lesion_peak(map_BHW, lesion_BHW).dtype == torch.float64
+    assert peak(map_BHW, film_BHW).dtype == lesion_peak(map_BHW, lesion_BHW).dtype == torch.float64
 
 
 def test_four_of_five_lesions_reach_the_threshold() -> None:
@@ -43,14 +46,14 @@ def test_min_max_would_not_see_it() -> None:
     """The same shape at a tenth of the height: normalised alike, active or not."""
     cold, hot = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0)).split(1)
     maps = torch.cat([hot, hot / 10, cold / 10])
-    assert false_activation(peak(maps), 0.5).tolist() == [1, 0, 0]
+    assert false_activation(peak(maps, torch.ones_like(maps).bool()), 0.5).tolist() == [1, 0, 0]
 
 
 def test_refuses_what_is_no_map() -> None:
     broken = torch.zeros(1, 2, 2)
     broken[0, 0, 0] = math.nan
     with pytest.raises(ValueError, match="NaN"):
-        peak(broken)
+        peak(broken, torch.ones(1, 2, 2).bool())
     with pytest.raises(ValueError, match="NaN"):
         lesion_peak(broken, torch.ones(1, 2, 2))
     with pytest.raises(ValueError, match="empty"):

@@ -102,10 +102,21 @@ def test_a_share_of_none_of_the_films_that_it_is_of() -> None:
     patients = ["a", "b", "c", "d", "d"]
     found = figure(mean_known(values, share=True), patients, seed=0)
     assert found == Figure(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 3)), 5)
-    # What is no share, such as a difference of two, may lie on either side of 0.
-    assert figure(mean_known(values), patients, seed=0) == Figure(0.0, 0.0, 0.0, 5)
     one = figure(mean_known(np.array([1.0, np.nan])), ["a", "b"], seed=0)
     assert one == Figure(1.0, None, None, 2)
+
+
+def test_what_is_no_share_and_shows_no_spread_has_no_interval() -> None:
+    """[1, 1] for five films of which the next might be otherwise; a difference may be below 0."""
+    patients = list("abcdefghij")
+    flips = figure(mean_known(np.array([1.0, 1.0, np.nan, 1.0, 1.0, 1.0])), range(6), seed=0)
+    assert flips == Figure(1.0, None, None, 6)
+    assert figure(mean_known(np.zeros(3)), range(3), seed=0) == Figure(0.0, None, None, 3)
+    assert figure([0.1] * 10, patients, seed=0) == Figure(pytest.approx(0.1), None, None, 10)
+    score, label = [0.1, 0.2, 0.3, 0.4, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95], [0] * 5 + [1] * 5
+    assert figure(auroc(score, label), patients, seed=0) == Figure(1.0, None, None, 10)
+    other = figure(auroc([*score[:-1], 0.44], label), patients, seed=0)
+    assert other.low is not None and other.low < 1 == other.high
 
 
 def test_one_patient_alone_shows_no_spread() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pcamx.metrics import box_hits, box_iou_curve, max_box_acc
+from pcamx.metrics.boxes import box_hits, box_iou_curve, max_box_acc
 from pcamx.metrics.components import components
 
 STEPS = {True: published.EIGHT, False: published.FOUR}

@@ -23,18 +23,21 @@ from pcamx.metrics import (
     Figure,
     Statistic,
     accuracy,
-    at_temperature,
     auroc,
     brier,
     calibration_error,
     classification_figures,
-    cohen_kappa,
     figure,
-    gather_studies,
-    share_called,
     temperature,
 )
-from pcamx.metrics.classification import auroc_within, sensitivity_at
+from pcamx.metrics.calibration import at_temperature
+from pcamx.metrics.classification import (
+    auroc_within,
+    cohen_kappa,
+    gather_studies,
+    sensitivity_at,
+    share_called,
+)
 
 Ours = Callable[[Any, Any], Statistic]
 STATISTICS: dict[Ours, Callable[[Tensor, Tensor], Tensor]] = {
@@ -157,9 +160,17 @@ def test_sensitivity_at_a_specificity_by_hand() -> None:
     assert sensitivity_at([], [], 0.9).value is None
     doubled = sensitivity_at(score, label, 0.9).replicate(np.full((1, 14), 2.0))
     assert doubled[0] == pytest.approx(2 / 4)
-    # Found in all abnormal films, of 4 patients: the exact interval (Clopper and Pearson, 1934).
-    every = figure(sensitivity_at(score, label, 0.8), range(14), seed=0)
-    assert every == Figure(1, pytest.approx(0.025 ** (1 / 4)), 1, 14)
+
+
+def test_the_interval_of_a_sensitivity_whose_threshold_one_normal_film_sets() -> None:
+    """All 40 abnormal films are found while one of ten normal ones may be called: where the one
+    that scores highest is drawn twice, none is."""
+    score = [*np.linspace(0.1, 0.3, 9), 0.99, *np.linspace(0.5, 0.9, 40)]
+    label = [0] * 10 + [1] * 40
+    found = figure(sensitivity_at(score, label, 0.9), range(50), seed=0)
+    assert found == Figure(1, 0, 1, 50)
+    alone = figure(sensitivity_at([0.4, 0.3, 0.6, 0.7], [0, 1, 1, 1], 0.9), range(4), seed=0)
+    assert alone == Figure(pytest.approx(2 / 3), None, None, 4)  # of one normal film
 
 
 def test_kappa_where_a_rater_is_constant() -> None:

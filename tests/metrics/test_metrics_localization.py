@@ -15,7 +15,6 @@ from torchmetrics.functional.classification import binary_f1_score, binary_jacca
 from pcamx.metrics import (
     SIZES,
     THRESHOLDS,
-    box_iou_curve,
     centre_gaussian,
     dice,
     energy,
@@ -30,6 +29,7 @@ from pcamx.metrics import (
     relevance_rank,
     tune_threshold,
 )
+from pcamx.metrics.boxes import box_iou_curve
 
 MAP = torch.tensor([[[0.0, 1.0, 2.0], [3.0, 10.0, 3.0], [2.0, 1.0, 3.0]]])
 LESION = torch.tensor([[[0, 0, 0], [0, 1, 1], [0, 0, 0]]])

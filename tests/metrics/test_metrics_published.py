@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pcamx import metrics
+from pcamx.metrics import boxes
 
 
 def random_films(seed: int, films: int, size: int = 24) -> tuple[Tensor, Tensor]:
@@ -42,7 +43,7 @@ def test_max_box_acc_v2() -> None:
     maps, lesions = as_arrays(map_NHW, lesion_NHW)
     expected = published.max_box_acc_v2(maps, boxes_of(lesions))
     assert 0.1 < expected < 0.9
-    hits = metrics.box_hits(metrics.box_iou_curve(map_NHW, lesion_NHW))
+    hits = boxes.box_hits(boxes.box_iou_curve(map_NHW, lesion_NHW))
     assert metrics.max_box_acc(hits).mean().item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -50,7 +51,7 @@ def test_max_box_acc() -> None:
     map_NHW, lesion_NHW = random_films(10, 5)
     maps, lesions = as_arrays(map_NHW, lesion_NHW)
     expected = published.largest_component_acc(maps, boxes_of(lesions))
-    hits = metrics.box_hits(metrics.box_iou_curve(map_NHW, lesion_NHW, largest=True), (0.5,))
+    hits = boxes.box_hits(boxes.box_iou_curve(map_NHW, lesion_NHW, largest=True), (0.5,))
     assert metrics.max_box_acc(hits).mean().item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -62,7 +63,7 @@ def test_max_box_acc_v2_of_noise_counts_the_rims_of_holes() -> None:
     lesion_NHW = torch.zeros(3, 20, 20)
     lesion_NHW[:, 6:11, 6:11] = 1
     maps, lesions = as_arrays(map_NHW, lesion_NHW)
-    ours = metrics.max_box_acc(metrics.box_hits(metrics.box_iou_curve(map_NHW, lesion_NHW)))
+    ours = metrics.max_box_acc(boxes.box_hits(boxes.box_iou_curve(map_NHW, lesion_NHW)))
     expected = published.max_box_acc_v2(maps, boxes_of(lesions))
     assert ours.mean().item() == pytest.approx(expected, abs=1e-6)
 

@@ -86,7 +86,7 @@ def test_evaluate_and_explain_give_the_same_numbers(switch: Switch) -> None:
         return measured.some(measured.store, films)
 
     explainers = measured.explainers(measured.networks(), measured.untrained())
-    scores = score({"stage 3": explainers["stage 3"]}, batches())["stage 3"]
+    scores = score({"stage 3": explainers["stage 3"]}, batches(), films)["stage 3"]
     assert scores.probability_N is not None
     torch.testing.assert_close(scores.probability_N, said_B, rtol=1e-4, atol=1e-5)
     found = probabilities(networks, batches())["stage 3"]  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from pcamx.data.canvas.placement import fit
+from pcamx.data.canvas.placement import fit, on_film
 from pcamx.data.store import Film
 from pcamx.errors import PcamxError
 
@@ -49,9 +49,7 @@ def lay_lesion(mask_HW: NDArray[np.bool_], canvas: int) -> Tensor:
         (place.width, place.height), Image.Resampling.BOX
     )
     cover_1HW = torch.zeros(1, canvas, canvas)
-    rows = slice(place.top, place.top + place.height)
-    columns = slice(place.left, place.left + place.width)
-    cover_1HW[0, rows, columns] = torch.from_numpy(np.array(cover))
+    on_film(cover_1HW[0], place).copy_(torch.from_numpy(np.array(cover)))
     return _threshold(cover_1HW).to(torch.uint8)
 
 

@@ -1,6 +1,12 @@
 """Where a film lands on the square canvas: one rule for the decoder and the lesion masks."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:  # neither is to be loaded where films are drawn
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Canvas = TypeVar("Canvas", "NDArray[Any]", "Tensor")
 
 
 class Fit(NamedTuple):
@@ -26,3 +32,9 @@ def fit(width: int, height: int, canvas: int) -> Fit:
 
     w, h = scaled(width), scaled(height)
     return Fit(w, h, (canvas - w) // 2, (canvas - h) // 2)
+
+
+def on_film(canvas: Canvas, place: Fit) -> Canvas:
+    """Return the film's part of a canvas [..., H, W], without the padding; a view."""
+    rows = slice(place.top, place.top + place.height)
+    return canvas[..., rows, place.left : place.left + place.width]

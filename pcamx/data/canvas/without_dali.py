@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pcamx.data.canvas.placement import fit
+from pcamx.data.canvas.placement import fit, on_film
 
 
 def has_dali() -> bool:
@@ -37,7 +37,5 @@ def lay_pixels(grey: Sequence[NDArray[Any]], whites: Sequence[int], canvas: int)
         film = Image.fromarray(film_HW.astype(np.float32))  # not rounded between the two axes
         film = film.resize((place.width, place.height), Image.Resampling.BILINEAR)
         levels_hw = np.asarray(film) * np.float32(255 / white)
-        rows = slice(place.top, place.top + place.height)
-        columns = slice(place.left, place.left + place.width)
-        canvas_B1HW[row, 0, rows, columns] = np.rint(levels_hw).clip(0, 255)
+        on_film(canvas_B1HW[row, 0], place)[:] = np.rint(levels_hw).clip(0, 255)
     return torch.from_numpy(canvas_B1HW)

@@ -19,7 +19,7 @@ from pcamx.data.phantom.plan import SPLITS, FilmPlan, image_path, plan_films, st
 from pcamx.data.phantom.temptations import CAST, EXPOSURE, PLATE, THE_LETTER, Temptation
 from pcamx.data.phantom.twins import DIGEST, FILE, HEADER, Twin, pair_up
 from pcamx.errors import PcamxError
-from pcamx.output import replacing_folder
+from pcamx.output import refuse_anything, replacing_folder
 from pcamx.processes import in_processes
 from pcamx.progress import Track, silent
 
@@ -108,7 +108,7 @@ def draw_plans(
     _check(size, workers)
     out = Path(out).absolute()
     jobs = [*map(_film_job, plans), *map(_twin_job, twins)]
-    with replacing_folder(out, _refuse_anything) as whole:
+    with replacing_folder(out, refuse_anything) as whole:
         _write_tables(whole / FILMS, plans)
         for folder in {(whole / path).parent for job in jobs for path in _files(job)}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,12 +117,6 @@ def draw_plans(
         _write_markers(whole / FILMS, plans, markers)
         if twins:
             _write_twins(whole, twins)
-
-
-def _refuse_anything(out: Path) -> None:
-    """Raise PcamxError where ``out`` is something else than a new or an empty folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PcamxError(f"{out} is not an empty folder: name a new one for the phantoms")
 
 
 def _film_job(plan: FilmPlan) -> Job:

@@ -211,7 +211,7 @@ def test_markers_are_listed_in_the_films_order(drawn: Path) -> None:
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(PcamxError, match="not an empty folder") as error:
+    with pytest.raises(PcamxError, match="there is something already; name a new folder") as error:
         draw_phantoms(tmp_path, train=1, valid=1, size=32, seed=0)
     assert "\n" not in str(error.value)
     with pytest.raises(PcamxError, match=r"mine\.txt"):
