@@ -26,7 +26,8 @@ from pcamx.run.weights import Weights, network_of
 from pcamx.types import NORMAL as NORMAL_LABEL
 from pcamx.types import Batch
 
-_BATCH = 32
+_MOST_FILMS, _MOST_PIXELS = 32, 32 * 320**2
+"""Of a batch: it is measured with gradients, and 32 films of 512 px took 16 GB on a CPU."""
 NORMAL = 200
 """Normal training films that the level of lesion candidates is taken from, at most."""
 CALIBRATING = 400
@@ -72,11 +73,12 @@ class MeasuredRun:
         self, store: Store, films: Sequence[Film], canvases: Canvases, what: str
     ) -> Iterator[Batch]:
         impl = self.config.impl
+        size = min(_MOST_FILMS, max(1, _MOST_PIXELS // self.config.data.canvas**2))
         batches = eval_batches(
-            store, films, canvases, batch_size=_BATCH, device=self.device, impl=impl
+            store, films, canvases, batch_size=size, device=self.device, impl=impl
         )
         track = self.track if what else silent
-        return track(batches, f"{what}, {_BATCH} at a time", -(-len(films) // _BATCH))
+        return track(batches, f"{what}, {size} at a time", -(-len(films) // size))
 
     def networks(self) -> dict[str, Network | Segmenter]:
         """Return every finished network by its title, in evaluation mode on the device."""
